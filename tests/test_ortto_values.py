@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.destination.ortto_values import cast_ortto
+from autopilothq.destination.ortto_values import cast_ortto, ortto_type, readable
 from autopilothq.destination.values import CastError
 
 
@@ -13,6 +13,8 @@ from autopilothq.destination.values import CastError
     ("value", "kind", "cast"),
     [
         (5, "str", "5"),
+        (5.5, "str", "5.5"),
+        ("", "str", ""),
         (None, "phn", None),
         ("12", "int", 12),
         (1.0, "int", 1),
@@ -43,7 +45,11 @@ def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> N
     [
         ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
         ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
+        (float("inf"), "decimal", "expected a number with at most 3 digits after the point, got inf"),
+        (2**60, "decimal", f"expected a number with at most 3 digits after the point, got {2**60}"),
         (True, "decimal", "expected a number, got True"),
+        ([1], "decimal", "expected a number, got an array"),
+        (b"1", "decimal", "expected a number, got b'1'"),
         ("1e999999", "decimal", "expected a number, got '1e999999'"),
         (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
         ("none", "phn", "expected a phone number, got 'none'"),
@@ -59,3 +65,10 @@ def test_values_that_a_field_does_not_take_are_told(value: Any, kind: str, why: 
     with pytest.raises(CastError) as caught:
         cast_ortto(value, kind)
     assert str(caught.value) == why
+
+
+def test_a_decimal_is_a_number_that_the_account_shows_as_one() -> None:
+    types = {"int:cm:x": "decimal", "str:cm:x": "str", "flt:cm:x": "flt"}
+    assert {id_: ortto_type(id_, "decimal") for id_ in types} == types
+    assert ortto_type("int:cm:x", "integer") == "int"
+    assert [readable(value, "decimal") for value in (1500, None)] == [1.5, None]
