@@ -1,10 +1,11 @@
-"""The values that fields of Ortto take."""
+"""The values that fields of Ortto take, and which field or activity a name means."""
 
 from datetime import date
 from typing import Any
 
 import pytest
 
+from autopilothq.destination.ortto_fields import Activities, OrttoFields
 from autopilothq.destination.ortto_values import cast_ortto, ortto_type, readable
 from autopilothq.destination.values import CastError
 
@@ -72,3 +73,25 @@ def test_a_decimal_is_a_number_that_the_account_shows_as_one() -> None:
     assert {id_: ortto_type(id_, "decimal") for id_ in types} == types
     assert ortto_type("int:cm:x", "integer") == "int"
     assert [readable(value, "decimal") for value in (1500, None)] == [1.5, None]
+
+
+def test_traits_go_to_the_fields_that_they_are_mapped_to() -> None:
+    notes = {"id": "str:cm:notes", "name": "Notes", "display_type": "text"}
+    mapping = {"plan": "Notes", "size.text": "str:cm:notes", "called": "FirstName", "work.mail": "Email"}
+    fields = OrttoFields([notes, {"id": "str:cm:x"}], mapping)
+    found = {path: fields.known(tuple(path.split("."))) for path in (*mapping, "str:cm:x", "other")}
+    keys = {path: getattr(field, "key", field) for path, field in found.items()}
+    assert keys == mapping | {"plan": "str:cm:notes", "str:cm:x": "str:cm:x", "other": None}
+    assert fields.labels["str:cm:x"] == "str:cm:x"
+
+
+def test_activities_and_attributes_are_known_by_ids_and_names() -> None:
+    order = {"name": "order done", "attributes": [{"id": "str:cm:no", "name": "Order No", "display_type": "text"}, 5]}
+    fields = {"act:cm:a": order, "act:cm:b": {"name": "Order Done"}, "act:cm:c": {}, "act:cm:d": None, "x": {}}
+    found = Activities({"namespaces": {"cm": {"fields": fields}, "y": {"fields": None}, "z": None}})
+    assert found.journeys() == {"act:cm:a": "order done", "act:cm:b": "Order Done", "act:cm:c": "act:cm:c"}
+    assert [found.of(name) for name in ("order done", "Order Done", "orderDone")] == [[f"act:cm:{of}"] for of in "aba"]
+    for name in ("Order No", "orderNo", "str:cm:no"):
+        assert found.attributes("act:cm:a", {name: 1}) == ({"str:cm:no": "1"}, {})
+    assert found.attributes("act:cm:b", {"No": 1}) == ({}, {"No": "left out: act:cm:b has no such attribute"})
+    assert Activities({"namespaces": None}).journeys() == {}
