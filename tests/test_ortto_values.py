@@ -1,10 +1,12 @@
-"""The values that fields of Ortto take, and which field or activity a name means."""
+"""The values that fields of Ortto take, which field or activity a name means, and what is refused."""
 
 from datetime import date
 from typing import Any
 
 import pytest
 
+from autopilothq.clients.ortto_answers import Written
+from autopilothq.destination.ortto import refusal, was_written
 from autopilothq.destination.ortto_fields import Activities, OrttoFields
 from autopilothq.destination.ortto_values import cast_ortto, ortto_type, readable
 from autopilothq.destination.values import CastError
@@ -95,3 +97,19 @@ def test_activities_and_attributes_are_known_by_ids_and_names() -> None:
         assert found.attributes("act:cm:a", {name: 1}) == ({"str:cm:no": "1"}, {})
     assert found.attributes("act:cm:b", {"No": 1}) == ({}, {"No": "left out: act:cm:b has no such attribute"})
     assert Activities({"namespaces": None}).journeys() == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        (Written("merged", "1", None), None),
+        (Written(None, None, None), None),
+        (Written("odd", None, None), None),
+        (Written("invalid", None, None), "invalid"),
+        (Written("invalid", "1", "no such field"), "no such field"),
+        (Written("merged", "1", "but not whole"), "but not whole"),
+        (Written(None, None, ""), "refused without a reason"),
+    ],
+)
+def test_what_is_refused_has_a_status_or_an_error(written: Written, why: str | None) -> None:
+    assert (None if was_written(written) else refusal(written)) == why
