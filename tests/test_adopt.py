@@ -294,12 +294,17 @@ def test_files_of_a_bucket_are_adopted_once(
         ("autopilothq/email_opened/day=2019-03-01/x.parquet", "email_opened"),
         ("plan_changed.csv", "plan_changed"),
         ("plan_changed/part-00000-3f.parquet", "plan_changed"),
+        ("email_opened/0001_part_00", "email_opened"),
+        ("email_opened/part.000", "email_opened"),
     ],
 )  # fmt: skip
 def test_files_and_folders_are_named_like_tables(path: str, table: str) -> None:
     file = Path("unload", path)
     file.parent.mkdir(parents=True)
     file.write_text("x")
+    for marker in ("_SUCCESS", ".email_clicked.csv", ".git/email_clicked.csv", ".parts/email_clicked.parquet"):
+        Path("unload", marker).parent.mkdir(exist_ok=True)
+        Path("unload", marker).write_text("x")
     [found], left_out = table_files(["unload"], {})
     assert (found.table, left_out) == (table, {})
 
@@ -521,9 +526,12 @@ def test_a_table_of_many_columns_needs_no_more_memory_than_is_usual(
     assert rows(Path("autopilot.duckdb"), "users") == [{"id": "a", **wide}]
 
 
-def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
+def test_nulls_of_csv_are_found_in_each_compression(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffer, "_CHUNK", 50)  # of which the last has no null
     begin = b"id,received_at,user_id,note\na,2019-03-01 00:00:00,,x\n"
-    end = b"".join(b"b%d,2019-03-01 00:00:00,u,\\N\n" % (number * 7919) for number in range(500))
+    end = b"".join(
+        b"b%d,2019-03-01 00:00:00,u,\\N\n" % (number * 7919) for number in range(500)
+    ) + b"c,2019-03-01 00:00:00,u,%b\n" % (b"y" * 60)
     packs: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "email_opened": (".gz", gzip.compress),
         "email_clicked": (".zst", zstandard.ZstdCompressor().compress),
@@ -535,7 +543,7 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
     assert call("adopt", "unload").status == 0
     for table in packs:
         found = [(row.get("user_id"), row.get("note")) for row in rows(Path("autopilot.duckdb"), table)]
-        assert (table, found) == (table, [("", "x"), *[("u", None)] * 500])
+        assert (table, found) == (table, [("", "x"), *[("u", None)] * 500, ("u", "y" * 60)])
 
 
 def test_a_second_run_counts_no_cut_texts(adopted: Adopted, call: Call) -> None:
@@ -576,6 +584,7 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["many"], "Expected at most 1 table of other events in the dataset, but with these it has 2.\nRaise"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
         (["long"], f"because rows are known by it, but there are {'x' * 79}…, name.\nLeave that table out"),
+        (["no_column"], "Expected a column id in email_opened, because rows are known by it, but there are none."),
         (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
         (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),
@@ -586,15 +595,17 @@ def test_what_cannot_be_adopted_is_said(
     call: Call, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MAX_EVENT_TABLES", "1")
+    monkeypatch.setattr(buffer, "_CHUNK", 1000)
     files = {
         "bad/email_opened.parquet": "no",
         "no_id/email_opened.csv": "name\nx\n",
+        "no_column/email_opened.csv": "loaded_at\nx\n",
         "long/a.csv": f"{'x' * 99},name\n1,2\n",
         "avro/email_opened.avro": "Obj",
     }
     files |= {f"many/{name}.csv": "id\na\n" for name in ("email_opened", "plan_changed", "app_opened")}
     files |= {"empty/email_opened.parquet": "", "empty/email_clicked.csv": ""}
-    packed = gzip.compress(b"id\n" + b"\n".join(b"%d" % (number * 7919) for number in range(1000)))
+    packed = gzip.compress(b"id,note\n1,\\N\n" + b"\n".join(b"%d," % (number * 7919) for number in range(1000)))
     broken = {"cut/email_opened.csv.gz": packed[:-500], "behind/email_opened.csv.gz": packed + b"rubbish"}
     # Cut after a whole line, where the engine would take the lines before for the whole file.
     packer, frame = zlib.compressobj(wbits=31), zstandard.ZstdCompressor().compressobj()

@@ -227,12 +227,20 @@ def test_only_what_took_its_time_counts_as_unanswered(reader: Any, timeouts: int
     assert blocks._count_timeouts(reader, 3) == timeouts
 
 
-def test_a_store_that_is_down_ends_the_run() -> None:
-    with pytest.raises(ArchiveError) as error:
-        blocks._count_timeouts(failed(StoreTimeout("no answer"), 120), 7)
-    assert str(error.value) == (
-        "Expected to read s3://b/x\\x1b, but got no answer, like 7 files before it.\n"
-        "Check the endpoint and the network."
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StoreTimeout("no answer"), "no answer"),
+        (ConnectionResetError(104, "Connection reset"), "ConnectionResetError: [Errno 104] Connection reset"),
+        (PermissionError(13, "Permission denied", "b/x"), "PermissionError: Permission denied"),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_a_store_that_is_down_ends_the_run(error: Exception, told: str) -> None:
+    with pytest.raises(ArchiveError) as raised:
+        blocks._count_timeouts(failed(error, 120), 7)
+    assert str(raised.value) == (
+        f"Expected to read s3://b/x\\x1b, but got {told}, like 7 files before it.\nCheck the endpoint and the network."
     )
 
 

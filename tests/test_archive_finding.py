@@ -16,7 +16,7 @@ from autopilothq.extras import install
 from autopilothq.sources import file_systems
 from autopilothq.sources.archive.discover import list_files
 from autopilothq.sources.archive.listing import is_unchanged
-from listed import Counting
+from listed import Counting, Objects
 
 
 @pytest.fixture
@@ -225,6 +225,28 @@ def test_any_fsspec_file_system_will_do() -> None:
     assert all_lines(files) == [(0, 1, b"{}\n")]
 
 
+@pytest.mark.parametrize(
+    ("url", "found", "left_out"),
+    [
+        (
+            "",
+            ["day/x.json", "full/y.json", "notes/z.json", "none/w.json"],
+            {"day/": "folder_marker", "notes/": "trailing_slash", "none": "empty", "full": "unknown_suffix"},
+        ),
+        ("none", ["none/w.json"], {"none": "empty"}),
+        ("full", ["full"], {}),
+        ("full/", ["full", "full/y.json"], {}),
+    ],
+)
+def test_an_object_can_have_the_name_of_a_folder(url: str, found: list[str], left_out: dict[str, str]) -> None:
+    sizes = {"day/": 0, "notes/": 3, "none": 0, "full": 3}
+    sizes |= dict.fromkeys(("day/x.json", "full/y.json", "notes/z.json", "none/w.json"), 3)
+    seen: dict[str, str] = {}
+    files = list_files([f"s3://b/{url}"], fs=Objects({f"b/{key}": size for key, size in sizes.items()}), left_out=seen)
+    assert [file.url for file in files] == sorted(f"s3://b/{key}" for key in found)
+    assert seen == {f"s3://b/{key}": why for key, why in left_out.items()}
+
+
 @pytest.mark.parametrize(("path", "options", "keys"), NAMED)
 def test_folders_without_a_name_are_found(path: str, options: dict[str, Any], keys: str) -> None:
     fs = MemoryFileSystem()
@@ -288,5 +310,8 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
     assert left_out("/segment-logs/**") == inside
     assert left_out("/segment-logs/*/*/*", since=date(2019, 3, 2)) == {f"{logs}/": "other_days"}
     assert left_out("/c.gz", since=date(2019, 3, 2), source_id=A) == {}
+    named = f"segment-logs/{B}/{SECOND}/2"
+    assert left_out(f"/{named}", source_id=A) == {named: "other_source"}
+    assert left_out(f"/{logs}/empty.gz", since=date(2019, 3, 2)) == {f"{logs}/empty.gz": "other_days"}
     (tmp_path / "linked").symlink_to(tmp_path / "segment-logs")
     assert left_out("/**/[1-9]") == {f"{logs}/sub/.git/": "hidden", "linked/": "linked_folder"}

@@ -252,6 +252,9 @@ def test_time_out_and_tries_are_settings(configured: FakeAutopilot, monkeypatch:
 def test_rows_look_like_messages_or_do_not() -> None:
     item = from_row({"email": "a@b.c", "userId": 5, "type": "lead"})
     assert (item.user_id, item.traits, item.once) == ("5", {"email": "a@b.c", "type": "lead"}, False)  # type: ignore[union-attr]
+    for row in ({"email": "a@b.c", "messageId": "m"}, {"email": "a@b.c", "type": "lead", "event": "A"}):
+        assert from_row(row).traits == row  # type: ignore[union-attr]
+    assert [from_row({"email": "a@b.c", "userId": of}).user_id for of in (True, ["u"], 0)] == [None, None, "0"]  # type: ignore[union-attr]
     message = {"type": "track", "messageId": "m", "userId": "u", "event": "A", "originalTimestamp": "t"}
     respelt = {"type": "track", "message_id": "m", "user_id": "u", "event": "A", "original_timestamp": "t"}
     assert from_row(respelt) == from_row({key.lower(): value for key, value in message.items()}) == from_row(message)

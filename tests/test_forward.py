@@ -256,20 +256,21 @@ def test_rows_become_messages() -> None:
         received_at="r", uuid_ts="u", sent_at="s", context_traits_email="a@b.c", context_user_agent="UA",
         context_other_thing=1, _timestamp="t", _x=None, tags='["a",1.0]', not_json="[a]", amount=Decimal("1.10"),
         nan="[NaN]", deep='[{"a":[-Infinity]}]',
-        rate=float("nan"), ok=True, _dlt_id="d", day=date(2026, 11, 1), both=["a", 1],
-        raw=b"\xff", read=memoryview(b"\xff"),
+        rate=float("nan"), ok=True, _dlt_id="d", day=date(2026, 11, 1), both=["a", 1, None], spaced="[1, 2]",
+        _score=1, group_id="g", raw=b"\xff", read=memoryview(b"\xff"),
     ) == {
         "type": "track", "messageId": "m", "userId": "u", "timestamp": "2026-11-01T05:06:07.000001Z",
         "event": "Email Opened", "context": {"traits": {"email": "a@b.c"}, "userAgent": "UA", "other_thing": 1},
         "properties": {"timestamp": "t", "tags": ["a", 1.0], "not_json": "[a]", "amount": 1.1, "nan": "[NaN]",
                        "deep": '[{"a":[-Infinity]}]', "rate": None, "ok": True,
-                       "day": "2026-11-01", "both": ["a", 1], "raw": "/w==", "read": "/w=="},
+                       "day": "2026-11-01", "both": ["a", 1, None], "spaced": "[1, 2]", "_score": 1, "group_id": "g",
+                       "raw": "/w==", "read": "/w=="},
     }  # fmt: skip
     page = made(type="page", id="p", anonymous_id="a", timestamp="t", name="Home", title="T")
     assert page == {"type": "page", "messageId": "p", "anonymousId": "a", "timestamp": "t", "name": "Home",
                     "properties": {"title": "T"}}  # fmt: skip
     assert made(id="g", user_id="u", group_id="g1", timestamp="t", name="Co")["traits"] == {"name": "Co"}
-    assert made(id="a", user_id="u", previous_id="b", timestamp="t") == {
+    assert made(id="a", user_id="u", previous_id="b", timestamp="t", note="which an alias cannot have") == {
         "type": "alias", "messageId": "a", "userId": "u", "previousId": "b", "timestamp": "t",
     }  # fmt: skip
     texts = made(id="[1]", user_id="[2]", event="_1", event_text="[3]", timestamp="t", context_traits="x",
@@ -281,6 +282,8 @@ def test_rows_become_messages() -> None:
     person = made(user_id="u", plan="pro", type="customer")
     assert person.pop("messageId").startswith("row-")
     assert person == {"type": "identify", "userId": "u", "traits": {"plan": "pro", "type": "customer"}}
+    for row in ({"id": "7", "plan": "pro"}, {"timestamp": "t", "plan": "pro"}):
+        assert made(**row)["traits"] == row
     assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})
 
 

@@ -297,6 +297,13 @@ def test_messages_that_are_no_hooks(line: bytes) -> None:
     assert hook_contact(parse_json(line)) is None
 
 
+@pytest.mark.parametrize("said", [True, False, None])
+def test_a_contact_that_unsubscribes_is_unsubscribed_unless_it_says_otherwise(said: bool | None) -> None:
+    found = hook_contact(parse_json(hook("contact_unsubscribed", contact=contact(1, unsubscribed=said))))
+    assert found is not None
+    assert found.record.cells["unsubscribed"] == ("false" if said is False else "true")
+
+
 @pytest.mark.parametrize("more", [b"", b',"contact":"{"', b',"contact":"5"'])
 def test_hooks_without_a_contact(more: bytes) -> None:
     line = b'{"context":{"library":{"name":"autopilot-hook"}},"receivedAt":"2026-11-01T05:06:07Z"%b}' % more

@@ -145,7 +145,16 @@ def test_help_says_that_nobody_has_tried_it(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://events.example.com/hook?key=s", "ftp://x/", "events.example.com", "https://", "https://[::1", ""]
+    "url",
+    [
+        "http://events.example.com/hook?key=s",
+        "ftp://x/",
+        "ftp://127.0.0.1/",
+        "events.example.com",
+        "https://",
+        "https://[::1",
+        "",
+    ],
 )
 def test_a_url_that_hooks_must_not_have(url: str) -> None:
     with pytest.raises(RunError) as raised:

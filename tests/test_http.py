@@ -117,6 +117,7 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
                 "https://": "https://",
                 "https://me:pw@x/v1": "https://***@x/v1",
                 "https://x?k=1": "https://x?k=***",
+                "https://x/v1#a": "https://x/v1#***",
                 "https://x:port/v1": "https://x:port/v1",
             }.items()
         ),
@@ -215,6 +216,7 @@ def test_a_key_for_this_machine_goes_to_no_proxy(
             f"403 Forbidden. Check {SETTING} ({PLACES})",
         ),
         ({"status": 400, "message": "Bad."}, RequestRejected, "400 Bad Request: Bad."),
+        ({"status": 400, "content": {"request_id": "r1"}}, RequestRejected, "400 Bad Request"),
         ({"status": 404, "content": b""}, NotFound, "404 Not Found"),
         (
             {

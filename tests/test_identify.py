@@ -10,7 +10,7 @@ from autopilothq.catalog import STANDARD_FIELDS
 from autopilothq.destination.fields import ContactFields, Fields, contact_fields
 from autopilothq.errors import InvalidSetting
 
-CUSTOM = [
+CUSTOM: list[Any] = [
     {"name": "Review Rating", "fieldType": "integer"},
     {"name": "Smog Level", "fieldType": "float"},
     {"name": "Customer", "fieldType": "boolean"},
@@ -18,6 +18,8 @@ CUSTOM = [
     {"name": "user id", "fieldType": "string"},
     {"name": "Order Completed", "fieldType": "string"},
     {"name": "Gone", "fieldType": "string", "deleted": True},
+    {"name": 5, "fieldType": "string"},
+    "no field",
 ]
 EMAIL = "ann@example.com"
 
@@ -161,6 +163,9 @@ def test_a_field_of_the_account_by_its_name_or_in_snake_case(name: str) -> None:
         ("trial_ends", "1970-01-01", "1970-01-01"),
         ("order_completed", True, "true"),
         ("order_completed", 5, "5"),
+        ("order_completed", 5.5, "5.5"),
+        ("order_completed", float("inf"), "inf"),
+        ("order_completed", "", ""),
         ("order_completed", [1, {"a": "é"}], '[1, {"a": "é"}]'),
         ("order_completed", [Decimal("1.50"), (Decimal(7),), {"a": Decimal("0.1")}], '[1.50, [7], {"a": 0.1}]'),
         ("order_completed", ["1.50", {"a": None}, [True], Decimal("NaN")], '["1.50", {"a": null}, [true], "NaN"]'),
@@ -183,11 +188,16 @@ def test_values_take_the_type_of_the_field(trait: str, value: Any, expected: Any
         ({"review_rating": "five"}, {"review_rating": "left out: expected an integer, got 'five'"}),
         ({"review_rating": 5.5}, {"review_rating": "left out: expected an integer, got 5.5"}),
         ({"review_rating": True}, {"review_rating": "left out: expected an integer, got True"}),
+        ({"review_rating": float("inf")}, {"review_rating": "left out: expected an integer, got inf"}),
+        ({"review_rating": "9" * 5000}, {"review_rating": f"left out: expected an integer, got '{'9' * 56}..."}),
+        ({"smog_level": [1]}, {"smog_level": "left out: expected a number, got an array"}),
+        ({"smog_level": True}, {"smog_level": "left out: expected a number, got True"}),
         ({"smog_level": "high"}, {"smog_level": "left out: expected a number, got 'high'"}),
         ({"smog_level": float("nan")}, {"smog_level": "left out: expected a number, got nan"}),
         ({"customer": "perhaps"}, {"customer": "left out: expected true or false, got 'perhaps'"}),
         ({"unsubscribed": 7}, {"unsubscribed": "left out: expected true or false, got 7"}),
         ({"trial_ends": "soon"}, {"trial_ends": "left out: expected a date, got 'soon'"}),
+        ({"trial_ends": True}, {"trial_ends": "left out: expected a date, got True"}),
         ({"trial_ends": [1]}, {"trial_ends": "left out: expected a date, got an array"}),
         ({"trial_ends": 0}, {"trial_ends": "left out: expected a date, got 0"}),
         ({"trial_ends": 86400}, {"trial_ends": "left out: expected a date, got 86400"}),
@@ -208,6 +218,7 @@ def test_values_take_the_type_of_the_field(trait: str, value: Any, expected: Any
         ({"order_completed": b"x"}, {"order_completed": "left out: bytes are no text"}),
         ({"order_completed": [b"x"]}, {"order_completed": "left out: bytes are no text"}),
         ({"name": 5}, {"name": "left out: expected a name, got 5"}),
+        ({"name": " "}, {"name": "left out: expected a name, got ' '"}),
     ],
 )  # fmt: skip
 def test_what_cannot_be_cast_is_left_out_and_said(traits: dict[str, Any], remarks: dict[str, str]) -> None:
@@ -225,6 +236,7 @@ def test_what_cannot_be_cast_is_left_out_and_said(traits: dict[str, Any], remark
         (True, "boolean--Plan--Size", True),
         (Decimal(5), "integer--Plan--Size", 5),
         (Decimal("5.5"), "float--Plan--Size", 5.5),
+        (Decimal("5E+1"), "float--Plan--Size", 50.0),
         (date(2019, 3, 1), "date--Plan--Size", "2019-03-01"),
         ([1, 2], "string--Plan--Size", "[1, 2]"),
     ],
@@ -234,6 +246,13 @@ def test_other_traits_go_by_their_own_name_and_type_and_are_said(value: Any, key
     assert found.values == {"Email": EMAIL, "custom": {key: sent}}
     assert found.unknown == ["Plan Size"]
     assert found.remarks == {"Plan Size": f"sent as {key}, for which the account has no field"}
+
+
+def test_names_in_other_objects_and_names_that_are_mapped_are_no_standard_fields() -> None:
+    assert values({"phones": {"x": [1, 2]}, "_autopilot_list": {"x": "1"}}) == {
+        "custom": {"string--phones_x": "[1, 2]", "string--_autopilot_list_x": "1"}
+    }
+    assert values({"name": "Ann Lee"}, {"name": "Title"}) == {"Title": "Ann Lee"}
 
 
 def test_null_makes_no_field_and_clears_one_that_the_run_has_made() -> None:

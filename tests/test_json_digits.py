@@ -59,10 +59,14 @@ def test_more_columns_than_the_engine_takes_for_keys_of_a_map_are_columns(tmp_pa
     assert set(found.forms) == {"id", *(f"c{number}" for number in range(250))}
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeff\ufeff"])
-def test_lines_that_begin_with_byte_order_marks_keep_their_values(tmp_path: Path, mark: str) -> None:
-    assert _adopted(tmp_path, f'{mark}{{"id":"a","n":1.50,"t":"\ufeff"}}\n{mark}{{"id":"b"}}\n') == [
-        ("a", "1.50", '"\ufeff"'), ("b", None, None),
+@pytest.mark.parametrize("number", ["1.50", "1"])
+@pytest.mark.parametrize("marks", [("", ""), ("\ufeff", ""), ("", "\ufeff"), ("\ufeff\ufeff", "\ufeff\ufeff")])
+def test_lines_that_begin_with_byte_order_marks_keep_their_values(
+    tmp_path: Path, marks: tuple[str, str], number: str
+) -> None:
+    first, second = marks
+    assert _adopted(tmp_path, f'{first}{{"id":"a","n":{number},"t":"\ufeff"}}\n{second}{{"id":"b"}}\n') == [
+        ("a", number, '"\ufeff"'), ("b", None, None),
     ]  # fmt: skip
 
 

@@ -505,9 +505,11 @@ def test_a_429_says_in_its_body_how_long_to_wait(server: FakeOrtto, ortto: Ortto
     assert 0.2 <= NAPS[0] < 0.46
 
 
-@pytest.mark.parametrize("status", [408, 500, 503])
-def test_another_failure_says_nothing_of_how_long_to_wait(server: FakeOrtto, ortto: Ortto, status: int) -> None:
-    server.order("POST", "/tags/get", status=status, content={"try-in-seconds": 301})
+@pytest.mark.parametrize(("status", "wait"), [(408, 301), (500, 301), (503, 301), (429, "soon"), (429, None)])
+def test_another_failure_says_nothing_of_how_long_to_wait(
+    server: FakeOrtto, ortto: Ortto, status: int, wait: object
+) -> None:
+    server.order("POST", "/tags/get", status=status, content={"try-in-seconds": wait})
     assert ortto.tags() == []
     assert 0.5 <= NAPS[0] <= 1
 
@@ -537,6 +539,12 @@ def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
     )
     assert said == [text] * 3
     assert (len(server.requests), server.bans) == (1, 0)
+
+
+def test_a_403_is_about_the_key_whatever_was_asked_for(server: FakeOrtto, ortto: Ortto) -> None:
+    server.order("POST", "/tags/get", status=403)
+    with pytest.raises(NotAuthorized, match=r"403 Forbidden: .*Check sources\.autopilothq\.ortto\.api_key"):
+        ortto.tags()
 
 
 def test_malformed_requests_stay_below_the_rate_that_blocks_an_address(

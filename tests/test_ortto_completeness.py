@@ -66,6 +66,17 @@ REVENUE = {"delivered": 4, "opened": 3, "clicked": 2, "bounced": 1, "invalid": 0
             {"delivered": 7, "opened": 5, "clicked": 1},
             id="no report",
         ),
+        pytest.param(
+            {
+                "last_updated": "",
+                "reports": {
+                    "performance": {"delivered": 1.5, "opened": -1, "graph": {"from": GRAPH["from"]}},
+                    "revenue": {"graph": {"from": 2026, "to": GRAPH["to"]}},
+                },
+            },
+            {"delivered": 7, "opened": 5, "clicked": 1},
+            id="what is no count and no time",
+        ),
     ],
 )
 def test_a_report_becomes_a_row(report: Any, row: dict[str, Any]) -> None:
@@ -92,8 +103,9 @@ def test_campaigns_that_were_never_sent_are_not_asked_for() -> None:
 
 
 def test_a_campaign_whose_state_is_no_text_is_asked_for() -> None:
+    campaigns: list[dict[str, Any]] = [{"name": "of no id"}, {"id": "c1", "state": [], "name": {"a": 1}}]
     with FakeOrtto(people=1) as server, Ortto(OrttoSettings(api_key=server.key, base_url=server.base_url)) as account:
-        rows = [plain(row) for row in reports(account, [read({"id": "c1", "state": [], "name": {"a": 1}})])]
+        rows = [plain(row) for row in reports(account, [read(each) for each in campaigns])]
     assert rows == [{"campaign_id": "c1", "campaign_name": {"a": 1}}]
 
 

@@ -102,6 +102,17 @@ def test_people_who_leave_while_pages_are_read_shift_the_others(server: FakeOrtt
     assert len(set(ids)) == 1100
 
 
+def test_pages_without_a_cursor_go_on_by_their_offset(server: FakeOrtto) -> None:
+    server.order("POST", "/person/get", content={"contacts": [], "has_more": True, "next_offset": 7})
+    server.order("POST", "/person/get", content={"contacts": [], "has_more": False}, times=2)
+    query = Query(["str::email"])
+    with account(server) as client:
+        assert [page.bookmark for page in query.pages(client, None)] == ["7 ", None]
+        assert [page.bookmark for page in query.pages(client, "7 ")] == [None]
+    again = {"limit": 500, "offset": 7, "fields": ["str::email"]}
+    assert [of.body for of in server.requests] == [again | {"offset": 0}, again, again]
+
+
 def test_of_many_fields_a_person_without_an_id_that_is_one_has_the_first(server: FakeOrtto) -> None:
     server.account.custom_fields |= dict.fromkeys((f"str:cm:f{number:03}" for number in range(200)), ("F", "text"))
     server.order(
@@ -157,6 +168,10 @@ def test_a_person_is_kept_in_short() -> None:
         ("1795694400", NOW),
         ("1795694400000", NOW),
         ("10000000000", datetime(2286, 11, 20, 17, 46, 40, tzinfo=UTC)),
+        ("1795694400.5", NOW + timedelta(seconds=0.5)),
+        ("1795694400500.0", NOW + timedelta(seconds=0.5)),
+        ("-1795694400", datetime(1913, 2, 5, 12, tzinfo=UTC)),
+        ("1e1000000000000000000000", None),
         ("100000000000", datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
         ('"yesterday"', None),
         ('{"year":2026}', None),
@@ -406,6 +421,9 @@ def test_a_kind_without_a_name_is_requested_by_its_id() -> None:
     assert requested_kinds("activities", ["act:cm:z"], names) == [*USUAL, "act:cm:z"]
     with pytest.raises(InvalidSetting, match=r"Trial \(act:cm:y\), act:cm:z\.$"):
         requested_kinds("activities", ["Orders"], names)
+    with pytest.raises(InvalidSetting, match=r"no activity '\?'"):
+        requested_kinds("activities", ["?"], names)
+    assert requested_kinds("activities", ["custom"], {}) == USUAL
 
 
 def test_only_kinds_of_selected_tables_are_asked_for() -> None:
@@ -436,6 +454,7 @@ def test_pages_end_where_old_activities_begin() -> None:
     assert read(ActivityOrder(), 3.5, *falling) == 2
     assert read(ActivityOrder(), None, *falling) == 3
     assert read(ActivityOrder(), 9, *falling) == 3
+    assert read(ActivityOrder(), 3.5, page(1, 2), page(4, 4), page(5, 6)) == 2
 
 
 @pytest.mark.parametrize(
@@ -454,6 +473,7 @@ def test_pages_in_another_order_are_all_read(pages: tuple[list[Any], ...]) -> No
 def test_one_person_in_another_order_has_all_pages_of_others_read() -> None:
     order = ActivityOrder()
     read(order, 3.5, page(2, 1))
+    read(order, 3.5, page(1, None))
     assert read(order, 3.5, page(1, 5), page(6, 7)) == 2
 
 

@@ -131,6 +131,8 @@ def test_people_come_with_all_fields_and_what_is_no_person_is_rejected(server: F
     ]
     assert (scan.contacts, scan.size, batch.size, scan.complete) == (3, batch.size, scan.size, True)
     assert (batch.size > 0, reader.has_times) == (True, True)
+    # What is read again does not tell.
+    assert [read(server, "people", has_times=known)[1].has_times for known in (None, True)] == [None, True]
 
 
 def test_pages_of_people_become_batches_of_twenty(server: FakeOrtto) -> None:
@@ -193,7 +195,7 @@ def test_only_fields_of_the_schema_are_asked_for(server: FakeOrtto) -> None:
     server.order(
         "POST",
         "/person/custom-field/get",
-        content={"fields": [{"id": PRICE, "name": None, "display_type": []}, {"id": "x"}, {"id": 5}]},
+        content={"fields": [{"id": PRICE, "name": None, "display_type": []}, {"id": "x"}, {"id": 5}, {"name": "Y"}]},
     )
     fields = {
         ("", "str::email"): OrttoField("E"),

@@ -1,11 +1,14 @@
-"""The values that fields of Ortto take."""
+"""The values that fields of Ortto take, which field or activity a name means, and what is refused."""
 
 from datetime import date
 from typing import Any
 
 import pytest
 
-from autopilothq.destination.ortto_values import cast_ortto
+from autopilothq.clients.ortto_answers import Written
+from autopilothq.destination.ortto import refusal, was_written
+from autopilothq.destination.ortto_fields import Activities, OrttoFields
+from autopilothq.destination.ortto_values import cast_ortto, ortto_type, readable
 from autopilothq.destination.values import CastError
 
 
@@ -13,6 +16,8 @@ from autopilothq.destination.values import CastError
     ("value", "kind", "cast"),
     [
         (5, "str", "5"),
+        (5.5, "str", "5.5"),
+        ("", "str", ""),
         (None, "phn", None),
         ("12", "int", 12),
         (1.0, "int", 1),
@@ -43,7 +48,11 @@ def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> N
     [
         ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
         ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
+        (float("inf"), "decimal", "expected a number with at most 3 digits after the point, got inf"),
+        (2**60, "decimal", f"expected a number with at most 3 digits after the point, got {2**60}"),
         (True, "decimal", "expected a number, got True"),
+        ([1], "decimal", "expected a number, got an array"),
+        (b"1", "decimal", "expected a number, got b'1'"),
         ("1e999999", "decimal", "expected a number, got '1e999999'"),
         (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
         ("none", "phn", "expected a phone number, got 'none'"),
@@ -59,3 +68,48 @@ def test_values_that_a_field_does_not_take_are_told(value: Any, kind: str, why: 
     with pytest.raises(CastError) as caught:
         cast_ortto(value, kind)
     assert str(caught.value) == why
+
+
+def test_a_decimal_is_a_number_that_the_account_shows_as_one() -> None:
+    types = {"int:cm:x": "decimal", "str:cm:x": "str", "flt:cm:x": "flt"}
+    assert {id_: ortto_type(id_, "decimal") for id_ in types} == types
+    assert ortto_type("int:cm:x", "integer") == "int"
+    assert [readable(value, "decimal") for value in (1500, None)] == [1.5, None]
+
+
+def test_traits_go_to_the_fields_that_they_are_mapped_to() -> None:
+    notes = {"id": "str:cm:notes", "name": "Notes", "display_type": "text"}
+    mapping = {"plan": "Notes", "size.text": "str:cm:notes", "called": "FirstName", "work.mail": "Email"}
+    fields = OrttoFields([notes, {"id": "str:cm:x"}], mapping)
+    found = {path: fields.known(tuple(path.split("."))) for path in (*mapping, "str:cm:x", "other")}
+    keys = {path: getattr(field, "key", field) for path, field in found.items()}
+    assert keys == mapping | {"plan": "str:cm:notes", "str:cm:x": "str:cm:x", "other": None}
+    assert fields.labels["str:cm:x"] == "str:cm:x"
+
+
+def test_activities_and_attributes_are_known_by_ids_and_names() -> None:
+    order = {"name": "order done", "attributes": [{"id": "str:cm:no", "name": "Order No", "display_type": "text"}, 5]}
+    fields = {"act:cm:a": order, "act:cm:b": {"name": "Order Done"}, "act:cm:c": {}, "act:cm:d": None, "x": {}}
+    found = Activities({"namespaces": {"cm": {"fields": fields}, "y": {"fields": None}, "z": None}})
+    assert found.journeys() == {"act:cm:a": "order done", "act:cm:b": "Order Done", "act:cm:c": "act:cm:c"}
+    assert [found.of(name) for name in ("order done", "Order Done", "orderDone")] == [[f"act:cm:{of}"] for of in "aba"]
+    for name in ("Order No", "orderNo", "str:cm:no"):
+        assert found.attributes("act:cm:a", {name: 1}) == ({"str:cm:no": "1"}, {})
+    assert found.attributes("act:cm:b", {"No": 1}) == ({}, {"No": "left out: act:cm:b has no such attribute"})
+    assert Activities({"namespaces": None}).journeys() == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        (Written("merged", "1", None), None),
+        (Written(None, None, None), None),
+        (Written("odd", None, None), None),
+        (Written("invalid", None, None), "invalid"),
+        (Written("invalid", "1", "no such field"), "no such field"),
+        (Written("merged", "1", "but not whole"), "but not whole"),
+        (Written(None, None, ""), "refused without a reason"),
+    ],
+)
+def test_what_is_refused_has_a_status_or_an_error(written: Written, why: str | None) -> None:
+    assert (None if was_written(written) else refusal(written)) == why

@@ -162,7 +162,8 @@ def test_nothing_to_change(call: Call) -> None:
     assert said.err.splitlines()[-1] == "Error: --requests prints what --dry-run would send: give both."
 
 
-def test_a_contact_that_comes_twice_is_one() -> None:
+def test_a_contact_that_comes_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopilothq.destination.preview.SHOWN_CONTACTS", 2)
     seen = Preview()
     seen.write([{"Email": "a@b.c", "Title": "old", "custom": {"string--x": "1"}}, {"Email": "d@e.f", "Title": None}])
     seen.write([{"Email": "A@b.c", "Title": "new", "custom": {"string--y": "2"}}])

@@ -217,6 +217,14 @@ def test_a_scan_that_fails(tmp_path: Path, kind: Callable[[str], ApiError], befo
         assert raised.value is error
 
 
+def test_a_bookmark_that_is_refused_behind_what_is_loaded_is_lost(tmp_path: Path) -> None:
+    spool = Spool.begin(tmp_path, START)
+    spool.put(page("a", "1"))
+    spool.drop(2)
+    run = Run(spool, Account(RequestRejected("odd")), first=2)
+    assert (run.names, run.why) == ([""], ("odd", True, True))
+
+
 @pytest.mark.parametrize(
     ("error", "alone"),
     [

@@ -270,6 +270,18 @@ def test_nobody_of_few_answered_for_is_an_error_too(server: FakeProfiles) -> Non
     assert server.asked() == sorted(USUAL)
 
 
+def test_a_few_who_fail_cut_nothing_off(server: FakeProfiles) -> None:
+    everyone = [person(number) for number in range(10)]
+    server.order("GET", path_of(everyone[0]), status=503)
+    report = pull(server, *everyone)
+    [warning] = report.warnings  # and none that nobody is known
+    assert warning.startswith("No answer could be read for 1 of 10 people: they are due again next time. GET /spaces/")
+    assert report.cut_off is None
+    server.order("GET", "*", content={}, times=2)
+    report = pull(server, A, B)
+    assert (report.people, report.rejects, report.cut_off) == (2, {"bad_answer": 2}, None)
+
+
 def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "MAX_FAILURES", 5)
     monkeypatch.setattr(origin, "MAX_THREADS", 1)  # else the first failure may be told before the last answer

@@ -152,6 +152,14 @@ def test_a_gap_is_told_with_its_dates(later: Later) -> None:
     assert abs(datetime.now(UTC) - timedelta(days=14) - kept) < timedelta(minutes=1)
 
 
+def test_a_run_that_broke_off_long_ago_is_not_continued(server: FakeProfiles) -> None:
+    pull(server, *USUAL, people_per_load=1)
+    [first] = server.asked()
+    mark(datetime.now(UTC) - timedelta(days=20))
+    pull(server, *USUAL)
+    assert (first in USUAL, server.asked()) == (True, sorted(USUAL))
+
+
 def mark(since: datetime) -> None:
     """Makes the last run look long ago."""
     into = pipeline()

@@ -127,7 +127,7 @@ class Ortto(OrttoRequests):
             answer = self.post("audiences/get", {"limit": AUDIENCES_PER_PAGE, "offset": offset})
             page = array("audiences/get", answer, "audiences")
             ids = {as_text(value_at(audience, "id")) for audience in page}
-            if not page or ids <= seen:
+            if ids <= seen:
                 return
             yield page
             seen |= ids

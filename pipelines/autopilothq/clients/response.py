@@ -78,7 +78,7 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
     settings = call.settings
     message = "" if response.is_redirect else _server_message(response, content)
     what = f"{status} {_phrase(status)}".rstrip() + (f": {message}" if message else "")
-    if response.is_redirect or status < 400:
+    if status < 400:
         base = str(httpx.URL(settings.base_url)).rstrip("/")
         text = (
             f"{what} to {_redirect_target(response)}; redirects are not followed, so that the key goes nowhere else."

@@ -45,12 +45,11 @@ def readable(value: Any, kind: str) -> Any:
 
 def _decimal(value: Any) -> int:
     """Returns a decimal in Ortto's form: an integer, multiplied by 1,000."""
-    text = str(value).strip() if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) else ""
     try:
-        number = Decimal(text).scaleb(ORTTO_DECIMAL_DIGITS)
+        number = Decimal(str(value).strip()).scaleb(ORTTO_DECIMAL_DIGITS)
     except ArithmeticError:  # not a number, or one of a million digits
         raise CastError(f"expected a number, got {shown(value)}") from None
-    if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 2**63:
+    if number != number.to_integral_value() or abs(number) >= 2**63:
         digits = f"at most {ORTTO_DECIMAL_DIGITS} digits after the point"
         raise CastError(f"expected a number with {digits}, got {shown(value)}")
     return int(number)

@@ -32,7 +32,7 @@ def own_type(value: Any) -> str:
     if isinstance(value, int):
         return "integer"
     if isinstance(value, Decimal):
-        return "integer" if value.is_finite() and value.as_tuple().exponent == 0 else "float"
+        return "integer" if value.as_tuple().exponent == 0 else "float"
     if isinstance(value, float):
         return "float"
     return "date" if isinstance(value, date) else "string"
@@ -59,7 +59,7 @@ def is_text(value: str) -> bool:
 def _string(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+    if isinstance(value, float) and value.is_integer():
         return str(int(value)) if abs(value) < 1e16 else repr(value)
     if isinstance(value, date):
         return _date(value)
@@ -133,7 +133,7 @@ def _date(value: Any) -> str:
             return value.isoformat()
         if isinstance(value, str):
             return _date_of_text(value.strip())
-        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if isinstance(value, int | float | Decimal):
             return _date(_epoch_time(value))
     except (ValueError, OverflowError, TypeError, ArithmeticError):
         pass

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..catalog import COMMON_NAMES, CONTEXT
 from ..utc import format_time
-from .json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
+from .json_text import DECODER, is_storable, to_json
 from .message import BODIES, OWN_FIELDS, digest, prefixed_if_taken
 from .naming import snake_case
 
@@ -176,11 +176,10 @@ def _json(value: Any) -> str:
 
 def array_text(text: str) -> str | None:
     """Returns the JSON text of an array as the projection stores it, or None if the text is not one."""
-    if not (text.startswith("[") and text.endswith("]")):
+    if not text.startswith("["):
         return None
     try:
         value = DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
-    plain = isinstance(value, list) and not isinstance(value, JsonObject | JsonNumber)
-    return text if plain and is_storable(value) and to_json(value) == text else None
+    return text if is_storable(value) and to_json(value) == text else None

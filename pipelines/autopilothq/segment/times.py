@@ -3,6 +3,7 @@
 (docs/contract/warehouse.md#timestamps)
 """
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,7 @@ from .json_text import JsonNumber
 
 _FAR = 10**15  # milliseconds, which are beyond the calendar
 _FAR_DIGITS = 15
-_SECOND_DIGITS = 11  # a number of Ortto's with at most so many digits is in seconds, not milliseconds
+_MILLISECONDS = 10**11  # a smaller number of Ortto's is in seconds: as milliseconds, it would be before 1974
 
 
 def time_of_milliseconds(number: JsonNumber) -> datetime | None:
@@ -28,9 +29,10 @@ def time_of_milliseconds(number: JsonNumber) -> datetime | None:
 
 def time_of_number(number: JsonNumber) -> datetime | None:
     """Returns the time of a number of seconds or milliseconds, as Ortto has both; None if it is beyond the calendar."""
-    if number.isdigit() and len(number) <= _SECOND_DIGITS:
-        number = JsonNumber(f"{number}000")
-    return time_of_milliseconds(number)
+    with suppress(ArithmeticError):  # of an exponent that no time has
+        exact = Decimal(number)
+        return time_of_milliseconds(JsonNumber(exact * 1000) if abs(exact) < _MILLISECONDS else number)
+    return None
 
 
 def message_time(value: Any, time: datetime | None) -> Any:

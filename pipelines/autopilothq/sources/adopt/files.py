@@ -142,7 +142,7 @@ def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -
     for file in found:
         if not _may_hold_rows(file):
             continue
-        if unfinished and not unfinished.isdisjoint(PurePosixPath(file.below).parents):
+        if not unfinished.isdisjoint(PurePosixPath(file.below).parents):
             left_out[file.url] = UNFINISHED_EXPORT
         else:
             whole.append(file)

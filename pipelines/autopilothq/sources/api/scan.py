@@ -142,7 +142,8 @@ def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> 
     yield from spool.read_all(scan.first)
     if not spool.complete and not (deadline.is_over() and spool.last >= scan.first):
         for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), deadline.is_over):
-            scan.total = fetched.total if scan.total is None or fetched.total is not None else scan.total
+            if fetched.total is not None:
+                scan.total = fetched.total
             yield spool.contacts_of(fetched)
 
 

@@ -79,7 +79,7 @@ class ScanPlan:
         if spool and (is_anew or self._is_stale(spool, cursor)):
             spool.delete()
             spool = None
-        if spool and spool.start.page == 1 and spool.last == 0:
+        if spool and spool.last == 0:
             spool = None  # the scan began, but no page came
         if spool is None:
             spool = Spool.begin(folder, self._start_of_contacts(cursor))

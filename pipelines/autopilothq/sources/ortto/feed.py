@@ -40,8 +40,10 @@ class FeedScope(NamedTuple):
 
     def has(self, activity: Any) -> bool:
         """Returns whether an activity is in the scope. One without a readable time is."""
-        time = activity_time(activity.value("created_at")) if self.since and isinstance(activity, JsonObject) else None
-        return self.since is None or time is None or time >= self.since
+        if self.since is None or not isinstance(activity, JsonObject):
+            return True
+        time = activity_time(activity.value("created_at"))
+        return time is None or time >= self.since
 
     def excludes(self, contact: Contact) -> bool:
         """Returns whether a person is suppressed."""

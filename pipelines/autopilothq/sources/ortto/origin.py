@@ -93,7 +93,7 @@ class OrttoPull(Origin[Scan]):
         """Yields the rows of the scans that are complete, and those of `_profiles`; stores the cursors."""
         load, load_id = planned(self._load), context.required_pipeline().load_id
         for scan in load.scans:
-            if scan.complete and scan.name in PARTS:
+            if scan.complete:
                 for table in PARTS[scan.name].tables:
                     if table.name in context.selected:
                         yield from _rows(load, scan, table.name)
