@@ -2,7 +2,6 @@
 
 from datetime import date, time
 from decimal import Decimal
-from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -67,7 +66,7 @@ FIRST = {
     "plan": "pro", "raw": b"caf\xc3\xa9 \xff", "_empty": None, "mixed": 7,
     "links": [{"url": "https://example.com/\u00e9", "cost": Decimal("0.10"), "at": at("2019-03-01 10:00:00")}, {}],
     "first_link": {"url": "x"}, "counts": {"b": 2, "a": 1}, "shares": [0.5],
-    "odd": [0.5, inf, b"\xff", date(2019, 3, 1)],
+    "odd": [0.5, b"\xff", date(2019, 3, 1)],
 }  # fmt: skip
 EXPECTED: Row = {
     "id": "a1", "received_at": at("2019-03-01 10:00:00.123456"), "user_id": "u1", "event": "email_opened",
@@ -80,7 +79,7 @@ EXPECTED: Row = {
              '{"url":null,"cost":null,"at":null}]',
     "first_link": '{"url":"x","cost":null,"at":null}', "counts": '{"b":2,"a":1}',
     "shares": "[0.5]",
-    "odd": r'[0.5,"inf","\\xff","2019-03-01"]',
+    "odd": r'[0.5,"\\xff","2019-03-01"]',
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Which loads lack rows, because what they were read after is not in the dataset."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from autopilothq.sources.earlier_load import Brought, Stored, has_rows, note_earlier
+from autopilothq.sources.earlier_load import Brought, Stored, note_earlier
 from autopilothq.sources.earlier_load import outdated_loads as found_outdated
-from autopilothq.warehouses.dlt_internals import DatabaseUndefinedRelation, logger
+from autopilothq.warehouses.dlt_internals import logger
 
 AT = datetime(2019, 3, 20, 10, tzinfo=UTC)
 AHEAD = "9999999999.0"  # of a machine whose clock is wrong
@@ -170,79 +170,6 @@ def test_a_load_that_another_one_overtook_does_not_count_if_its_rows_replace_oth
     if "users" in rows:  # a load of an API cannot tell
         assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}), dataset) == set()
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}, {"1.0", "2.0", *audited}), dataset) == lacking
-
-
-class Staged:
-    """Tables with rows of these ids and times; without any table a dataset in which it was dropped."""
-
-    def __init__(self, *rows: tuple[str, datetime], is_there: bool = True) -> None:
-        self.stored = rows
-        self.is_there = is_there
-
-    def template(self, _: str, text: str) -> str:
-        return text
-
-    def stream(self, before: str, _: str, after: str = "", between: Sequence[datetime] = ()) -> Iterator[Any]:
-        if not self.is_there:
-            raise DatabaseUndefinedRelation(ValueError("no such table"))
-        if between:
-            yield (sum(between[0] < at < between[1] for _, at in self.stored),)
-            return
-        assert after in ("GROUP BY {uuid_ts}", "GROUP BY {rejected_at}")
-        for time in {at for _, at in self.stored}:
-            ids = [id_ for id_, at in self.stored if at == time]
-            yield time, len(ids), len({*ids} if "DISTINCT" in before else ids)
-
-
-A, B, LATER = ("m1", AT), ("m2", AT), AT + timedelta(seconds=1)
-TWO = {AT: 2}
-
-
-@pytest.mark.parametrize(
-    ("counts", "staged", "stored", "are_there"),
-    [
-        (TWO, [A, B], [], True),  # it is not even looked where they were merged
-        (TWO, [], [], False),  # taken away
-        (TWO, [], [A, B], True),  # once they were merged
-        (TWO, [A], [A, ("m3", LATER)], False),
-        (TWO, [A, B, ("m2", LATER)], [A, ("m2", LATER)], False),  # the other load's row was taken
-        (TWO, [A, A], [A], False),  # a file twice, and not the other one
-        (TWO, [A, A, B], [A, B], True),
-        (TWO | {LATER: 1}, [A, B, ("m3", LATER)], [], True),  # of two sources
-        (TWO | {LATER: 1}, [A, B], [("m3", LATER)], False),
-    ],
-)
-def test_a_table_has_rows_if_these_and_no_others_are_staged_or_else_if_they_are_counted(
-    counts: dict[datetime, int], staged: Any, stored: Any, are_there: bool
-) -> None:
-    dataset: Any = Staged(*stored)
-    staging: Any = Staged(*staged)
-    assert has_rows(dataset, [staging], "tracks", counts) == are_there
-
-
-def test_staged_rows_are_known_by_their_time_in_whatever_zone_the_driver_reads_it() -> None:
-    """Also where some digits of it are lost, and in SQLite, which has texts."""
-    nowhere: Any = Staged()
-    same: list[Any] = [AT + timedelta(hours=5, minutes=45), AT - timedelta(hours=8, microseconds=900), str(AT)]
-    others: list[Any] = [AT + timedelta(hours=1, milliseconds=2), AT - timedelta(milliseconds=2), None, "no time"]
-    for time in same + others:
-        staging: Any = Staged(("m1", time))
-        assert has_rows(nowhere, [staging], "tracks", {AT: 1}) == (time in same)
-
-
-def test_rows_are_counted_if_another_load_dropped_the_table_in_which_they_were_staged() -> None:
-    dropped: Any = Staged(is_there=False)
-    for stored in ((), (A,)):
-        dataset: Any = Staged(*stored)
-        assert has_rows(dataset, [dropped], "tracks", {AT: 1}) == bool(stored)
-
-
-def test_ids_of_rejects_may_repeat() -> None:
-    """A destination keeps one row of those that a file has several times."""
-    nowhere: Any = Staged()
-    staging: Any = Staged(A, A)
-    assert has_rows(nowhere, [staging], "_rejects", {AT: 2})
-    assert not has_rows(nowhere, [staging], "tracks", {AT: 2})
 
 
 def test_a_load_that_ended_while_another_one_was_read_overtook_it(pipeline: Any) -> None:

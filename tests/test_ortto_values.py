@@ -81,7 +81,7 @@ def test_traits_go_to_the_fields_that_they_are_mapped_to() -> None:
     notes = {"id": "str:cm:notes", "name": "Notes", "display_type": "text"}
     mapping = {"plan": "Notes", "size.text": "str:cm:notes", "called": "FirstName", "work.mail": "Email"}
     fields = OrttoFields([notes, {"id": "str:cm:x"}], mapping)
-    found = {path: fields.known(tuple(path.split("."))) for path in (*mapping, "str:cm:x", "other")}
+    found = {path: fields.of_trait(tuple(path.split("."))) for path in (*mapping, "str:cm:x", "other")}
     keys = {path: getattr(field, "key", field) for path, field in found.items()}
     assert keys == mapping | {"plan": "str:cm:notes", "str:cm:x": "str:cm:x", "other": None}
     assert fields.labels["str:cm:x"] == "str:cm:x"

@@ -17,7 +17,7 @@ from .errors import BusyError, RunError
 from .explain import busy_message, error_message, explained
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.earlier_load import complete_only_whole_loads
+from .sources.completion import complete_only_whole_loads
 from .sources.load_folder import drop_files
 from .sources.refused import target_of
 from .sources.report import LoadReport

@@ -18,6 +18,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import stock
 from autopilothq import archive
 from autopilothq.projection import Deduplicated
+from autopilothq.sources import completion
 from autopilothq.warehouses.dlt_internals import logger
 from autopilothq.warehouses.dlt_internals.clients import file_of
 from autopilothq.warehouses.duckdb import direct
@@ -204,6 +205,23 @@ def test_rows_that_another_pipeline_took_away_while_they_were_staged(
         (other.run if goes_on else other.abort_packages)()
     other.run(second)
     assert complete() == {"a", "b"}
+    assert target.balances()
+
+
+def test_a_warehouse_that_does_not_say_what_is_staged_keeps_no_load_from_being_completed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To fail in each run would be worse than not to know."""
+
+    def refuse(*_: Any) -> None:
+        raise DatabaseTerminalException(ValueError("no such function"))
+
+    target, said = Target(), list[str]()
+    monkeypatch.setattr(completion, "rows_of_statement", refuse)
+    monkeypatch.setattr(logger, "warning", said.append)
+    target.run(archive(archive_of("a.ndjson", track("m1", "Email Opened", 1))).with_resources("tracks", "_audit"))
+    assert said == ["Whether the rows of this load are still there could not be looked up: no such function"]
+    assert target.con.execute(COMPLETE).fetchall() != []
     assert target.balances()
 
 

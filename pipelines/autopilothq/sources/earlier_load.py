@@ -5,42 +5,30 @@ or dropped, after another machine replaced its rows, or into another dataset. Wh
 a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile, and
 its rows of users, which replace others, know nothing of what another machine loaded meanwhile. dlt completes the load
 all the same. Such a load must not count as complete.
-
-Two loads at the same time stage their rows in the same tables, where one can take away those of the other, or put rows
-with the same keys beside them. A run's lock prevents that as long as it is renewed, and pipelines of one's own have
-none. dlt does not notice. So before a load is completed, it is checked whether its rows, and no others, are still
-staged; if not, they are counted where they belong. It does not matter whether the other load was completed, was killed
-or is still at work. A load that lacks rows is never completed, so that everybody reads again what it had read.
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import dlt
-import pyarrow.parquet as pq
 
 from .. import disk, private
-from ..catalog import DISCARDS, REJECTS, key_of
-from ..utc import parse_time, to_utc
-from ..warehouses.dataset import Dataset, dataset_of
-from ..warehouses.dlt_internals import LOADS_TABLE_NAME, DatabaseUndefinedRelation, JobClientBase, logger
-from ..warehouses.dlt_internals.clients import check_before_completing
+from ..catalog import DISCARDS, REJECTS
+from ..warehouses.dataset import Dataset
+from ..warehouses.dlt_internals import LOADS_TABLE_NAME, logger
 from ..warehouses.dlt_internals.resources import uncut_loads
 from ..warehouses.hints import REPLACED
-from ..warehouses.native import SEGMENT_TABLE_HINT
 
 _FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
-_MOST = 20  # loads that are kept: hardly more can wait; and times of the rows of one load, one for each source
-_STORED_AT = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
+_MOST = 20  # loads that are kept: hardly more can wait
+BOOK_TIMES = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
 _EVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _REPLACED = frozenset(table.name for table in REPLACED)
-_LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep no more digits of a time
+LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep no more digits of a time
 
 
 class Stored(NamedTuple):
@@ -89,12 +77,12 @@ class Brought(NamedTuple):
         at = datetime.fromisoformat(self.stored_at)
         found = dataset.columns()
         for table, count in self.rows.items():
-            column = _stored_at(table)
+            column = stored_at(table)
             if table not in found:
                 return False
             if column in found[table]:
-                since = _EVER[0] if table in _STORED_AT else at - _LOST_DIGITS
-                until = _EVER[1] if table in _REPLACED else at + _LOST_DIGITS
+                since = _EVER[0] if table in BOOK_TIMES else at - LOST_DIGITS
+                until = _EVER[1] if table in _REPLACED else at + LOST_DIGITS
                 within = f"WHERE {{{column}}} >= %s AND {{{column}}} <= %s"
                 [[stored]] = dataset.rows("count(*)", table, within, since, until)
                 if stored < count:
@@ -179,125 +167,15 @@ def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_unc
     return is_uncut or all(each.is_in(dataset) for each in brought)
 
 
-def complete_only_whole_loads() -> None:
-    """Makes dlt complete a load only if nobody took away rows that it had staged; of any other it warns."""
-    check_before_completing(_has_staged_rows)
+def stored_at(table: str) -> str:
+    """Returns the column that says when a row of a table was stored."""
+    return BOOK_TIMES.get(table, "uuid_ts")
 
 
-def _has_staged_rows(
-    client: JobClientBase, working_folder: Path, load_id: str, files: Mapping[str, Sequence[Path]]
-) -> bool:
-    """Returns whether the tables have the rows of a load's files, which it staged and merged.
-
-    Of files that are not Parquet, the load's note tells how many rows they have.
-    """
-    ours = sorted(table for table in files if cast(Any, client.schema.tables[table]).get(SEGMENT_TABLE_HINT))
+def rows_noted(working_folder: Path, load_id: str) -> Sequence[Brought]:
+    """Returns what is noted of the rows that a load of a pipeline stores; nothing if that is unknown."""
     noted = _read(working_folder).get(load_id)
-    brought = (noted.brought if noted else None) or ()
-    counts: dict[str, Mapping[datetime, int]] = {}
-    for table in ours:
-        if all(path.suffix == ".parquet" for path in files[table]):
-            counts[table] = _rows_by_time(table, files[table])
-        else:
-            counts[table] = {datetime.fromisoformat(at): rows[table] for at, rows in brought if table in rows}
-    counts = {table: found for table, found in counts.items() if found}
-    if not counts:
-        return True
-    try:
-        with client:
-            lacking = tables_without_rows(dataset_of(client).parts(), counts)
-    except DatabaseTerminalException as error:  # to fail here would keep the load from ever being completed
-        logger.warning(f"Whether the rows of this load are still there could not be looked up: {error}")
-        return True
-    if lacking:
-        logger.warning(
-            f"Rows that this load had staged for {', '.join(lacking)} are missing: another load was at work at the same"
-            " time, and took them away. This one does not count as complete, and the next run reads again what it read."
-        )
-    return not lacking
-
-
-def _rows_by_time(table: str, files: Sequence[Path]) -> dict[datetime, int]:
-    """Returns how many rows files have by the time at which they are stored; empty if they do not say."""
-    counts = Counter[datetime]()
-    column = _stored_at(table)
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=[column]) if column in file.schema_arrow.names else ():
-                times = [(each["values"].as_py(), each["counts"].as_py()) for each in batch[column].value_counts()]
-                counts.update({to_utc(time or _EVER[0]): count for time, count in times})
-    return {} if len(counts) > _MOST or _EVER[0] in counts else counts  # a user's step has changed the times
-
-
-def tables_without_rows(parts: Sequence[Dataset], counts: Mapping[str, Mapping[datetime, int]]) -> list[str]:
-    """Returns the tables that have fewer rows than a load staged for them, by the time at which they are stored.
-
-    A table has them if they are still staged, each once, and no others: then these were merged. Otherwise they are
-    counted. `parts` are the dataset and the staging dataset, if there is one.
-    """
-    dataset, *staging = parts
-    staged = _staged_rows(staging[0], list(counts)) if staging else {}
-    return [
-        table
-        for table, found in counts.items()
-        if not _are_these(staged.get(table, ()), found)
-        and any(_count(dataset, table, at) < n for at, n in found.items())
-    ]
-
-
-def _staged_rows(staging: Dataset, tables: Sequence[str]) -> Mapping[str, Sequence[Row]]:
-    """Returns the times of the rows of staging tables, with the numbers of rows and of ids.
-
-    One statement asks about many tables, because in a warehouse each takes a second. If it fails, as another load may
-    have dropped one of the tables, each is asked about alone.
-    """
-    rows: dict[str, list[Row]] = {table: [] for table in tables}
-    for group in batched(tables, _TABLES_PER_QUERY):
-        try:
-            found = rows_of_statement(staging, " UNION ALL ".join(_times_of(staging, table) for table in group))
-        except DatabaseUndefinedRelation:
-            if len(group) == 1:
-                continue
-            return dict(chain.from_iterable(_staged_rows(staging, [table]).items() for table in tables))
-        for table, *row in found:
-            rows[table].append(tuple(row))
-    return rows
-
-
-def _times_of(staging: Dataset, table: str) -> str:
-    # A load that was cut off may have staged a file twice, and lack another one. Ids of books may repeat.
-    ids = "count(DISTINCT {id})" if key_of(table) == ("id",) and table not in _STORED_AT else "count(*)"
-    time = f"{{{_stored_at(table)}}}"
-    return staging.template(
-        table, f"SELECT '{table}', {time}, count(*), {ids} FROM {qualified(staging, table)} GROUP BY {time}"
-    )
-
-
-def _are_these(staged: Sequence[Row], counts: Mapping[datetime, int]) -> bool:
-    with suppress(ValueError):  # text that is no time
-        return len(staged) == len(counts) and all(
-            any(_is_same(time, at) and (rows, ids) == (n, n) for time, rows, ids in staged) for at, n in counts.items()
-        )
-    return False
-
-
-def _is_same(time: object, at: datetime) -> bool:
-    """Returns whether a time is the same in some time zone: drivers may take a time without one for another zone's."""
-    if not isinstance(time, str | datetime):
-        return False
-    return (parse_time(time) - at + _LOST_DIGITS) % timedelta(minutes=15) <= 2 * _LOST_DIGITS
-
-
-def _count(dataset: Dataset, table: str, at: datetime) -> int:
-    column = f"{{{_stored_at(table)}}}"
-    before = dataset.template(table, "SELECT count(*) FROM")
-    within = dataset.template(table, f"WHERE {column} >= %s AND {column} <= %s")
-    [(stored,)] = dataset.stream(before, table, within, (at - _LOST_DIGITS, at + _LOST_DIGITS))
-    return int(stored)
-
-
-def _stored_at(table: str) -> str:
-    return _STORED_AT.get(table, "uuid_ts")
+    return (noted.brought if noted else None) or ()
 
 
 def _write(pipeline: dlt.Pipeline, noted: Mapping[str, _Noted]) -> None:

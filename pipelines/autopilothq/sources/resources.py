@@ -18,7 +18,7 @@ from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.dlt_internals.caching import cache_repeated_work
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
-from .earlier_load import complete_only_whole_loads
+from .completion import complete_only_whole_loads
 from .load import Load, run_load
 from .origin import Origin
 from .plan import LoadSettings

@@ -11,7 +11,7 @@ Neither a warehouse nor a bucket guarantees that a key is unique. So a run first
 others: if there is another one, it drops its own and tries again. Two runs may both give up, but never both continue.
 
 Only a run that cannot renew its lease, because its machine sleeps or has no network, may go on beside the one that took
-it over. It warns, and `sources.earlier_load` keeps its loads from being completed without their rows.
+it over. It warns, and `sources.completion` keeps its loads from being completed without their rows.
 """
 
 import os

@@ -26,7 +26,7 @@ from .loads import (
     loaded_files,
     newest,
 )
-from .queries import count_shared, rows_of_statement, spelling_of, table_path
+from .queries import count_shared, qualified_name, rows_of_statement, spelling_of, table_path
 from .sql import (
     SqlDataset,
     are_named_alike,
@@ -74,6 +74,7 @@ __all__ = [
     "newest",
     "open_dataset",
     "placeholders",
+    "qualified_name",
     "queryable_client",
     "required_columns",
     "rows_of_statement",

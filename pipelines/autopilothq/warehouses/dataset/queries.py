@@ -18,6 +18,11 @@ def spelling_of(dataset: Dataset, table: str, column: str) -> str:
     return dataset.sql.spelling(table, column) if isinstance(dataset, SqlDataset) else column
 
 
+def qualified_name(dataset: Dataset, table: str) -> str:
+    """Returns a table's quoted name for a statement, with each `%` doubled."""
+    return dataset.sql.table(table) if isinstance(dataset, SqlDataset) else quoted(table)
+
+
 def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
     """Returns the rows of a complete query, whose names come from `table_path` and `spelling_of`."""
     if isinstance(dataset, DeltaDataset):
@@ -29,8 +34,11 @@ def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
 
 def count_shared(dataset: Dataset, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
     """Counts the rows of a table whose id is also in one of the other tables, by the values of the column `by`."""
-    named = dataset.sql.table if isinstance(dataset, SqlDataset) else quoted
     column, id_ = dataset.quoted(table, by), dataset.quoted(table, "id")
-    ids = " UNION ALL ".join(f"SELECT {dataset.quoted(other, 'id')} FROM {named(other)}" for other in others)
-    statement = f"SELECT {column}, count(*) FROM {named(table)} WHERE {id_} IN ({ids}) GROUP BY {column}"
+    ids = " UNION ALL ".join(
+        f"SELECT {dataset.quoted(other, 'id')} FROM {qualified_name(dataset, other)}" for other in others
+    )
+    statement = (
+        f"SELECT {column}, count(*) FROM {qualified_name(dataset, table)} WHERE {id_} IN ({ids}) GROUP BY {column}"
+    )
     return dict(rows_of_statement(dataset, statement.replace("%%", "%")))

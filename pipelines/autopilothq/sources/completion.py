@@ -1,0 +1,144 @@
+"""Completes a load only with the rows that it staged.
+
+Two loads at the same time stage their rows in the same tables, where one can take away those of the other, or put rows
+with the same keys beside them. A run's lock prevents that as long as it is renewed, and pipelines of one's own have
+none. dlt does not notice. So before a load is completed, it is checked whether its rows, and no others, are still
+staged; if not, they are counted where they belong. It does not matter whether the other load was completed, was killed
+or is still at work. A load that lacks rows is never completed, so that everybody reads again what it had read.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as pq
+
+from ..catalog import key_of
+from ..projection.engine import batched
+from ..utc import parse_time, to_utc
+from ..warehouses.dataset import Dataset, Row, dataset_of, qualified_name, rows_of_statement
+from ..warehouses.dlt_internals import DatabaseTerminalException, DatabaseUndefinedRelation, JobClientBase, logger
+from ..warehouses.dlt_internals.clients import check_before_completing
+from ..warehouses.native import SEGMENT_TABLE_HINT
+from .earlier_load import BOOK_TIMES, LOST_DIGITS, rows_noted, stored_at
+
+_MOST_TIMES = 20  # of the rows of one load: one for each of its sources
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_TABLES_PER_QUERY = 50
+
+
+def complete_only_whole_loads() -> None:
+    """Makes dlt complete a load only if nobody took away rows that it had staged; of any other it warns."""
+    check_before_completing(_has_staged_rows)
+
+
+def _has_staged_rows(
+    client: JobClientBase, working_folder: Path, load_id: str, files: Mapping[str, Sequence[Path]]
+) -> bool:
+    """Returns whether the tables have the rows of a load's files, which it staged and merged.
+
+    Of files that are not Parquet, the load's note tells how many rows they have.
+    """
+    ours = sorted(table for table in files if cast(Any, client.schema.tables[table]).get(SEGMENT_TABLE_HINT))
+    brought = rows_noted(working_folder, load_id)
+    counts: dict[str, Mapping[datetime, int]] = {}
+    for table in ours:
+        if all(path.suffix == ".parquet" for path in files[table]):
+            counts[table] = _rows_by_time(table, files[table])
+        else:
+            counts[table] = {datetime.fromisoformat(at): rows[table] for at, rows in brought if table in rows}
+    counts = {table: found for table, found in counts.items() if found}
+    if not counts:
+        return True
+    try:
+        with client:
+            lacking = tables_without_rows(dataset_of(client).parts(), counts)
+    except DatabaseTerminalException as error:  # to fail here would keep the load from ever being completed
+        logger.warning(f"Whether the rows of this load are still there could not be looked up: {error}")
+        return True
+    if lacking:
+        logger.warning(
+            f"Rows that this load had staged for {', '.join(lacking)} are missing: another load was at work at the same"
+            " time, and took them away. This one does not count as complete, and the next run reads again what it read."
+        )
+    return not lacking
+
+
+def _rows_by_time(table: str, files: Sequence[Path]) -> dict[datetime, int]:
+    """Returns how many rows files have by the time at which they are stored; empty if they do not say."""
+    counts = Counter[datetime]()
+    column = stored_at(table)
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[column]) if column in file.schema_arrow.names else ():
+                times = [(each["values"].as_py(), each["counts"].as_py()) for each in batch[column].value_counts()]
+                counts.update({to_utc(time or _NO_TIME): count for time, count in times})
+    return {} if len(counts) > _MOST_TIMES or _NO_TIME in counts else counts  # a user's step has changed the times
+
+
+def tables_without_rows(parts: Sequence[Dataset], counts: Mapping[str, Mapping[datetime, int]]) -> list[str]:
+    """Returns the tables that have fewer rows than a load staged for them, by the time at which they are stored.
+
+    A table has them if they are still staged, each once, and no others: then these were merged. Otherwise they are
+    counted. `parts` are the dataset and the staging dataset, if there is one.
+    """
+    dataset, *staging = parts
+    staged = _staged_rows(staging[0], list(counts)) if staging else {}
+    return [
+        table
+        for table, found in counts.items()
+        if not _are_these(staged.get(table, ()), found)
+        and any(_count(dataset, table, at) < n for at, n in found.items())
+    ]
+
+
+def _staged_rows(staging: Dataset, tables: Sequence[str]) -> Mapping[str, Sequence[Row]]:
+    """Returns the times of the rows of staging tables, with the numbers of rows and of ids.
+
+    One statement asks about many tables, because in a warehouse each takes a second. If it fails, as another load may
+    have dropped one of the tables, each is asked about alone.
+    """
+    rows: dict[str, list[Row]] = {table: [] for table in tables}
+    for group in batched(tables, _TABLES_PER_QUERY):
+        try:
+            found = rows_of_statement(staging, " UNION ALL ".join(_times_of(staging, table) for table in group))
+        except DatabaseUndefinedRelation:
+            parts = [_staged_rows(staging, [table]) for table in group] if len(group) > 1 else []
+            found = [(table, *row) for part in parts for table, of_table in part.items() for row in of_table]
+        for table, *row in found:
+            rows[table].append(tuple(row))
+    return rows
+
+
+def _times_of(staging: Dataset, table: str) -> str:
+    # A load that was cut off may have staged a file twice, and lack another one. Ids of books may repeat.
+    ids = "count(DISTINCT {id})" if key_of(table) == ("id",) and table not in BOOK_TIMES else "count(*)"
+    select = staging.template(table, f"SELECT '{table}', {{{stored_at(table)}}}, count(*), {ids} FROM")
+    group = staging.template(table, f"GROUP BY {{{stored_at(table)}}}")
+    return f"{select} {qualified_name(staging, table)} {group}".replace("%%", "%")
+
+
+def _are_these(staged: Sequence[Row], counts: Mapping[datetime, int]) -> bool:
+    with suppress(ValueError):  # text that is no time
+        return len(staged) == len(counts) and all(
+            any(_is_same(time, at) and (rows, ids) == (n, n) for time, rows, ids in staged) for at, n in counts.items()
+        )
+    return False
+
+
+def _is_same(time: object, at: datetime) -> bool:
+    """Returns whether a time is the same in some time zone: drivers may take a time without one for another zone's."""
+    if not isinstance(time, str | datetime):
+        return False
+    return (parse_time(time) - at + LOST_DIGITS) % timedelta(minutes=15) <= 2 * LOST_DIGITS
+
+
+def _count(dataset: Dataset, table: str, at: datetime) -> int:
+    column = f"{{{stored_at(table)}}}"
+    before = dataset.template(table, "SELECT count(*) FROM")
+    within = dataset.template(table, f"WHERE {column} >= %s AND {column} <= %s")
+    [(stored,)] = dataset.stream(before, table, within, (at - LOST_DIGITS, at + LOST_DIGITS))
+    return int(stored)

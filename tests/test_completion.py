@@ -1,0 +1,109 @@
+"""Whether a load's rows are where it staged them, before dlt completes it."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+from dlt import Schema
+
+import stock
+from autopilothq.sources import completion
+from autopilothq.sources.completion import tables_without_rows
+from autopilothq.warehouses.dataset import Dataset, connected, open_dataset
+
+AT = datetime(2019, 3, 20, 10, tzinfo=UTC)
+A, B, LATER = ("m1", AT), ("m2", AT), AT + timedelta(seconds=1)
+TWO = {AT: 2}
+Staged = Sequence[tuple[str, Any]]
+
+
+class Destination:
+    """A DuckDB database with a dataset and its staging dataset."""
+
+    def __init__(self, folder: Path) -> None:
+        self.con = duckdb.connect()
+        for name in ("data", "data_staging"):
+            self.con.execute(f"CREATE SCHEMA {name}")
+        # dlt connects to it with cursors of this connection.
+        pipeline = dlt.pipeline("p", destination=stock.duckdb(self.con), dataset_name="data", pipelines_dir=str(folder))
+        self.dataset = open_dataset(pipeline, Schema("autopilothq"))
+
+    def parts(self) -> Sequence[Dataset]:
+        return self.dataset.parts()
+
+    def fill(self, name: str, rows: Staged, column: str = "uuid_ts", type_: str = "TIMESTAMPTZ") -> None:
+        self.con.execute(f"CREATE OR REPLACE TABLE {name} (id VARCHAR, {column} {type_})")
+        if rows:
+            self.con.executemany(f"INSERT INTO {name} VALUES (?, ?)", rows)
+
+    def lacks(self, staged: Staged, stored: Staged, counts: dict[datetime, int], table: str = "tracks") -> list[str]:
+        """Fills both tables, and returns which of them lacks rows."""
+        column = "rejected_at" if table == "_rejects" else "uuid_ts"
+        self.fill(f"data_staging.{table}", staged, column)
+        self.fill(f"data.{table}", stored, column)
+        return tables_without_rows(self.parts(), {table: counts})
+
+
+@pytest.fixture(scope="module")
+def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Destination]:
+    made = Destination(tmp_path_factory.mktemp("destination"))
+    with connected(made.dataset):
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("counts", "staged", "stored", "are_there"),
+    [
+        (TWO, [A, B], [], True),  # it is not even looked where they were merged
+        (TWO, [], [], False),  # taken away
+        (TWO, [], [A, B], True),  # once they were merged
+        (TWO, [A], [A, ("m3", LATER)], False),
+        (TWO, [A, B, ("m2", LATER)], [A, ("m2", LATER)], False),  # the other load's row was taken
+        (TWO, [A, A], [A], False),  # a file twice, and not the other one
+        (TWO, [A, A, B], [A, B], True),
+        (TWO | {LATER: 1}, [A, B, ("m3", LATER)], [], True),  # of two sources
+        (TWO | {LATER: 1}, [A, B], [("m3", LATER)], False),
+    ],
+)
+def test_a_table_has_rows_if_these_and_no_others_are_staged_or_else_if_they_are_counted(
+    destination: Destination, counts: dict[datetime, int], staged: Any, stored: Any, are_there: bool
+) -> None:
+    assert destination.lacks(staged, stored, counts) == ([] if are_there else ["tracks"])
+
+
+def test_staged_rows_are_known_by_their_time_in_whatever_zone_the_driver_reads_it(destination: Destination) -> None:
+    """Also where some digits of it are lost, and in SQLite, which has texts."""
+    same = [AT + timedelta(hours=5, minutes=45), AT - timedelta(hours=8, microseconds=900)]
+    others = [AT + timedelta(hours=1, milliseconds=2), AT - timedelta(milliseconds=2), None]
+    for time in same + others:
+        assert destination.lacks([("m1", time)], [], {AT: 1}) == ([] if time in same else ["tracks"])
+    for text, lacking in ((str(AT), []), ("no time", ["tracks"])):
+        destination.fill("data_staging.tracks", [("m1", text)], type_="VARCHAR")
+        assert tables_without_rows(destination.parts(), {"tracks": {AT: 1}}) == lacking
+
+
+def test_rows_are_counted_if_another_load_dropped_the_table_in_which_they_were_staged(
+    destination: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of the same statement are looked up all the same."""
+    tables = ["groups", "tracks", "pages"]
+    for each in (1, 50):
+        monkeypatch.setattr(completion, "_TABLES_PER_QUERY", each)
+        for name in tables:
+            destination.fill(f"data_staging.{name}", [A])
+            destination.fill(f"data.{name}", [])
+        destination.con.execute("DROP TABLE data_staging.tracks")
+        counts = {name: {AT: 1} for name in tables}
+        assert tables_without_rows(destination.parts(), counts) == ["tracks"]
+        destination.fill("data.tracks", [A])
+        assert tables_without_rows(destination.parts(), counts) == []
+
+
+def test_ids_of_rejects_may_repeat(destination: Destination) -> None:
+    """A destination keeps one row of those that a file has several times."""
+    assert destination.lacks([A, A], [], TWO, "_rejects") == []
+    assert destination.lacks([A, A], [], TWO) == ["tracks"]
