@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import dlt
 import pytest
+from dlt.destinations.adapters import databricks_adapter
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.pipeline.helpers import pipeline_drop
@@ -97,10 +98,12 @@ def by_steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
             columns={"note": {"data_type": "text"}},
             additional_table_hints={"x-ours": "yes"},
         )
+        databricks_adapter(mine.pages, table_comment="Pages.")  # names a table format, too
         target.pipeline.extract(mine)
         target.pipeline.normalize()
         target.pipeline.load()
-        return Steps(target.tables(target.pipeline.dataset_name), target.pipeline.default_schema.tables["tracks"])
+        tables = target.pipeline.default_schema.tables
+        return Steps(target.tables(target.pipeline.dataset_name), {**tables["pages"], **tables["tracks"]})
 
 
 def test_extract_normalize_load_one_by_one_and_in_dev_mode(by_steps: Steps, whole: Rows) -> None:
@@ -112,10 +115,11 @@ def test_in_parallel(by_steps: Steps, whole: Rows) -> None:
 
 
 def test_hints_that_are_obeyed(by_steps: Steps, whole: Rows) -> None:
-    """A strategy that keeps ids unique, further columns, `x-` hints, nesting, a root key."""
+    """A strategy that keeps ids unique, further columns, `x-` hints, those of an adapter, nesting, a root key."""
     assert by_steps.rows == whole
     assert (by_steps.table["x-merge-strategy"], by_steps.table["x-ours"]) == ("delete-insert", "yes")
     assert "note" in by_steps.table["columns"]
+    assert by_steps.table["x-databricks-table-comment"] == "Pages."
 
 
 # Everything again --------------------------------------------------------------------------------------------------

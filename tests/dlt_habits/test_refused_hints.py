@@ -61,6 +61,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"additional_table_hints": {"write_disposition": "append"}},
         "Expected no hint write_disposition for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
+    "another table format": (
+        {"table_format": "delta", "additional_table_hints": {"table_format": "iceberg"}},
+        "Expected no hint table_format for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
     "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
     "format": ({"file_format": "jsonl"}, "Expected the file format parquet for tracks, but got jsonl"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import dlt
 import duckdb
+import pyarrow as pa
 import pytest
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
@@ -223,6 +224,25 @@ def test_a_warehouse_that_does_not_say_what_is_staged_keeps_no_load_from_being_c
     assert said == ["Whether the rows of this load are still there could not be looked up: no such function"]
     assert target.con.execute(COMPLETE).fetchall() != []
     assert target.balances()
+
+
+def test_a_load_whose_times_a_user_has_changed_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into texts, into others that Python has not, and by a hint that rounds them: its rows are not known by them."""
+
+    def changed(times: Any, type_: pa.DataType) -> Callable[[pa.Table], pa.Table]:
+        return lambda rows: rows.set_column(
+            rows.schema.get_field_index("uuid_ts"), "uuid_ts", pa.array([times] * len(rows), type_)
+        )
+
+    target, said = Target(), list[str]()
+    monkeypatch.setattr(logger, "warning", said.append)
+    lines = track("m1", "Email Opened", 1), {"type": "page", "userId": "u1", "messageId": "p1"}
+    source = archive(archive_of("a.ndjson", *lines)).with_resources("tracks", "pages", "email_opened", "_audit")
+    source.tracks.add_map(changed("2019-03-20 10:00:00+00", pa.string()))
+    source.pages.add_map(changed(400_000_000_000_000_000, pa.timestamp("us", "UTC")))
+    source.email_opened.apply_hints(columns={"uuid_ts": {"precision": 0, "timezone": False}})
+    target.run(source)
+    assert (target.con.execute(COMPLETE).fetchall(), said) == ([(str(Path("a.ndjson").resolve()),)], [])
 
 
 COMPLETE = "SELECT file FROM data._audit SEMI JOIN (FROM data._dlt_loads WHERE status = 0) USING (load_id)"

@@ -18,7 +18,7 @@ from ..warehouses.hints import REPLACED, STRATEGIES
 
 _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
 # What `additional_table_hints` must not override.
-_STORING = frozenset({"name", "parent", "resource", "columns", "write_disposition", "table_format", "file_format"})
+_STORING = frozenset({"name", "parent", "resource", "columns", "write_disposition", "file_format"})
 
 
 def mark_functions(resource: DltResource) -> None:
@@ -97,8 +97,11 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
 
 def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
     """Raises NotSupported for hints about how rows are stored besides a disposition and its strategy."""
-    more = dlt_resources.hints(resource).get("additional_table_hints") or {}
+    hints = dlt_resources.hints(resource)
+    more = hints.get("additional_table_hints") or {}
+    own_format = hints.get("table_format")  # only lakes need one; adapters of warehouses give one of their own
     given = [
+        *(key for key in more if key == "table_format" and own_format not in (None, more[key])),
         *(key for key in disposition if key not in ("disposition", "strategy")),
         *(key for key in more if key in _STORING or key.startswith(("x-merge-", "x-stage-"))),
     ]
