@@ -7,6 +7,7 @@ import stat
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ BEGUN = datetime(2019, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 class Anything:
     """What a folder is deleted with: a source, or a pipeline whose working folder is `working_dir`."""
+
+    last_trace: object = None
 
     def __init__(self, working_dir: Path | None = None) -> None:
         self.working_dir = str(working_dir)
@@ -57,6 +60,33 @@ def test_a_load_may_find_copies_on_a_new_machine_and_after_a_kill(tmp_path: Path
     load_folder.drop_files(pipeline)  # type: ignore[arg-type]
     assert names(home) == []
     assert begin(pipeline, "3", keeper).may_have_copies is False
+
+
+@pytest.mark.parametrize(
+    ("left", "error", "may_have_copies"),
+    [
+        (["1-a", "1-b"], None, False),
+        (["1-a"], "refused", True),
+        (["1-a", "12-b"], None, True),
+        (["0-a"], None, True),
+    ],
+)
+def test_what_a_run_that_ended_well_left_is_no_sign_of_a_kill(
+    tmp_path: Path, left: list[str], error: str | None, may_have_copies: bool
+) -> None:
+    """A process that loads every hour has the folder of the load before until Python deletes its pipeline."""
+    pipeline = Anything(tmp_path)
+    for name in left:
+        Path(tmp_path, LOADS_FOLDER, name).mkdir(parents=True)
+    loads = SimpleNamespace(loads_ids=["1"])
+    pipeline.last_trace = SimpleNamespace(
+        steps=[
+            SimpleNamespace(step=step, step_exception=error if step == "load" else None, step_info=loads)
+            for step in ("extract", "normalize", "load", "run")
+        ]
+    )
+    folder, found = begin(pipeline, "2", pipeline)
+    assert (found, names(folder.parent.parent)) == (may_have_copies, [folder.parent.name])
 
 
 def test_a_folder_goes_with_what_keeps_it(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ WORDS = {
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
     "ids": "SELECT 'email' AS kind, 'a' AS raw, 'a' AS value", "is_complete": "true", "key": "user_id", "keys": '"k:0"',
     "kinds": "('user', 'user_id')", "existing": "''", "last": "", "lenient": "false", "loaded_at": "now()",
+    "listed": "event, category", "count": "2",
     "messages": "(SELECT *, false AS irregular FROM parsed)", "partitions": "2", "folder": "'cut'",
     "query": "SELECT 'u' AS user_id",
     "misfit": "true", "name": "a_table", "names": "'t:a'", "only": "true", "pattern": "'(a)(b)'", "pointers": "['']",

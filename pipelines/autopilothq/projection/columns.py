@@ -139,17 +139,20 @@ def plan_existing_columns(
     return plan_columns(context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0)
 
 
-def column_values(context: ProjectionContext, columns: Collection[str], source: str) -> dict[str, ColumnValues]:
-    """Returns what is known of the values of extras in columns of `source`; extras without values are left out."""
-    found: dict[str, ColumnValues] = {}
+def column_values(
+    context: ProjectionContext, columns: Collection[str], source: str, table_number: str = "0"
+) -> dict[int, dict[str, ColumnValues]]:
+    """Returns what is known of the values of extras in columns of `source`; extras without values are left out.
+
+    They are grouped by the SQL expression `table_number`.
+    """
+    found: dict[int, dict[str, ColumnValues]] = {}
     for part in engine.batched(columns, COLUMNS_AT_ONCE):
-        cells = [engine.name(EXTRA + column) for column in part]
-        row = context.con.execute(
-            f"SELECT {', '.join(f'type_bits({cell}), count({cell})' for cell in cells)} FROM {source}"
-        ).fetchone()
-        for column, bits, count in zip(part, (row or ())[::2], (row or ())[1::2], strict=True):
-            if count:
-                found[column] = ColumnValues(bits, count)
+        # Planning the macro for each column takes far longer than examining the few values of most tables.
+        listed = ", ".join(engine.name(EXTRA + column) for column in part)
+        words = {"listed": listed, "count": len(part), "examined": source, "table_number": table_number}
+        for table, number, bits, count in context.con.execute(_SQL["column_values"].format_map(words)).fetchall():
+            found.setdefault(table, {})[part[number]] = ColumnValues(bits, count)
     return found
 
 

@@ -10,6 +10,13 @@ UNION ALL
 SELECT 0, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
 WHERE kind = 'track' AND starts_with("column", 'context_') GROUP BY ALL
 
+-- name: column_values
+-- The type bits and the number of the values in the listed columns, by table and by the column's number in the list.
+SELECT table_number, number, type_bits(value), count(*) FROM (
+    SELECT {table_number} AS table_number, unnest([{listed}]) AS value, unnest(range({count})) AS number
+    FROM {examined}
+) WHERE value IS NOT NULL GROUP BY ALL ORDER BY ALL
+
 -- name: gather_extras
 -- The values, buffered as rows, of the messages of small tables.
 CREATE OR REPLACE TABLE gathered_extras AS SELECT table_number, seq, "column", value

@@ -29,6 +29,7 @@ from .types import TYPES, ColumnValues, merge_values
 GATHERED_ROWS = 50_000  # rows of small tables that are gathered in one table
 GATHERED_BYTES = 16 << 20  # the same in bytes, if many lines are long
 GATHERED_VALUES = 1_000_000  # values buffered as rows that are gathered, too
+CELLS_TOGETHER = 200_000  # of small tables whose values are examined together
 PIVOTED = "t:"  # prefix of the names of columns that are pivoted from rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
@@ -96,6 +97,7 @@ class TableBuilder:
         self._columns = context.extras_in_columns()
         self._gathered: Mapping[int, str] = MappingProxyType({})
         self._gathered_extras: Mapping[int, str] = MappingProxyType({})
+        self._values: dict[int, TableValues] = {}
         self._makes_again = bool(engine.count(context.con, "discarded_again"))
         self._made: dict[int, TableRows] = {}
 
@@ -110,6 +112,7 @@ class TableBuilder:
         tracks = sum(count for number, count in counts.items() if number == 0 or number >= len(MESSAGE_TABLES))
         self._gathered = gather_small_tables(self._context, counts)
         self._gather_extras()
+        self._gather_values(counts)
         counts.pop(0, None)
         return counts | ({0: tracks} if tracks else {})
 
@@ -122,15 +125,25 @@ class TableBuilder:
             with suppress(duckdb.OutOfMemoryException):
                 self._gathered_extras = gather_extras(self._context, numbers)
 
+    def _gather_values(self, counts: Mapping[int, int]) -> None:
+        """Examines the values of the small tables that are gathered together."""
+        for source in set(self._gathered.values()) if not self._plans else ():
+            numbers = [number for number, gathered in self._gathered.items() if gathered == source]
+            columns = {column for number in numbers for column in self._columns.get(number, ())}
+            # A message has only its own table's columns; the others cost time, too.
+            if len(columns) * sum(counts[number] for number in numbers) <= CELLS_TOGETHER:
+                tables = [self.messages(number) for number in numbers]
+                self._values |= zip(numbers, small_table_values(self._context, tables, source), strict=True)
+
     def values(self, number: int) -> TableValues:
         """Returns what is known of the values of a table's messages."""
-        return table_values(self._context, self.messages(number))
+        return self._values.get(number) or table_values(self._context, self.messages(number))
 
     def rows(self, number: int, count: int = 0) -> TableRows:
         """Returns the rows of a table: of an event, of a type of message, or (number 0) of `tracks`."""
         if number not in self._made:
             messages = self.messages(number)
-            plan = self._plans.get(number) or plan_table(self._context, number, table_values(self._context, messages))
+            plan = self._plans.get(number) or plan_table(self._context, number, self.values(number))
             self._made[number] = table_rows(self._context, messages, plan, count)
         return self._made[number]
 
@@ -191,14 +204,34 @@ def _gather(context: ProjectionContext, numbers: Collection[int], gathered: dict
 
 def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
     """Returns what is known of the values of one table's kept messages."""
-    declared = [column.name for column in (*PROPERTIES, *LINK)] if messages.table_number >= len(MESSAGE_TABLES) else []
-    counts = ", ".join(f"count({engine.name(column)})" for column in declared)
-    found = context.con.execute(f"SELECT {counts} FROM {messages.source}").fetchone() if declared else ()
+    of_event = messages.table_number >= len(MESSAGE_TABLES)
     return TableValues(
-        {column: ColumnValues(0, count) for column, count in zip(declared, found or (), strict=True)},
-        column_values(context, messages.in_columns, messages.source),
+        _declared_values(context, messages.source)[0] if of_event else {},
+        column_values(context, messages.in_columns, messages.source).get(0, {}),
         messages.in_rows,
     )
+
+
+def small_table_values(context: ProjectionContext, tables: Sequence[TableMessages], source: str) -> list[TableValues]:
+    """Returns the same of several tables, whose messages are gathered in `source`, with one statement for all."""
+    columns = dict.fromkeys(column for messages in tables for column in messages.in_columns)
+    declared = _declared_values(context, source, "table_number")
+    found = column_values(context, columns, source, "table_number")
+    return [
+        TableValues(declared[number] if number >= len(MESSAGE_TABLES) else {}, found.get(number, {}), messages.in_rows)
+        for number, messages in ((messages.table_number, messages) for messages in tables)
+    ]
+
+
+def _declared_values(
+    context: ProjectionContext, source: str, table_number: str = "0"
+) -> dict[int, dict[str, ColumnValues]]:
+    """Returns the numbers of values of the properties that the catalogue declares, by an SQL expression."""
+    names = [column.name for column in (*PROPERTIES, *LINK)]
+    counts = ", ".join(f"count({engine.name(name)})" for name in names)
+    found = context.con.execute(f"SELECT {table_number}, {counts} FROM {source} GROUP BY ALL").fetchall()
+    by_table = {table: [ColumnValues(0, count) for count in of_table] for table, *of_table in found}
+    return {table: dict(zip(names, of_table, strict=True)) for table, of_table in by_table.items()}
 
 
 def plan_table(context: ProjectionContext, table_number: int, values: TableValues) -> TablePlan:

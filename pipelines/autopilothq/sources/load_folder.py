@@ -10,6 +10,7 @@ from typing import NamedTuple
 import dlt
 
 from .. import private
+from ..warehouses.dlt_internals.resources import uncut_loads
 
 LOADS_FOLDER = "autopilothq"  # the folder of loads, below the pipeline's working folder
 _WAITING = "waiting"
@@ -23,8 +24,8 @@ _BEGUN = "begun"
 class LoadFolder(NamedTuple):
     """An empty folder for one load.
 
-    `may_have_copies` is true if an earlier load may have been killed and stored rows twice: its folder was still there,
-    or this machine is new and knows nothing of other machines' loads.
+    `may_have_copies` is true if an earlier load may have been killed and stored rows twice: its folder was still there
+    and it was not loaded by a run that ended well, or this machine is new and knows nothing of other machines' loads.
     """
 
     path: Path
@@ -32,7 +33,7 @@ class LoadFolder(NamedTuple):
 
 
 def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetime, keeper: object) -> LoadFolder:
-    """Makes the folder of a load, which is deleted with `keeper`, and deletes the folders of loads that were killed.
+    """Makes the folder of a load, which is deleted with `keeper`, and deletes the folders of earlier loads.
 
     Other folders of dlt's load package `load_id` stay: another source's load may be handing over its rows there.
     """
@@ -43,6 +44,8 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
     private.folder(home)
     ours = f"{load_id}-"
     left = [old for old in home.iterdir() if not old.name.startswith(ours)]
+    # In a process that goes on, the folder of the load before is still there, too.
+    whole = tuple(f"{uncut}-" for uncut in uncut_loads(pipeline)) if left else ()
     folder = Path(mkdtemp(prefix=ours, dir=home))
     weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
     for old in left:
@@ -51,7 +54,7 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
     waiting.mkdir()
     (waiting / _BEGUN).write_text(loaded_at.isoformat())
     weakref.finalize(keeper, shutil.rmtree, waiting, ignore_errors=True)
-    return LoadFolder(waiting, new_machine or bool(left))
+    return LoadFolder(waiting, new_machine or any(not old.name.startswith(whole) for old in left))
 
 
 def drop_files(pipeline: dlt.Pipeline) -> None:
