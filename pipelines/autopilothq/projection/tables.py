@@ -1,5 +1,6 @@
 """Makes the rows of each table from the cells of the messages that are kept."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -226,12 +227,17 @@ def small_table_values(context: ProjectionContext, tables: Sequence[TableMessage
 def _declared_values(
     context: ProjectionContext, source: str, table_number: str = "0"
 ) -> dict[int, dict[str, ColumnValues]]:
-    """Returns the numbers of values of the properties that the catalogue declares, by an SQL expression."""
+    """Returns the numbers of values of the properties that the catalogue declares, by an SQL expression.
+
+    They are zero where there are no rows.
+    """
     names = [column.name for column in (*PROPERTIES, *LINK)]
     counts = ", ".join(f"count({engine.name(name)})" for name in names)
     found = context.con.execute(f"SELECT {table_number}, {counts} FROM {source} GROUP BY ALL").fetchall()
-    by_table = {table: [ColumnValues(0, count) for count in of_table] for table, *of_table in found}
-    return {table: dict(zip(names, of_table, strict=True)) for table, of_table in by_table.items()}
+    values = defaultdict[int, dict[str, ColumnValues]](lambda: dict.fromkeys(names, ColumnValues(0, 0)))
+    for table, *of_table in found:
+        values[table] = {name: ColumnValues(0, count) for name, count in zip(names, of_table, strict=True)}
+    return values
 
 
 def plan_table(context: ProjectionContext, table_number: int, values: TableValues) -> TablePlan:
