@@ -101,6 +101,8 @@ def test_rows_are_counted_if_another_load_dropped_the_table_in_which_they_were_s
         assert tables_without_rows(destination.parts(), counts) == ["tracks"]
         destination.fill("data.tracks", [A])
         assert tables_without_rows(destination.parts(), counts) == []
+        destination.con.execute("DROP TABLE data.tracks")
+        assert tables_without_rows(destination.parts(), counts) == ["tracks"]
 
 
 def test_ids_of_rejects_may_repeat(destination: Destination) -> None:

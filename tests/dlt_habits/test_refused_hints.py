@@ -8,12 +8,15 @@ from typing import Any
 
 import dlt
 import pytest
+from dlt import Schema
 from dlt.extract import DltSource
 from dlt.extract.exceptions import ResourceExtractionError
 from dlt.pipeline.exceptions import PipelineStepFailed
 from pydantic import BaseModel
 
 from autopilothq import archive
+from autopilothq.errors import NotSupported
+from autopilothq.sources import user_hints
 from autopilothq.sources.api.source import api
 from dlt_habits.habits import Target, more, track
 
@@ -53,6 +56,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"write_disposition": {"disposition": "merge", "source_filter": "user_id IS NOT NULL"}},
         "Expected no hint source_filter for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
+    "no deduplication": (  # a load that was cut off stages rows twice
+        {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}},
+        "Expected no hint deduplicated for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
     "strategy of the table": (
         {"additional_table_hints": {"x-merge-strategy": "scd2"}},
         "Expected no hint x-merge-strategy for tracks: it changes which rows are stored, and _audit would be wrong",
@@ -60,6 +67,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "disposition of the table": (
         {"additional_table_hints": {"write_disposition": "append"}},
         "Expected no hint write_disposition for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
+    "format of the table": (
+        {"additional_table_hints": {"table_format": "hive"}},
+        "Expected no hint table_format for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
     "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
     "format": ({"file_format": "jsonl"}, "Expected the file format parquet for tracks, but got jsonl"),
@@ -150,6 +161,40 @@ def test_an_import_schema(folder: Path) -> None:
         with pytest.raises(PipelineStepFailed, match=said):
             target.run(archive(more(folder, track("m3", "Email Opened", 3))))
         assert target.count("tracks") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, {"additional_table_hints": {"table_format": "delta", "x-databricks-table-comment": "Ours."}}),
+        ("iceberg", {"additional_table_hints": {"table_format": "iceberg"}}),
+        (None, {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": False}}),
+    ],
+)
+def test_hints_that_change_no_rows(given: str | None, words: dict[str, Any]) -> None:
+    """Such as those of `databricks_adapter`, which always names the format."""
+    mine = archive("nowhere", table_format=given).tracks
+    mine.apply_hints(**words)
+    user_hints.check_hints(mine)
+
+
+def test_what_the_schema_has_of_other_tables_is_their_own(source: Callable[..., DltSource]) -> None:
+    mine, key = source(), {"name": "no", "primary_key": True, "hard_delete": True}
+    nested: Any = {"name": "mine__items", "parent": "mine", "columns": {"no": key}}
+    other: Any = {"name": "mine", "resource": "mine", "columns": {"no": key}, "x-merge-source-filter": "no > 1"}
+    for table in (other, nested):
+        mine.schema.update_table(table)
+    user_hints.check_schema_rows(mine.resources, mine.schema)
+
+
+def test_a_schema_whose_table_has_a_filter(source: Callable[..., DltSource]) -> None:
+    mine = source()
+    for hint in ("x-merge-source-filter", "x-stage-data-deduplicated", "x-merge-destination-scope"):
+        table: Any = {"name": "tracks", "columns": {}, hint: "1 = 0"}
+        schema = Schema("autopilothq")
+        schema.update_table(table)
+        with pytest.raises(NotSupported, match=f"Expected no hint {hint} for tracks: it changes which rows are sto"):
+            user_hints.check_schema_rows(mine.resources, schema)
 
 
 @pytest.mark.parametrize(

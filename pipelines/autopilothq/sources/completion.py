@@ -140,5 +140,8 @@ def _count(dataset: Dataset, table: str, at: datetime) -> int:
     column = f"{{{stored_at(table)}}}"
     before = dataset.template(table, "SELECT count(*) FROM")
     within = dataset.template(table, f"WHERE {column} >= %s AND {column} <= %s")
-    [(stored,)] = dataset.stream(before, table, within, (at - LOST_DIGITS, at + LOST_DIGITS))
+    try:
+        [(stored,)] = dataset.stream(before, table, within, (at - LOST_DIGITS, at + LOST_DIGITS))
+    except DatabaseUndefinedRelation:
+        return 0  # another load has dropped the table
     return int(stored)

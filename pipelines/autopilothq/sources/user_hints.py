@@ -14,7 +14,8 @@ from ..errors import NotSupported
 from ..projection import TableRows, engine
 from ..warehouses.dlt_internals import DLT_NAME_PREFIX, TTableSchemaColumns
 from ..warehouses.dlt_internals import resources as dlt_resources
-from ..warehouses.hints import REPLACED, STRATEGIES
+from ..warehouses.hints import LAKE_FORMAT, REPLACED, STRATEGIES
+from ..warehouses.merging import changing_hint
 
 _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
 # What `additional_table_hints` must not override.
@@ -97,17 +98,20 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
 
 def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
     """Raises NotSupported for hints about how rows are stored besides a disposition and its strategy."""
-    more = dlt_resources.hints(resource).get("additional_table_hints") or {}
-    given = [
-        *(key for key in disposition if key not in ("disposition", "strategy")),
-        *(key for key in more if key in _STORING or key.startswith(("x-merge-", "x-stage-"))),
-    ]
+    more = dict(dlt_resources.hints(resource).get("additional_table_hints") or {})
+    if more.get("table_format") == (resource.table_format or LAKE_FORMAT):
+        del more["table_format"]  # which databricks_adapter always gives, though it is the same without it
+    given = [hint for hint, value in disposition.items() if value and hint not in ("disposition", "strategy")]
+    given += [hint for hint in more if hint in _STORING or hint.startswith(("x-merge-", "x-stage-"))]
     if given:
-        raise NotSupported(
-            f"Expected no hint {given[0]} for {resource.name}: it changes which rows are stored, and _audit would be"
-            " wrong about them.\n"
-            "Leave it out, and drop rows in a step of your own: source.resources[...].add_map(...)."
-        )
+        raise _changes_rows(given[0], resource.name)
+
+
+def _changes_rows(hint: str, table: str) -> NotSupported:
+    return NotSupported(
+        f"Expected no hint {hint} for {table}: it changes which rows are stored, and _audit would be wrong about"
+        " them.\nLeave it out. To leave out rows, use a step of your own: source.resources[...].add_map(...)."
+    )
 
 
 def _check_deletion(table: str, columns: TTableSchemaColumns) -> None:
@@ -257,14 +261,16 @@ def check_schema(schema: Schema, table: Table) -> None:
 
 
 def check_schema_rows(resources: Mapping[str, DltResource], schema: Schema) -> None:
-    """Raises NotSupported if a column in dlt's schema lets rows of one of these resources be deleted.
+    """Raises NotSupported if dlt's schema lets rows of one of these resources be deleted or left out.
 
     Users may have changed the schema itself. Hints of a resource take precedence over it.
     """
     for name, table in schema.tables.items():
         resource = resources.get(resource_of(name))
-        if resource is None or table.get("resource") not in (None, resource.name):
+        if resource is None or table.get("parent") or table.get("resource") not in (None, resource.name):
             continue
+        if hint := changing_hint(table):
+            raise _changes_rows(hint, name)
         own = own_columns(resource)
         columns = {column: {**hints, **own.get(column, {})} for column, hints in table["columns"].items()}
         if other := _other_key(cast(TTableSchemaColumns, columns), key_of(name)):
