@@ -128,3 +128,15 @@ def test_values_are_typed(con: duckdb.DuckDBPyConnection, macro: str) -> None:
     cases = CASES[macro]
     rows = con.execute(f"SELECT t, {macro} FROM (SELECT unnest(?::VARCHAR[]) AS t)", [list(cases)]).fetchall()
     assert {text: value.astimezone(UTC) if isinstance(value, datetime) else value for text, value in rows} == cases
+
+
+@pytest.mark.parametrize("form", ["text", "loose", "json", "bigint", "double"])
+def test_numbers_are_times_only_in_the_timestamps_of_messages(
+    con: duckdb.DuckDBPyConnection, form: columns.Form
+) -> None:
+    """In whatever form a column has them."""
+    number = {"bigint": "1551434400", "double": "1551434400::DOUBLE"}.get(form, "'1551434400'")
+    cells = [columns.cell(form, "timestamp", number, of_messages) for of_messages in (True, False)]
+    assert con.execute(f"SELECT {cells[0]} AT TIME ZONE 'UTC', {cells[1]}").fetchall() == [
+        (TEN.replace(tzinfo=None), None)
+    ]

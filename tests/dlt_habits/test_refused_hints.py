@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import pytest
@@ -14,6 +14,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from pydantic import BaseModel
 
 from autopilothq import archive
+from autopilothq.errors import NotSupported
+from autopilothq.sources import user_hints
 from autopilothq.sources.api.source import api
 from dlt_habits.habits import Target, more, track
 
@@ -53,6 +55,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"write_disposition": {"disposition": "merge", "source_filter": "user_id IS NOT NULL"}},
         "Expected no hint source_filter for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
+    "no deduplication": (  # a load that was cut off stages rows twice
+        {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}},
+        "Expected no hint deduplicated for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
     "strategy of the table": (
         {"additional_table_hints": {"x-merge-strategy": "scd2"}},
         "Expected no hint x-merge-strategy for tracks: it changes which rows are stored, and _audit would be wrong",
@@ -63,6 +69,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another table format": (
         {"table_format": "delta", "additional_table_hints": {"table_format": "iceberg"}},
+        "Expected no hint table_format for tracks: it changes which rows are stored, and _audit would be wrong",
+    ),
+    "format of the table": (
+        {"additional_table_hints": {"table_format": "hive"}},
         "Expected no hint table_format for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
     "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
@@ -154,6 +164,45 @@ def test_an_import_schema(folder: Path) -> None:
         with pytest.raises(PipelineStepFailed, match=said):
             target.run(archive(more(folder, track("m3", "Email Opened", 3))))
         assert target.count("tracks") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, {"additional_table_hints": {"table_format": "delta", "x-databricks-table-comment": "Ours."}}),
+        ("iceberg", {"additional_table_hints": {"table_format": "iceberg"}}),
+        (None, {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": False}}),
+    ],
+)
+def test_hints_that_change_no_rows(given: str | None, words: dict[str, Any]) -> None:
+    """Such as those of `databricks_adapter`, which always names the format."""
+    mine = archive("nowhere", table_format=given).tracks
+    mine.apply_hints(**words)
+    user_hints.check_hints(mine)
+
+
+def test_what_the_schema_has_of_other_tables_is_their_own(source: Callable[..., DltSource]) -> None:
+    mine, key = source(), {"name": "no", "primary_key": True, "hard_delete": True}
+    nested: Any = {"name": "mine__items", "parent": "mine", "columns": {"no": key}}
+    other: Any = {"name": "mine", "resource": "mine", "columns": {"no": key}, "x-merge-source-filter": "no > 1"}
+    for table in (other, nested):
+        mine.schema.update_table(table)
+    user_hints.check_schema_rows(mine.resources, mine.schema)
+
+
+@pytest.mark.parametrize("hint", ["x-merge-source-filter", "x-stage-data-deduplicated", "x-merge-destination-scope"])
+def test_a_schema_keeps_a_hint_until_it_is_unset(source: Callable[..., DltSource], hint: str) -> None:
+    mine, table = source(), {"name": "tracks", "columns": {}, hint: "1 = 0"}
+    mine.schema.update_table(cast(Any, table))
+    with pytest.raises(NotSupported) as raised:
+        user_hints.check_schema_rows(mine.resources, mine.schema)
+    assert str(raised.value) == (
+        f"Expected no hint {hint} for tracks: it changes which rows are stored, and _audit would be wrong about them.\n"
+        "dlt's schema has it, perhaps from an earlier run. Set it to None there, or with apply_hints(...)."
+    )
+    mine.tracks.apply_hints(additional_table_hints={hint: None})
+    user_hints.check_hints(mine.tracks)
+    user_hints.check_schema_rows(mine.resources, mine.schema)
 
 
 @pytest.mark.parametrize(

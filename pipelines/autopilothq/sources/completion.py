@@ -8,7 +8,7 @@ or is still at work. A load that lacks rows is never completed, so that everybod
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,7 +57,8 @@ def _has_staged_rows(
         return True
     try:
         with client:
-            lacking = tables_without_rows(dataset_of(client).parts(), counts)
+            in_parts = {table for table in counts if len(files[table]) > 1}
+            lacking = tables_without_rows(dataset_of(client).parts(), counts, in_parts)
     except DatabaseTerminalException as error:  # to fail here would keep the load from ever being completed
         logger.warning(f"Whether the rows of this load are still there could not be looked up: {error}")
         return True
@@ -95,14 +96,17 @@ def _rows_by_time(table: str, files: Sequence[Path]) -> dict[datetime, int]:
     return {} if len(counts) > _MOST_TIMES or _NO_TIME in counts else counts
 
 
-def tables_without_rows(parts: Sequence[Dataset], counts: Mapping[str, Mapping[datetime, int]]) -> list[str]:
+def tables_without_rows(
+    parts: Sequence[Dataset], counts: Mapping[str, Mapping[datetime, int]], in_parts: Collection[str]
+) -> list[str]:
     """Returns the tables that have fewer rows than a load staged for them, by the time at which they are stored.
 
     A table has them if they are still staged, each once, and no others: then these were merged. Otherwise they are
-    counted. `parts` are the dataset and the staging dataset, if there is one.
+    counted. `parts` are the dataset and the staging dataset, if there is one. `in_parts` are the tables whose rows came
+    in several files.
     """
     dataset, *staging = parts
-    staged = _staged_rows(staging[0], list(counts)) if staging else {}
+    staged = _staged_rows(staging[0], list(counts), in_parts) if staging else {}
     return [
         table
         for table, found in counts.items()
@@ -111,7 +115,7 @@ def tables_without_rows(parts: Sequence[Dataset], counts: Mapping[str, Mapping[d
     ]
 
 
-def _staged_rows(staging: Dataset, tables: Sequence[str]) -> Mapping[str, Sequence[Row]]:
+def _staged_rows(staging: Dataset, tables: Sequence[str], in_parts: Collection[str]) -> Mapping[str, Sequence[Row]]:
     """Returns the times of the rows of staging tables, with the numbers of rows and of ids.
 
     One statement asks about many tables, because in a warehouse each takes a second. If it fails, as another load may
@@ -120,18 +124,22 @@ def _staged_rows(staging: Dataset, tables: Sequence[str]) -> Mapping[str, Sequen
     rows: dict[str, list[Row]] = {table: [] for table in tables}
     for group in batched(tables, _TABLES_PER_QUERY):
         try:
-            found = rows_of_statement(staging, " UNION ALL ".join(_times_of(staging, table) for table in group))
+            found = rows_of_statement(
+                staging, " UNION ALL ".join(_times_of(staging, of, of in in_parts) for of in group)
+            )
         except DatabaseUndefinedRelation:
-            parts = [_staged_rows(staging, [table]) for table in group] if len(group) > 1 else []
+            parts = [_staged_rows(staging, [table], in_parts) for table in group] if len(group) > 1 else []
             found = [(table, *row) for part in parts for table, of_table in part.items() for row in of_table]
         for table, *row in found:
             rows[table].append(tuple(row))
     return rows
 
 
-def _times_of(staging: Dataset, table: str) -> str:
-    # A load that was cut off may have staged a file twice, and lack another one. Ids of books may repeat.
-    ids = "count(DISTINCT {id})" if key_of(table) == ("id",) and table not in BOOK_TIMES else "count(*)"
+def _times_of(staging: Dataset, table: str, is_in_parts: bool) -> str:
+    # A load that was cut off may have staged a file twice, and lack another one. To count ids takes ten times as long
+    # as to count rows, so it is done only where there are several files. Ids of books may repeat.
+    has_ids = is_in_parts and key_of(table) == ("id",) and table not in BOOK_TIMES
+    ids = "count(DISTINCT {id})" if has_ids else "count(*)"
     select = staging.template(table, f"SELECT '{table}', {{{stored_at(table)}}}, count(*), {ids} FROM")
     group = staging.template(table, f"GROUP BY {{{stored_at(table)}}}")
     return f"{select} {qualified_name(staging, table)} {group}".replace("%%", "%")
@@ -156,5 +164,8 @@ def _count(dataset: Dataset, table: str, at: datetime) -> int:
     column = f"{{{stored_at(table)}}}"
     before = dataset.template(table, "SELECT count(*) FROM")
     within = dataset.template(table, f"WHERE {column} >= %s AND {column} <= %s")
-    [(stored,)] = dataset.stream(before, table, within, (at - LOST_DIGITS, at + LOST_DIGITS))
+    try:
+        [(stored,)] = dataset.stream(before, table, within, (at - LOST_DIGITS, at + LOST_DIGITS))
+    except DatabaseUndefinedRelation:
+        return 0  # another load has dropped the table
     return int(stored)

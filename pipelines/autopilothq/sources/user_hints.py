@@ -14,11 +14,14 @@ from ..errors import NotSupported
 from ..projection import TableRows, engine
 from ..warehouses.dlt_internals import DLT_NAME_PREFIX, TTableSchemaColumns
 from ..warehouses.dlt_internals import resources as dlt_resources
-from ..warehouses.hints import REPLACED, STRATEGIES
+from ..warehouses.hints import LAKE_FORMAT, REPLACED, STRATEGIES
+from ..warehouses.merging import changing_hint
 
 _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
+_LEAVE_OUT = "Leave it out. To leave out rows, use a step of your own: source.resources[...].add_map(...)."
+_UNSET = "dlt's schema has it, perhaps from an earlier run. Set it to {} there, or with apply_hints(...)."
 # What `additional_table_hints` must not override.
-_STORING = frozenset({"name", "parent", "resource", "columns", "write_disposition", "file_format"})
+_STORING = frozenset({"name", "parent", "resource", "columns", "write_disposition", "table_format", "file_format"})
 
 
 def mark_functions(resource: DltResource) -> None:
@@ -52,7 +55,7 @@ def check_hints(resource: DltResource) -> None:
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
     _check_keys(resource, table.key if table else ("id",))
-    _check_deletion(name, own_columns(resource))
+    _check_deletion(name, own_columns(resource), _LEAVE_OUT)
     file_format = dlt_resources.hints(resource).get("file_format")
     if file_format not in (None, "parquet"):
         raise NotSupported(
@@ -97,28 +100,32 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
 
 def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
     """Raises NotSupported for hints about how rows are stored besides a disposition and its strategy."""
-    hints = dlt_resources.hints(resource)
-    more = hints.get("additional_table_hints") or {}
-    own_format = hints.get("table_format")  # only lakes need one; adapters of warehouses give one of their own
-    given = [
-        *(key for key in more if key == "table_format" and own_format not in (None, more[key])),
-        *(key for key in disposition if key not in ("disposition", "strategy")),
-        *(key for key in more if key in _STORING or key.startswith(("x-merge-", "x-stage-"))),
+    more = _table_hints(resource)
+    if more.get("table_format") == (resource.table_format or LAKE_FORMAT):
+        del more["table_format"]  # which databricks_adapter always gives, though it is the same without it
+    given = [hint for hint, value in disposition.items() if value and hint not in ("disposition", "strategy")]
+    given += [
+        hint
+        for hint, value in more.items()
+        if value and (hint in _STORING or hint.startswith(("x-merge-", "x-stage-")))
     ]
     if given:
-        raise NotSupported(
-            f"Expected no hint {given[0]} for {resource.name}: it changes which rows are stored, and _audit would be"
-            " wrong about them.\n"
-            "Leave it out, and drop rows in a step of your own: source.resources[...].add_map(...)."
-        )
+        raise _changes_rows(given[0], resource.name, _LEAVE_OUT)
 
 
-def _check_deletion(table: str, columns: TTableSchemaColumns) -> None:
+def _changes_rows(hint: str, table: str, advice: str) -> NotSupported:
+    return NotSupported(
+        f"Expected no hint {hint} for {table}: it changes which rows are stored, and _audit would be wrong about"
+        f" them.\n{advice}"
+    )
+
+
+def _check_deletion(table: str, columns: TTableSchemaColumns, advice: str) -> None:
     """Raises NotSupported for a column that tells dlt which rows to delete."""
     if column := next((name for name, hints in columns.items() if hints.get("hard_delete")), None):
         raise NotSupported(
             f"Expected no hint hard_delete for {table}.{column}: rows that it lets be deleted would count as stored.\n"
-            "Leave it out, and drop rows in a step of your own: source.resources[...].add_map(...)."
+            f"{advice}"
         )
 
 
@@ -260,14 +267,16 @@ def check_schema(schema: Schema, table: Table) -> None:
 
 
 def check_schema_rows(resources: Mapping[str, DltResource], schema: Schema) -> None:
-    """Raises NotSupported if a column in dlt's schema lets rows of one of these resources be deleted.
+    """Raises NotSupported if dlt's schema lets rows of one of these resources be deleted or left out.
 
     Users may have changed the schema itself. Hints of a resource take precedence over it.
     """
     for name, table in schema.tables.items():
         resource = resources.get(resource_of(name))
-        if resource is None or table.get("resource") not in (None, resource.name):
+        if resource is None or table.get("parent") or table.get("resource") not in (None, resource.name):
             continue
+        if hint := changing_hint({**table, **_table_hints(resource)}):
+            raise _changes_rows(hint, name, _UNSET.format(None))
         own = own_columns(resource)
         columns = {column: {**hints, **own.get(column, {})} for column, hints in table["columns"].items()}
         if other := _other_key(cast(TTableSchemaColumns, columns), key_of(name)):
@@ -275,7 +284,7 @@ def check_schema_rows(resources: Mapping[str, DltResource], schema: Schema) -> N
                 f"Expected the primary key {', '.join(key_of(name))} for {name} in the schema, but got {other[1]} for"
                 f" its column {other[0]}.\nRemove it there."
             )
-        _check_deletion(name, cast(TTableSchemaColumns, columns))
+        _check_deletion(name, cast(TTableSchemaColumns, columns), _UNSET.format(False))
 
 
 def is_replaced(resource: DltResource) -> bool:
@@ -305,6 +314,11 @@ def _disposition(resource: DltResource) -> dict[str, Any]:
     if callable(disposition):
         return {}
     return {"disposition": disposition} if isinstance(disposition, str) else dict(disposition)
+
+
+def _table_hints(resource: DltResource) -> dict[str, Any]:
+    """Returns the hints that a user gave for a resource's table by the names that they have in dlt's schema."""
+    return dict(dlt_resources.hints(resource).get("additional_table_hints") or {})
 
 
 def _names(key: Any) -> tuple[str, ...]:

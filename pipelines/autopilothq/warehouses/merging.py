@@ -14,6 +14,13 @@ _FILTER, SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
 _DEDUPLICATED = "x-stage-data-deduplicated"  # set by whoever guarantees that each key comes once
 
 
+def changing_hint(table: Any) -> str | None:
+    """Returns a hint by which a merge takes or replaces other rows than those of the same key; None without one."""
+    if table.get(SCOPE) not in (None, ALL_ROWS):
+        return SCOPE
+    return next((hint for hint in (_FILTER, _DEDUPLICATED) if table.get(hint)), None)
+
+
 def merges_by_key_alone(table_chain: Sequence[PreparedTableSchema]) -> bool:
     """Returns whether rows of one of the contract's tables are merged by its key, and a user has added no hints."""
     return _merges_by_key(table_chain) and dedup_order(table_chain[0]) is None

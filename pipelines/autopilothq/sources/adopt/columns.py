@@ -96,7 +96,7 @@ def cell(form: Form, type_: Type, name: str, of_messages: bool = False) -> str:
         )
     if form == type_:
         return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(type_, name)
-    if type_ == "timestamp" and form in ("text", "loose", "json"):
+    if type_ == "timestamp" and (of_messages or form in ("text", "loose", "json")):
         return f"{'text_moment' if of_messages else 'stamp'}({as_plain_text(form, name)})"
     if form == "loose":
         return f"loose_{type_}({name})"
