@@ -6,10 +6,14 @@ from operator import xor
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
 
+import stock
+from autopilothq.errors import NotSupported
 from autopilothq.sources.archive import batches
+from autopilothq.warehouses.dataset import check_dataset_name, open_dataset
 from calling import GOOD, Call, errors
 from full_disk import files_up_to
 
@@ -229,6 +233,32 @@ def test_errors_say_what_to_do(call: Call, words: tuple[str, ...], message: list
     Path("a.ndjson").write_text(GOOD)
     said = call("load", "archive", *words)
     assert (said.status, errors(said)) == (1, message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "name"),
+    [
+        ("duckdb", "--dataset", "information_schema"),
+        ("duckdb", "--dataset", "PG_Catalog"),
+        ("duckdb", "--books-dataset", "temp"),
+        ("duckdb", "--dataset", "system"),
+        ("postgres", "--dataset", "pg_mine"),
+        ("mssql", "--dataset", "INFORMATION_SCHEMA"),
+    ],
+)
+def test_a_schema_of_the_databases_own_is_no_dataset(call: Call, kind: str, option: str, name: str) -> None:
+    Path("a.ndjson").write_text(GOOD)
+    for words in (("load", "archive", "a.ndjson"), ("status",)):
+        said = call(*words, "--destination", kind, option, name)
+        own = f"Error: Expected a dataset of your own, but {kind} has {name} for its own tables."
+        assert (said.status, errors(said)) == (1, [own, f"Name another: {option}"])
+    assert [path.name for path in Path().iterdir()] == ["a.ndjson"]
+
+
+def test_a_pipeline_of_your_own_has_no_schema_of_the_databases_own() -> None:
+    pipeline = dlt.pipeline("own", destination=stock.duckdb(duckdb.connect()), dataset_name="pg_catalog")
+    with pytest.raises(NotSupported, match="Expected a dataset of your own, but duckdb has pg_catalog for its own tab"):
+        check_dataset_name(open_dataset(pipeline, dlt.Schema("own")))
 
 
 def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
