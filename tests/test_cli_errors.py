@@ -273,6 +273,16 @@ def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
             "If it is another program's, name the dataset of loads: --dataset",
         ],
     )
+    with duckdb.connect("other.duckdb") as con:
+        con.sql("CREATE OR REPLACE TABLE autopilothq.tracks (id INTEGER, event VARCHAR, received_at TIMESTAMPTZ)")
+    said = call("export", "out", "--credentials", "other.duckdb")
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            f"Error: Expected id of tracks in {there} to be text, as loads make it.",
+            "If the table is another program's, name the dataset of loads: --dataset",
+        ],
+    )
     said = call("status", "--credentials", "other.duckdb")
     assert (said.status, "events by day received (UTC): none since" in said.out) == (0, True)
 
