@@ -1,6 +1,8 @@
 """What the command refuses, and what it says then."""
 
 import struct
+import sys
+from contextlib import suppress
 from functools import reduce
 from operator import xor
 from pathlib import Path
@@ -11,6 +13,7 @@ import duckdb
 import pytest
 
 import stock
+from autopilothq.cli import cli
 from autopilothq.errors import NotSupported
 from autopilothq.sources.archive import batches
 from autopilothq.warehouses.dataset import check_dataset_name, open_dataset
@@ -259,6 +262,19 @@ def test_a_pipeline_of_your_own_has_no_schema_of_the_databases_own() -> None:
     pipeline = dlt.pipeline("own", destination=stock.duckdb(duckdb.connect()), dataset_name="pg_catalog")
     with pytest.raises(NotSupported, match="Expected a dataset of your own, but duckdb has pg_catalog for its own tab"):
         check_dataset_name(open_dataset(pipeline, dlt.Schema("own")))
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["load", "--help"]])
+def test_help_that_finds_no_room_is_an_error(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - closing it fails, too
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(SystemExit) as end:
+        cli(words)
+    assert (end.value.code, capsys.readouterr().err.splitlines()[0]) == (1, "Error: [Errno 28] No space left on device")
+    with suppress(OSError):
+        full.close()
 
 
 def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
