@@ -82,7 +82,7 @@ def filter_batch(batch: Batch, messages: Callable[[int], MessageSelection], shor
         if key not in decided:
             table, requested = _table(*key[1:], shorten), selections[file]
             decided[key] = table is None or requested.has(table)  # what is no message stays
-            named |= {table} & requested.names
+            named |= requested.names & {table}
         keep.append(decided[key])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
     return Filtered(batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped, named)
