@@ -161,8 +161,9 @@ def test_selected_events_and_what_is_selected_later(tmp_path: Path) -> None:
     file(archive, "odd.gz", [line for line in ODDITIES if isinstance(line, bytes) or line["type"] == "track"])
     file(archive, "more.json", MORE)
 
-    for events in ("Wide", "Wide,Email Opened", "Emial Opened"):
-        told = [report.warnings for report in both(tmp_path, archive, events=events)]
+    for events in ("Wide", "Wide,Email Opened"):
+        both(tmp_path, archive, events=events)
+    told = [report.warnings for report in both(tmp_path, archive, events="Emial Opened")]
     nothing = (
         "The name emial_opened selects nothing: no event that was read has it, and neither Autopilot's events nor the"
         " dataset's tables do (did you mean email_opened?)."

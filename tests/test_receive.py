@@ -302,7 +302,7 @@ def test_a_bucket_whose_package_is_missing_names_the_extra(
     assert (said.status, errors(said)) == (1, [missing, f"Install it: {install(extra)}"])
 
 
-class Store(MemoryFileSystem):
+class Store(MemoryFileSystem):  # type: ignore[misc]
     """A bucket that answers with an error."""
 
     protocol = "s3test"

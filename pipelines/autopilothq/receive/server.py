@@ -261,10 +261,6 @@ def check(settings: ReceiveSettings) -> None:
 
     Also raises it for a URL that nothing can be uploaded to, and for a bucket without credentials or rights to write.
     """
-    if settings.upload is not None:
-        from .upload import check_bucket, check_upload
-
-        check_upload(settings.upload)
     check_setting_names()
     for section in (endpoints := guarded_endpoints()):
         kind, _, name = section.partition(".")
@@ -277,6 +273,9 @@ def check(settings: ReceiveSettings) -> None:
             'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".'
         )
     if settings.upload is not None:
+        from .upload import check_bucket, check_upload
+
+        check_upload(settings.upload)
         check_bucket(settings.upload)
 
 

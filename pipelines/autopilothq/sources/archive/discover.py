@@ -85,14 +85,12 @@ def list_files(
     each request to an object store. `left_out` receives what was seen but not returned: its URL (a folder's ends with a
     slash) and a key of LEFT_OUT.
 
-    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed, and for a broken link, because a whole
-    archive may be missing behind it. With `keep_broken`, such a link is a file, which cannot be read, unless nothing
-    else is found.
+    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed, and for a broken link, behind which a
+    whole archive may be missing. With `keep_broken` it is an unreadable file, unless nothing else is found.
 
     Example: `list_files(["exports"], since=date(2019, 3, 1)) == [File("/data/exports/segment-logs/…"), …]`.
     """
-    seen: dict[str, str] = {}
-    broken: dict[str, ArchiveError] = {}
+    seen, broken = dict[str, str](), dict[str, ArchiveError]()
     selection = _Selection(since, until, source_id, seen, broken if keep_broken else None)
     found: dict[str, File] = {}
     for url in urls:
