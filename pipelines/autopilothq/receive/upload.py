@@ -11,7 +11,6 @@ from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
 import fsspec
-from fsspec.asyn import sync
 
 from ..errors import InvalidSetting
 from ..extras import missing_of_bucket
@@ -60,12 +59,11 @@ def check_bucket(url: str) -> None:
     A bucket that does not answer now may do so later, and what is received is kept until then: that is only logged.
     """
     filesystem, root = fsspec.core.url_to_fs(url)
-    target = f"{root.rstrip('/')}/{WRITE_TEST}"
+    if urlsplit(url).scheme == "file":
+        return
+    limit = {"timeout": TEST_SECONDS} if filesystem.async_impl else {}
     try:
-        if filesystem.async_impl:
-            sync(filesystem.loop, filesystem._pipe_file, target, b"", timeout=TEST_SECONDS)
-        elif urlsplit(url).scheme != "file":
-            filesystem.pipe_file(target, b"")
+        filesystem.pipe_file(f"{root.rstrip('/')}/{WRITE_TEST}", b"", **limit)
     except (PermissionError, FileNotFoundError) as error:
         raise InvalidSetting(
             f"Expected to write into {url}, but got {type(error).__name__}: {error}\n"
