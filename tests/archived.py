@@ -107,7 +107,7 @@ def rows(lines: pa.Table) -> list[Line]:
 
 
 def not_blank(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if without_bom(line[2]).strip(b" \t\r\n")]
+    return [line for line in lines if without_bom(line[2]).strip(b" \t\r\n\f")]
 
 
 def all_lines(files: Sequence[File], **options: Any) -> list[Line]:

@@ -40,7 +40,8 @@ class Adopted:
         self.audit = self.tables.pop("_audit")
         self.verified = command("adopt", str(self.folder), "--verify")
         self.second = command("adopt", str(self.folder), "--json")
-        os.utime(self.folder / "identifies.csv", (1, 1))
+        for name in ("identifies", "users", "accounts"):
+            os.utime(self.folder / f"{name}.csv", (1, 1))
         self.third = command("adopt", str(self.folder), "--json")
         self.after = tables(self.file, TABLES)
         Path("new.json").write_text("".join(json.dumps(message) + "\n" for message in LATER))
@@ -174,10 +175,10 @@ def test_the_database_is_opened_twice(adopted: Adopted) -> None:
     assert adopted.opened == 2
 
 
-def test_a_second_run_reads_nothing_and_a_changed_file_changes_nothing(adopted: Adopted) -> None:
+def test_a_second_run_reads_nothing_and_touched_files_change_nothing(adopted: Adopted) -> None:
     second, third = report(adopted.second), report(adopted.third)
     assert (second["files"], second["files_known"], second["rows"]) == (0, 8, {})
-    assert (third["files"], third["lines"], third["stored"], third["duplicates"]) == (1, 3, 0, 3)
+    assert (third["files"], third["lines"], third["stored"], third["duplicates"]) == (3, 6, 0, 6)
     assert adopted.after == adopted.tables
 
 
@@ -296,6 +297,10 @@ def test_files_of_a_bucket_are_adopted_once(
         ("plan_changed/part-00000-3f.parquet", "plan_changed"),
         ("email_opened/0001_part_00", "email_opened"),
         ("email_opened/part.000", "email_opened"),
+        ("email_opened/3f", "email_opened"),
+        ("plan_changed/a_bc", "plan_changed"),
+        ("plan_changed_0001_part_00", "plan_changed"),
+        ("email_opened", "email_opened"),
     ],
 )  # fmt: skip
 def test_files_and_folders_are_named_like_tables(path: str, table: str) -> None:
@@ -307,6 +312,23 @@ def test_files_and_folders_are_named_like_tables(path: str, table: str) -> None:
         Path("unload", marker).write_text("x")
     [found], left_out = table_files(["unload"], {})
     assert (found.table, left_out) == (table, {})
+
+
+def test_what_lies_beside_tables_is_left_out_unless_it_is_named() -> None:
+    for name in ("email_opened/x.csv", "email_opened/README.txt", "README", "README.md", "Makefile", "run.log"):
+        Path("unload", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("unload", name).write_text("x")
+    [found], left_out = table_files(["unload"], {})
+    here = Path("unload").absolute()
+    assert (found.path, left_out) == (
+        str(here / "email_opened/x.csv"),
+        {
+            **{str(here / name): "no_table" for name in ("email_opened/README.txt", "README", "README.md", "run.log")},
+            str(here / "Makefile"): "no_format",
+        },
+    )
+    assert [found.table for found in table_files(["unload/Makefile"], {})[0]] == ["makefile"]
+    assert [found.table for found in table_files(["unload"], {"email_opened": ["README"]})[0]] == ["email_opened"]
 
 
 def test_names_are_folded() -> None:

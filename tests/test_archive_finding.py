@@ -160,6 +160,8 @@ ERRORS: list[tuple[str, str]] = [
     ("{root}/*.nothing", "Expected files that match {root}/*.nothing, but none does.\nCheck the pattern"),
     ("{root}/missing/*.gz", "Expected a file or a folder at {root}/missing, but nothing is there"),
     ("ftpx://a/b", "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got ftpx://a/b"),
+    ("http://127.0.0.1:1/a", "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got"),
+    ("https://x/*.gz", "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got https://"),
     ("/dev/null", "Expected a file or a folder at /dev/null, but it is neither"),
 ]
 

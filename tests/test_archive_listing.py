@@ -418,6 +418,20 @@ def test_a_store_that_does_not_answer_has_only_its_time(memory: MemoryFileSystem
     assert str(error.value) == "no answer within 0.05 s (set by sources.autopilothq.read_timeout)"
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("url", ["memory://b", "memory://b/a/", "memory://b/*.gz"])
+def test_a_store_that_calls_what_it_cannot_reach_missing_is_not_empty(
+    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, url: str, is_async: bool
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("b") from ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(memory, "info", unreachable)
+    monkeypatch.setattr(memory, "ls", unreachable)
+    with pytest.raises(ArchiveError, match=r"but got ConnectionRefusedError: \[Errno 111\] Connection refused"):
+        list_files([url], fs=AsyncFileSystemWrapper(memory) if is_async else memory)
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from archived import outcome, put
 from autopilothq.catalog import OTHER_LIMITS
-from autopilothq.errors import NotSupported
+from autopilothq.errors import ArchiveError, NotSupported
 from autopilothq.segment.identity import HashedIds
 from autopilothq.sources.archive import source
 from autopilothq.sources.archive.discover import LEFT_OUT
@@ -51,6 +52,25 @@ def test_files_are_planned_once_each_but_those_that_are_loaded(tmp_path: Path, a
     known = [(file.url, file.version) for file in Archive((str(archive),)).plan(context(tmp_path))]
     names, report = planned(tmp_path, archive, loaded=known[:2])
     assert (names, report.files_known) == (["3.gz"], 2)
+
+
+def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read_and_keeps_no_other_from_being(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    put(folder / "1.gz", b"1\n")
+    links = [folder / "2.gz", folder / "unmounted", folder / ".hidden", folder / "1551398400000"]
+    for link in links:
+        link.symlink_to("gone")
+    every = [Archive((f"{folder}{url}",), since="2019-03-02") for url in ("", "/*", "/**", "/**/*.gz")]
+    work, *others = [each.plan(context(tmp_path)) for each in every]
+    assert [Path(file.url).name for file in work] == ["1.gz", "2.gz", "unmounted"]
+    assert others == [work] * 3
+    lines, rejects, ended = outcome(work)
+    assert (lines, [reject.reason for reject in rejects]) == ([(0, 1, b"1\n")], ["truncated"] * 2)
+    text = "Expected to read {} to its end, but at byte 0 came FileNotFoundError: No such file or directory."
+    assert ended == [(0, None), *((at, text.format(link)) for at, link in enumerate(links[:2], 1))]
+    (folder / "1.gz").unlink()
+    with pytest.raises(ArchiveError, match=r"behind the link .*/logs/2.gz: No such file or directory"):
+        Archive((str(folder),), since="2019-03-02").plan(context(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ class Selected(NamedTuple):
 def selected(tmp_path_factory: pytest.TempPathFactory) -> Selected:
     with isolation(tmp_path_factory.mktemp("selected")):
         Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "oops\n")
-        dry = command("load", "archive", "archive.ndjson", "--events", "email_opened", "--dry-run")
+        names = "email_opened, Emial Clicked, Email Bounced"
+        dry = command("load", "archive", "archive.ndjson", "--events", names, "--dry-run")
         files = [path.name for path in Path().iterdir()]
         opened = ("--events", "email_opened", "--json", "--max-rejects", "1")
         some = command("load", "archive", "archive.ndjson", *opened)
@@ -98,6 +99,11 @@ def test_some_events(selected: Selected) -> None:
     counts = ("lines", "stored", "rejected", "lines_skipped")
     dry = selected.dry.out.splitlines()
     assert "3 lines, 1 stored, 0 duplicates, 1 rejected, 1 skipped, 0 values discarded" in dry
+    [told] = errors(selected.dry)
+    assert told == (
+        "Warning: The name emial_clicked selects nothing: no event that was read has it, and neither Autopilot's events"
+        " nor the dataset's tables do (did you mean email_clicked?)."
+    )
     assert [[json.loads(said.out)[count] for count in counts] for said in (selected.some, selected.all)] == [
         [3, 1, 1, 1],
         [3, 1, 1, 0],

@@ -1,15 +1,22 @@
 """What the command refuses, and what it says then."""
 
 import struct
+import sys
+from contextlib import suppress
 from functools import reduce
 from operator import xor
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
 
+import stock
+from autopilothq.cli import cli
+from autopilothq.errors import NotSupported
 from autopilothq.sources.archive import batches
+from autopilothq.warehouses.dataset import check_dataset_name, open_dataset
 from calling import GOOD, Call, errors
 from full_disk import files_up_to
 
@@ -231,6 +238,45 @@ def test_errors_say_what_to_do(call: Call, words: tuple[str, ...], message: list
     assert (said.status, errors(said)) == (1, message)
 
 
+@pytest.mark.parametrize(
+    ("kind", "option", "name"),
+    [
+        ("duckdb", "--dataset", "information_schema"),
+        ("duckdb", "--dataset", "PG_Catalog"),
+        ("duckdb", "--books-dataset", "temp"),
+        ("duckdb", "--dataset", "system"),
+        ("postgres", "--dataset", "pg_mine"),
+        ("mssql", "--dataset", "INFORMATION_SCHEMA"),
+    ],
+)
+def test_a_schema_of_the_databases_own_is_no_dataset(call: Call, kind: str, option: str, name: str) -> None:
+    Path("a.ndjson").write_text(GOOD)
+    for words in (("load", "archive", "a.ndjson"), ("status",)):
+        said = call(*words, "--destination", kind, option, name)
+        own = f"Error: Expected a dataset of your own, but {kind} has {name} for its own tables."
+        assert (said.status, errors(said)) == (1, [own, f"Name another: {option}"])
+    assert [path.name for path in Path().iterdir()] == ["a.ndjson"]
+
+
+def test_a_pipeline_of_your_own_has_no_schema_of_the_databases_own() -> None:
+    pipeline = dlt.pipeline("own", destination=stock.duckdb(duckdb.connect()), dataset_name="pg_catalog")
+    with pytest.raises(NotSupported, match="Expected a dataset of your own, but duckdb has pg_catalog for its own tab"):
+        check_dataset_name(open_dataset(pipeline, dlt.Schema("own")))
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["load", "--help"]])
+def test_help_that_finds_no_room_is_an_error(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 - closing it fails, too
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(SystemExit) as end:
+        cli(words)
+    assert (end.value.code, capsys.readouterr().err.splitlines()[0]) == (1, "Error: [Errno 28] No space left on device")
+    with suppress(OSError):
+        full.close()
+
+
 def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
     with duckdb.connect("other.duckdb") as con:
         con.sql("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id INTEGER, kilometres INTEGER)")
@@ -241,6 +287,16 @@ def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
         [
             f"Error: Expected tracks in {there} to have the columns of loads, but it lacks event, received_at.",
             "If it is another program's, name the dataset of loads: --dataset",
+        ],
+    )
+    with duckdb.connect("other.duckdb") as con:
+        con.sql("CREATE OR REPLACE TABLE autopilothq.tracks (id INTEGER, event VARCHAR, received_at TIMESTAMPTZ)")
+    said = call("export", "out", "--credentials", "other.duckdb")
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            f"Error: Expected id of tracks in {there} to be text, as loads make it.",
+            "If the table is another program's, name the dataset of loads: --dataset",
         ],
     )
     said = call("status", "--credentials", "other.duckdb")

@@ -246,6 +246,8 @@ def test_what_is_missing_is_an_error(
     said = call("load", "ortto", "--only", "events", *words)
     assert (said.status, said.out) == (1, "")
     assert "\n".join(errors(said)).startswith(f"Error: {text or ''}")
+    if "--people" in words and text:
+        assert server.requests == []  # the file is read before
     assert asked(server) == []
 
 

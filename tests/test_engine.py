@@ -163,5 +163,11 @@ def test_selected_events_and_what_is_selected_later(tmp_path: Path) -> None:
 
     for events in ("Wide", "Wide,Email Opened"):
         both(tmp_path, archive, events=events)
+    told = [report.warnings for report in both(tmp_path, archive, events="Emial Opened")]
+    nothing = (
+        "The name emial_opened selects nothing: no event that was read has it, and neither Autopilot's events nor the"
+        " dataset's tables do (did you mean email_opened?)."
+    )
+    assert told == [[nothing], [nothing]]
 
     same(tmp_path)

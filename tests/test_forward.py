@@ -502,6 +502,16 @@ def test_wrong_arguments(call: Call) -> None:
     )
 
 
+def test_an_error_about_an_address_names_the_option_that_gave_it(
+    forward: Any, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    must = "must be like https://host/path, without user, password, query or fragment, got 'https:///v1'"
+    assert forward(write([track(1)]), url="https:///v1") == (1, [], [f"Error: --to {must}"])
+    monkeypatch.setenv("DESTINATION__SEGMENT__BASE_URL", "https:///v1")
+    said = call("forward", write([track(1)]), "--write-key", "env:WRITE_KEY")
+    assert (said.status, errors(said)) == (1, [f"Error: destination.segment.base_url {must}"])
+
+
 def test_a_pipe(fake: FakeSegment) -> None:
     def has(name: str) -> bool:
         return name in fake.ids()

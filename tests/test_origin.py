@@ -174,6 +174,17 @@ def test_events_that_are_requested_later_are_read_again() -> None:
     assert rows("SELECT id, event FROM tracks ORDER BY id") == [("m1", "email_opened"), ("m2", "email_clicked")]
 
 
+def test_a_name_to_leave_out_that_nothing_has_is_told_once() -> None:
+    write("1.ndjson", request(1), request(2, "Order Completed"))
+    [told] = load(exclude="Order Completed, Order Competed, Email Bounced").warnings
+    assert told == (
+        "The name order_competed leaves out nothing: no event that was read has it, and neither Autopilot's events nor"
+        " the dataset's tables do."
+    )
+    write("2.ndjson", request(3))
+    assert load(exclude="Order Completed, Order Competed, Email Bounced").warnings == []
+
+
 def test_without_a_pipeline_the_rows_are_arrow_tables() -> None:
     write("1.ndjson", request(1))
 

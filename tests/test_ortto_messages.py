@@ -1,12 +1,16 @@
 """Ortto's activities as messages, and its values as columns (docs/contract/ortto.md)."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from autopilothq import catalog
+from autopilothq.receive.messages import Arrival, parse_body
+from autopilothq.receive.ortto import ortto_lines
 from autopilothq.segment.json_text import DECODER, JsonNumber, JsonObject, to_json
+from autopilothq.segment.message import read_message
 from autopilothq.segment.ortto import (
     OrttoNames,
     OrttoPerson,
@@ -64,6 +68,28 @@ def test_the_first_of_repeated_attributes_counts_and_the_others_stay_for_the_loa
         ("str_mine", '"d"'),
     ]
     assert {row[4] for row in discards(found)} == {"same_column"}
+
+
+def test_of_a_bodys_repeated_keys_the_first_counts_and_the_load_reports_the_others() -> None:
+    activity = '"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{"str::cn":"A"}'
+    other = '"id":"c2","field_id":"act::re","attr":{"str::cn":"B","txt::er":"personal"},"render_cmds":[]'
+    whose = '"contact_id":"a1","email":"ada@example.com","email":"bob@example.com"'
+    body = (
+        f'{{"activity":{{{activity},"id":"c3","attr":{{"str::cn":"C"}},"attr":null}},"contact":{{{whose}}},"time":1,'
+        f'"time":1,"activity":{{{other}}},"time":1793509567,"contact":{{"contact_id":"a2"}},"contact":5}}'
+    )
+    lines = ortto_lines(parse_body(body.encode()), Arrival(datetime(2026, 11, 1, tzinfo=UTC)))
+    cells, found, _ = read_message(lines.data.rstrip(), frozenset())
+    assert (cells["id"], cells["campaign_name"], cells["anonymous_id"]) == ("ortto-c1", "A", "ada@example.com")
+    assert [tuple(each) for each in found] == [
+        ("properties", '{"id":"c2","field_id":"act::re","campaign_name":"B"}', "same_column"),
+        ("sent_at", '"2026-11-01T05:06:07.000Z"', "same_column"),
+        ("context", '{"contact":{"contact_id":"a2"}}', "same_column"),
+        ("context", '{"contact":5}', "same_column"),
+        ("context", '{"email":"bob@example.com"}', "same_column"),
+        ("properties", '{"id":"c3"}', "same_column"),
+        ("properties", '{"campaign_name":"C"}', "same_column"),
+    ]
 
 
 def test_an_activity_is_a_message() -> None:

@@ -102,6 +102,23 @@ def test_what_can_be_neither_an_id_nor_a_contact_is_a_property() -> None:
     assert (found["anonymousId"], found["properties"]) == ("a@b.c", {})
 
 
+def test_of_repeated_keys_the_first_counts_and_the_load_reports_the_others() -> None:
+    ids = '"contact_id":"p1","contact_id":"p2","email":null,"email":"a@b.c"'
+    hook = f'{{"event":"contact_added",{ids},"contact":{{"a":1}},"contact":{{"a":2}},"contact":{{"a":1}},"event":"x"}}'
+    records = '"records":[{"contact_id":"p3"},{"contact_id":"p5"}],"records":[{"contact_id":"p4"}]'
+    journey = f'{{{records},"journey":{{"id":"c1","id":"c2"}}}}'
+    found = [
+        [tuple(each) for each in read_message(line, frozenset()).discards]
+        for body in (hook, journey)
+        for line in hook_lines(parse_body(body.encode()), Arrival(AT)).data.splitlines()
+    ]
+    assert found == [
+        [("context", '{"contact_id":"p2","email":"a@b.c","contact":{"a":2},"event":"x"}', "same_column")],
+        [("context", '{"records":[{"contact_id":"p4"}],"id":"c2"}', "same_column")],
+        [],
+    ]
+
+
 def test_either_spelling_of_an_unsubscribe_is_one_event() -> None:
     for event in ("contact_unsubscribed", "contact_unsubscribes"):
         [found] = lines({"event": event, "contact_id": ID, "email": "ada@example.com"})

@@ -377,12 +377,12 @@ def test_only_lines_whose_messages_are_requested_are_left(all_but: bool) -> None
     lines = [(number, text) for number, text in enumerate(LINES, 1)]
     batch = records.make_batch(3, lines, ended=True, size=5)
     requested = MessageSelection(frozenset({"email_opened"}), all_but)
-    found, skipped = event_filter.filter_batch(batch, {3: requested}.__getitem__, lambda name: name)
+    found, skipped, named = event_filter.filter_batch(batch, {3: requested}.__getitem__, lambda name: name)
     stays = [text for text, table in LINES.items() if table == "" or (table == "email_opened") != all_but]
     assert found.lines["text"].to_pylist() == stays
-    assert skipped == Counter({3: len(LINES) - len(stays)})
+    assert (skipped, named) == (Counter({3: len(LINES) - len(stays)}), {"email_opened"})
     assert (found.rejects, found.ended, found.bytes) == ([], [(3, None)], 5)
-    assert event_filter.filter_batch(batch, lambda _: ALL_MESSAGES, str.upper) == (batch, Counter())
+    assert event_filter.filter_batch(batch, lambda _: ALL_MESSAGES, str.upper) == (batch, Counter(), ())
 
 
 def test_each_file_has_its_own_requested_messages_by_the_name_in_the_destination() -> None:
@@ -390,7 +390,7 @@ def test_each_file_has_its_own_requested_messages_by_the_name_in_the_destination
     parts = [records.make_batch(file, [(1, text)]).lines for file in (0, 1, 2)]
     named = [MessageSelection(frozenset({name}), all_but=False) for name in ("email_opened_long", "x")]
     requested = [ALL_MESSAGES, *named]
-    found, skipped = event_filter.filter_batch(
+    found, skipped, _ = event_filter.filter_batch(
         Batch(pa.concat_tables(parts), [], [], 0), requested.__getitem__, lambda name: name[:12]
     )
     assert (found.lines["file"].to_pylist(), skipped) == ([0, 1], Counter({2: 1}))

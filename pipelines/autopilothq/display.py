@@ -28,10 +28,22 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
     Examples: `nearest("regoin", ["region"]) == "did you mean region?"`, `nearest("x", ["a", "b"]) == "there are a, b"`.
     """
+    near = _near(name, known)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+
+
+def nearest_of(name: str, known: Sequence[str]) -> str:
+    """Returns the known name that an unknown one most likely stands for, as the end of a sentence; "" without one.
+
+    Example: `nearest_of("regoin", ["region"]) == " (did you mean region?)"`.
+    """
+    return f" (did you mean {near[0]}?)" if (near := _near(name, known)) else ""
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
     import difflib  # every command would import it
 
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known) or 'none'}"
+    return difflib.get_close_matches(name, known, n=1)
 
 
 def visible(text: str) -> str:

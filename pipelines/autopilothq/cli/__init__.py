@@ -38,6 +38,19 @@ _MOST_NAMES = 4  # options that an error names
 class _Program(click.Group):
     """Ends all commands in the same way: explains errors, and notifies the webhook of the end of a run."""
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Reads the program's own options, of which `--help` and `--version` print and end it."""
+        try:
+            return super().make_context(*args, **options)
+        except BrokenPipeError:
+            raise  # nobody reads the output: click ends the program silently
+        except OSError as error:  # a full disk
+            from ..explain import explain
+
+            explanation = explain(error)
+            log.fail(str(explanation), explanation.status)
+            raise click.exceptions.Exit(explanation.status) from None
+
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
         try:

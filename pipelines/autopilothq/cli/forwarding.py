@@ -1,6 +1,7 @@
 """Runs `forward` for files, for a stream, or for a query."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from .streaming import RejectWarnings, stopped_by_signals, turns
 
 ApiOptions = Mapping[str, Any]
 """The values of `write_key`, `base_url` and `requests_per_second`; None means those of dlt's configuration."""
+_OPTIONS = {"base_url": "--to", "requests_per_second": "--requests-per-second"}
 
 
 def forward_files(paths: Sequence[str], api: ApiOptions, options: SendOptions) -> None:
@@ -78,7 +80,8 @@ def _settings(api: ApiOptions) -> SegmentApiSettings:
     what = "the write key of the source that takes the messages"
     missing = missing_key(what, "destination.segment.write_key", ", or name it by --write-key env:NAME")
     with missing_explained(write_key=missing):
-        return resolve_segment_settings(**api, allow_http=logs.allowed_http())
+        settings = resolve_segment_settings(**api, allow_http=logs.allowed_http())
+    return replace(settings, options={name: option for name, option in _OPTIONS.items() if api[name] is not None})
 
 
 def _log(options: SendOptions) -> ForwardLog:

@@ -1,8 +1,8 @@
 """A client of Segment's tracking API, and of APIs like it: sends messages in batches (docs/contract/forward.md)."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import httpx
 
@@ -22,12 +22,18 @@ KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
 class SegmentApiSettings(ApiSettings):
     """The settings of an API that accepts Segment's messages; `base_url` is the whole URL that batches are posted to.
 
-    If it has no path, the path is `/v1/batch`. Example: `SegmentApiSettings(api_key=write_key)`.
+    If it has no path, the path is `/v1/batch`. `options` are the options of a command that gave settings, by the names
+    of these. Example: `SegmentApiSettings(api_key=write_key)`.
     """
 
     setting: str = "destination.segment.write_key"
     base_url: str = BATCH_URL
     requests_per_second: float = BATCH_REQUESTS_PER_SECOND
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def name_of(self, name: str) -> str:
+        """Returns what a user called a setting: its option if that was given, else its full name."""
+        return self.options.get(name) or super().name_of(name)
 
 
 class SegmentApi(HttpClient):

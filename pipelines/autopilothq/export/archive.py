@@ -63,7 +63,7 @@ class _Export:
         self._changed = ChangedRows()
         views = dataset.views()
         self._existing = {name: columns for name, columns in dataset.columns().items() if name not in views}
-        self._check_tracks()
+        self._check_tables()
         self._discards = self._read_discards()
 
     def run(self) -> ExportedArchive:
@@ -82,14 +82,22 @@ class _Export:
         self._days.flush()
         return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out, self._changed.texts())
 
-    def _check_tracks(self) -> None:
-        """Raises RunError if another program has made `tracks`."""
+    def _check_tables(self) -> None:
+        """Raises RunError if another program has made `tracks`, or any other table of messages."""
         missing = _TRACKS_COLUMNS - set(self._existing.get(TRACKS.name, _TRACKS_COLUMNS))
         if missing:
             raise RunError(
                 f"Expected {TRACKS.name} in {self._dataset.title}, to have the columns of loads, but it lacks"
                 f" {', '.join(sorted(missing))}.\nIf it is another program's, name the dataset of loads: --dataset"
             )
+        for name in (TRACKS.name, *self._event_tables(), *(table.name for _, table, _ in KINDS)):
+            columns = self._existing.get(name, {})
+            wrong = [each for each in ("id", "event") if each in columns and columns[each].type != "text"]
+            if wrong:
+                raise RunError(
+                    f"Expected {' and '.join(wrong)} of {name} in {self._dataset.title}, to be text, as loads make"
+                    " it.\nIf the table is another program's, name the dataset of loads: --dataset"
+                )
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 

@@ -49,17 +49,19 @@ def _hook_line(hook: JsonObject, arrival: Arrival) -> bytes:
     email, contact_id = (storable_text(hook.value(key)) for key in ("email", "contact_id"))
     # What can be neither an id nor a contact is a property, so that it is not lost.
     own = {"email": email, "contact_id": contact_id, "contact": isinstance(contact, JsonObject)}
-    properties = _others(hook, _OF_HOOKS.union(key for key in own if own[key] or is_blank(hook.value(key))))
+    left_out = _OF_HOOKS.union(key for key in own if own[key] or is_blank(hook.value(key)))
+    properties, repeated = _others(hook, left_out), hook.repeated(*left_out - {WRITE_KEY})
     contact = contact if isinstance(contact, JsonObject) else JsonObject()
     id_ = _digest(to_json(hook), contact, arrival)
     who = (email or storable_text(contact.value("Email")), contact_id or storable_text(contact.value("contact_id")))
-    return _track(_SPELLINGS.get(event, event), id_, who, properties, contact, arrival)
+    return _track(_SPELLINGS.get(event, event), id_, who, properties, contact, arrival, repeated)
 
 
 def _journey_lines(body: JsonObject, arrival: Arrival) -> Iterator[bytes]:
     journey, others = body.value("journey"), _others(body, _OF_JOURNEYS)
     about = [(name, journey.value(key)) for key, name in _CAMPAIGN.items()]
     about.append(("journey", _others(journey, frozenset(_CAMPAIGN)) or None))
+    repeated = JsonObject([*body.repeated("records", "journey"), *journey.repeated(*_CAMPAIGN)])
     properties = JsonObject([(key, value) for key, value in about if value is not None] + others)
     check_added(len(body.value("records")) * (STAMPS + len(to_json([journey, others]))))
     for contact in body.value("records"):
@@ -68,7 +70,8 @@ def _journey_lines(body: JsonObject, arrival: Arrival) -> Iterator[bytes]:
             continue
         id_ = _digest(to_json([journey, others, contact]), contact, arrival)
         who = (storable_text(contact.value("Email")), storable_text(contact.value("contact_id")))
-        yield _track(HOOK_JOURNEY, id_, who, properties, contact, arrival)
+        yield _track(HOOK_JOURNEY, id_, who, properties, contact, arrival, repeated)
+        repeated = JsonObject()  # once is enough
 
 
 def _others(value: JsonObject, own: frozenset[str]) -> JsonObject:
@@ -94,7 +97,9 @@ def _track(
     properties: JsonObject,
     contact: JsonObject,
     arrival: Arrival,
+    repeated: JsonObject,
 ) -> bytes:
+    """Returns a message. `repeated` are repeated keys of the body: as another `context`, the load reports them."""
     email, contact_id = who
     at = format_time(arrival.at, exact=True)
     known = {"email": email, "contact_id": contact_id}
@@ -114,6 +119,7 @@ def _track(
     ]
     # As text, because its keys (one for each email that the contact got) would give every line a shape of its own.
     message += [(HOOK_CONTACT, to_json(contact))] if contact else []
+    message += [("context", repeated)] if repeated else []
     return to_json(JsonObject(message)).encode()
 
 

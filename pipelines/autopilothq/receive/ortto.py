@@ -54,7 +54,9 @@ def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
         return []
     is_journey = any(value.value(key) is not None for key in _OF_JOURNEYS)
     if isinstance(activity, JsonObject) and is_activity and (isinstance(contact, JsonObject) or not is_journey):
-        return [ortto_message(activity, _person(contact if isinstance(contact, JsonObject) else value), receipt)]
+        whose = contact if isinstance(contact, JsonObject) else value
+        repeated = JsonObject([*value.repeated("activity", "contact", "time"), *whose.repeated(*_OWN)])
+        return [ortto_message(activity, _person(whose), receipt, repeated)]
     return [ortto_journey_message(value, receipt)] if is_journey else None
 
 

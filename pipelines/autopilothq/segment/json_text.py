@@ -38,6 +38,15 @@ class JsonObject(list[tuple[str, Any]]):
             value = next((found for key, found in value if key == part), None)
         return value
 
+    def repeated(self, *keys: str) -> "JsonObject":
+        """Returns the pairs of these keys that `value` passes over, because an earlier pair has the key.
+
+        Null and the first value again say nothing more. Example: of `{"a":1,"a":1,"a":2,"b":3}` it is `{"a":2}`.
+        """
+        first: dict[str, Any] = {}
+        differ = [(key, value) for key, value in self if key in keys and first.setdefault(key, value) != value]
+        return JsonObject(pair for pair in differ if pair[1] is not None)
+
 
 DECODER = json.JSONDecoder(
     object_pairs_hook=JsonObject,

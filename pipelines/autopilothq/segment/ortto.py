@@ -38,6 +38,7 @@ _TAKEN_TABLES = frozenset({
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
 _STEP = ("action_id", "shape_id")  # the step of a journey: as documented, and as it comes
+_NOTHING = JsonObject()
 _OF_DELIVERY = ("time", "webhook_id")  # differ from delivery to delivery, and do not describe the step
 
 TypedValue = tuple[str, Any, Type | None]
@@ -89,10 +90,13 @@ class OrttoReceipt(NamedTuple):
     personal: bool = False
 
 
-def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoReceipt) -> bytes:
+def ortto_message(
+    activity: JsonObject, person: OrttoPerson, receipt: OrttoReceipt, repeated: JsonObject = _NOTHING
+) -> bytes:
     """Returns the message of an activity: a line without its line ending. The same activity always has the same id.
 
-    `activity` is from a webhook (its time is `created`) or from the feed (`created_at`).
+    `activity` is from a webhook (its time is `created`) or from the feed (`created_at`). `repeated` are the repeated
+    keys of the webhook's body: the message has them as repeated fields, which the load reports.
     Example: the activity `{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{"idt::c":"d1"}}`
     gives a message with `"messageId":"ortto-c1"`, `"event":"Email Opened"` and `"properties":{"campaign_id":"d1"}`.
     """
@@ -104,7 +108,9 @@ def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoRecei
         properties.append(("attr", attributes))
     created = next((time for key in ("created", "created_at") if (time := activity.value(key)) not in (None, "")), None)
     message_id = storable_text(activity.value("id")) or _digest(activity, person.contact_id)
-    return _line(_event(field_id, found, receipt.names), f"ortto-{message_id}", created, properties, person, receipt)
+    line = _line(_event(field_id, found, receipt.names), f"ortto-{message_id}", created, properties, person, receipt)
+    again = [*_repeated_fields(repeated, receipt), *_repeated_parts(activity, field_id, receipt)]
+    return line if not again else b"%b,%b" % (line[:-1], to_json(JsonObject(again))[1:].encode())
 
 
 def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
@@ -261,6 +267,26 @@ def _activity_properties(activity: JsonObject, receipt: OrttoReceipt) -> Iterato
             yield from _properties(storable_text(activity.value("field_id")) or "", value, receipt)
         elif key != "render_cmds":
             yield key, value
+
+
+def _repeated_fields(body: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
+    """Yields the fields of the message that the repeated keys of a webhook's body would have been."""
+    for key, value in body:
+        if key == "activity" and isinstance(value, JsonObject):
+            yield "properties", JsonObject(_activity_properties(value, receipt))
+        elif key == "time":
+            yield "sentAt", _time_as_sent(value)
+        else:
+            yield "properties" if key == "activity" else "context", JsonObject([(key, value)])
+
+
+def _repeated_parts(activity: JsonObject, field_id: str, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
+    """Yields the properties that the repeated keys of an activity would have been."""
+    for key, value in activity.repeated("id", "field_id", "created", "created_at", "attr"):
+        if key == "attr" and isinstance(value, JsonObject):
+            yield "properties", JsonObject(_properties(field_id, value, receipt))
+        else:
+            yield "properties", JsonObject([(key, value)])
 
 
 def _fields(fields: Iterable[tuple[str, Any]], names: OrttoNames) -> Iterator[tuple[str, Any]]:

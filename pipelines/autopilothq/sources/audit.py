@@ -19,10 +19,12 @@ class LinesRead:
     """What reading found besides lines, by the number of the file.
 
     `unfinished` has the reasons why files must be read again; `skipped` counts lines whose messages were not requested.
+    `named` are the tables that the selection of messages names and that occurred.
     """
 
     unfinished: dict[int, str] = field(default_factory=dict)
     skipped: Counter[int] = field(default_factory=Counter)
+    named: set[str] = field(default_factory=set)
 
 
 def audit_rows(load: PlannedLoad, counts: Iterable[FileCount], lines: LinesRead) -> list[AuditRow]:

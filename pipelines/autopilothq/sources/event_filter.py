@@ -1,13 +1,15 @@
 """Selects the lines whose messages are requested: `archive(events=[...])`, `archive(exclude=[...])`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..catalog import KINDS
+from ..catalog import EVENT_TABLE_NAMES, KINDS
+from ..display import nearest_of
 from ..errors import NotSupported
 from ..segment.json_text import JsonNumber
 from ..segment.mapping import Mappings
@@ -51,28 +53,56 @@ def _tables(names: str | Sequence[str]) -> Iterable[str]:
         yield table
 
 
-def filter_batch(
-    batch: Batch, messages: Callable[[int], MessageSelection], shorten: Callable[[str], str]
-) -> tuple[Batch, Counter[int]]:
-    """Returns the batch without the lines whose messages are not requested, and how many these were by file.
+class Filtered(NamedTuple):
+    """A batch without lines whose messages are not requested: how many these were by file, and which names occurred.
+
+    `named` are those of the tables that the selections name of which the batch has messages.
+    """
+
+    batch: Batch
+    skipped: Counter[int]
+    named: Collection[str] = ()
+
+
+def filter_batch(batch: Batch, messages: Callable[[int], MessageSelection], shorten: Callable[[str], str]) -> Filtered:
+    """Returns the batch without the lines whose messages are not requested.
 
     Lines that are no messages stay: the load rejects them. `messages` returns the requested messages of a file,
     `shorten` the destination's name for the table of an `event_key`, empty if there is none.
     """
     selections = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
     if all(selection == ALL_MESSAGES for selection in selections.values()):
-        return batch, Counter()
+        return Filtered(batch, Counter())
     selections = {file: selection.renamed(shorten) for file, selection in selections.items()}
     files = batch.lines["file"].to_pylist()
     decided: dict[tuple[int, str | None, str | None], bool] = {}
-    keep = []
+    keep, named = [], set[str]()
     for file, text, (readable, kind, event) in zip(files, batch.lines["text"], read_events(batch.lines), strict=True):
         key = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
         if key not in decided:
-            decided[key] = _is_requested(*key[1:], selections[file], shorten)
+            table, requested = _table(*key[1:], shorten), selections[file]
+            decided[key] = table is None or requested.has(table)  # what is no message stays
+            named |= requested.names & {table}
         keep.append(decided[key])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
-    return batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped
+    return Filtered(batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped, named)
+
+
+def unknown_events(
+    requested: MessageSelection, named: Collection[str], tables: Collection[str], shorten: Callable[[str], str]
+) -> list[str]:
+    """Returns a warning for each name of the selection that is most likely misspelt: nothing has it.
+
+    `named` are the names of which messages were read, `tables` those of further events that are known.
+    """
+    known = {*EVENT_TABLE_NAMES, *_TABLES.values(), *tables}
+    unknown = sorted(name for name in requested.names if shorten(name) not in {*map(shorten, known), *named})
+    effect = "leaves out nothing" if requested.all_but else "selects nothing"
+    return [
+        f"The name {name} {effect}: no event that was read has it, and neither Autopilot's events nor the dataset's"
+        f" tables do{nearest_of(name, sorted(known))}."
+        for name in unknown
+    ]
 
 
 def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
@@ -94,9 +124,6 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
     return kind, event
 
 
-def _is_requested(
-    kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]
-) -> bool:
-    if kind == "track" and event is not None:
-        return requested.has(shorten(event_key(event)))
-    return kind not in _TABLES or requested.has(_TABLES[kind])  # what is no message stays
+def _table(kind: str | None, event: str | None, shorten: Callable[[str], str]) -> str | None:
+    """Returns the table by which a message is selected, None if a line is no message."""
+    return shorten(event_key(event)) if kind == "track" and event is not None else _TABLES.get(str(kind))

@@ -1,6 +1,7 @@
 """Opens the file systems of buckets, with the credentials of dlt's configuration or the cloud's own."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
@@ -9,6 +10,8 @@ from ..errors import ArchiveError
 from ..extras import missing_of_bucket
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ..warehouses.hints import SOURCE
+
+_WITHOUT_LISTS = ("http", "https")  # a web server has pages, and fsspec takes one that fails for an empty folder
 
 
 def is_remote(url: str) -> bool:
@@ -26,6 +29,8 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
     """Returns the fsspec file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
     if not url.partition("://")[2].strip("/"):
         raise ArchiveError(f"Expected a bucket in a URL such as s3://bucket/folder, but got {url}.")
+    if urlsplit(url).scheme in _WITHOUT_LISTS:
+        raise ArchiveError(_expected_kind(url))
     given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
     config = FilesystemConfiguration()
     try:
@@ -46,6 +51,8 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
     except ValueError as error:
         if not str(error).startswith("Protocol not known"):
             raise
-        raise ArchiveError(
-            f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."
-        ) from error
+        raise ArchiveError(_expected_kind(url)) from error
+
+
+def _expected_kind(url: str) -> str:
+    return f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."

@@ -34,7 +34,7 @@ from ..warehouses.duckdb_open import reopen_database
 from ..warehouses.repair import has_lost, repair_tables
 from .adopted_rows import rows_of_messages, with_older_rows
 from .audit import AuditRow, LinesRead, audit_rows
-from .event_filter import filter_batch
+from .event_filter import filter_batch, unknown_events
 from .load_folder import scratch_of_projection
 from .plan import PlannedLoad
 from .report import COUNTED
@@ -103,8 +103,9 @@ class InProcess:
         workers = load.settings.workers
         with ThreadPoolExecutor(workers) as pool:
             for number, whole in enumerate(load.origin.read(load.work)):
-                batch, skipped = filter_batch(whole, load.messages_of, load.event_table)
+                batch, skipped, named = filter_batch(whole, load.messages_of, load.event_table)
                 lines.skipped += skipped
+                lines.named.update(named)
                 if len(busy) >= workers:
                     done, busy = wait(busy, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -261,3 +262,15 @@ def fill_report(
     report.unfinished = {load.work[number].url: why for number, why in lines.unfinished.items()}
     if load.work:
         report.rows[AUDIT.name] = len(load.work)
+    if report.lines:
+        known = load.extraction.event_tables() | _excluded_before(load)
+        report.warnings += unknown_events(load.settings.messages, lines.named, known, load.event_table)
+
+
+def _excluded_before(load: PlannedLoad) -> set[str]:
+    """Returns the names that this load and an earlier one exclude: such an event never gets a table to be known by."""
+    if not load.settings.messages.all_but:
+        return set()
+    selections = (each.selected or {} for each in load.target.loads.values())
+    earlier = (messages.names for selected in selections for messages in selected.values() if messages.all_but)
+    return set().union(*earlier) & load.settings.messages.names

@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..machine import cores
 from . import requirements
 from .bigquery import bigquery
-from .dataset import are_named_alike
+from .dataset import are_named_alike, check_no_system_schema
 from .delta import lake
 from .dlt_internals import Destination, DuckDbCredentials, WithLocalFiles, active, get_destination_client_initial_config
 from .dlt_internals.clients import with_required_credentials
@@ -92,11 +92,14 @@ def make_destination(
     the current folder. A DuckDB file is created only with `create`, opened read-only with `reads`, and waited for, up
     to `wait`, if another program has it open. Relative paths begin in the current folder. The setting `books_dataset`
     names a separate dataset for the books. Raises RunError if a DuckDB file is named like the dataset, or the books
-    cannot be in another dataset, or the destination's tables cannot be queried.
+    cannot be in another dataset, or the destination's tables cannot be queried, and NotSupported if the dataset has the
+    name of a schema of the database's own.
     """
     destination_name = options.destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
     name = dataset_name(options.dataset)
+    check_no_system_schema(kind, name, "Name another: --dataset")
+    check_no_system_schema(kind, text_setting("books_dataset"), "Name another: --books-dataset")
     if kind == "duckdb":
         factory = _duckdb_destination(destination_name, options.credentials, name, create, wait, reads)
     else:

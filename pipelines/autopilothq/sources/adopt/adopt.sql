@@ -116,6 +116,15 @@ WITH first AS (SELECT {select} FROM {layers} GROUP BY id)
 FROM first WHERE id IN (SELECT id FROM {layers} WHERE "layer:" = 0)
     OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM {layers} WHERE "layer:" = -1))
 
+-- name: unchanged
+-- Rows of `users` or `accounts` that change nothing: the row that is made of all layers is stored so already.
+INSERT INTO duplicates
+SELECT seq FROM {keys} ANTI JOIN duplicates USING (seq) SEMI JOIN (
+    (SELECT id FROM {layers} WHERE "layer:" = -1 EXCEPT SELECT id FROM first_of_layers)
+    UNION ALL SELECT id FROM (
+        SELECT {compared} FROM first_of_layers INTERSECT SELECT {compared} FROM {layers} WHERE "layer:" = 2)
+) same USING (id)
+
 -- name: adopted_ids
 -- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without
 -- an id.

@@ -35,6 +35,7 @@ _CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".defl
 # What exporters append to a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
 _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DOCUMENT = "readme"  # in a folder of exported files
 _HIVE = re.compile(r"[^/=]+=[^/]*")
 NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT = "no_table", "no_format", "unfinished_export"
 NOT_ADOPTED_BECAUSE = {
@@ -108,7 +109,10 @@ def table_files(
         files = _without_unfinished(_files_at(url, credentials), left_out)
         tables = _tables_by_pattern(files, named) if named else _tables_by_name(files)
         for file in files:
-            table, file_format = tables.get(file.below), _format(file.path)
+            table = tables.get(file.below)
+            is_named = bool(named) or PurePosixPath(url).name == file.below
+            may_be_any = not is_named and table not in TABLES and table == _stem(file.below)
+            file_format = _format(file.path, may_be_any)
             if table is None:
                 if not named:
                     left_out[file.url] = NOT_A_TABLE
@@ -215,6 +219,8 @@ def _table_of(below: str, of_tables: set[str]) -> str | None:
     folder, stem = below.rpartition("/")[0], _stem(below)
     if stem in TABLES:
         return stem
+    if stem == _DOCUMENT:
+        return None
     parts = [part for part in folder.split("/") if part and not _HIVE.fullmatch(part)]
     known = [folded_name(part) for part in parts if folded_name(part) in TABLES]
     if known:
@@ -235,12 +241,16 @@ def _stem(below: str) -> str:
     return folded_name(name) if _NAME.fullmatch(name) else ""
 
 
-def _format(path: str) -> FileFormat | None:
-    """Returns the format of a file by its suffixes, None if they are unknown. Redshift's CSV files have no suffix."""
+def _format(path: str, may_be_any: bool = False) -> FileFormat | None:
+    """Returns the format of a file by its suffixes, None if they are unknown.
+
+    Redshift's CSV files have no suffix, and the number of a slice at the end. If `may_be_any`, only its own name says
+    that it is a table's, and that may be the name of anything: then it must have such a number.
+    """
     name = path.rpartition("/")[2].lower()
     while name.endswith(COMPRESSIONS):
         name = name.rpartition(".")[0]
     suffix = "." + name.rpartition(".")[2] if "." in name else ""
     if not suffix or suffix[1:].isdigit():
-        return "csv"
+        return None if may_be_any and not name[-1:].isdigit() else "csv"
     return SUFFIXES.get(suffix)

@@ -100,7 +100,10 @@ def _common_types(columns: AdoptedColumns, made: Mapping[str, Type], existing: M
 
 
 def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type]) -> TableRows:
-    """Returns a row for each id with the first value of each column, except rows that are stored exactly so."""
+    """Returns a row for each id with the first value of each column, except rows that are stored exactly so.
+
+    Adopted rows that change nothing in a stored row become duplicates.
+    """
     context, table = adoption.context, f"{name}_with_own_rows"
     cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
     values = [column for column in columns if column not in cells]
@@ -112,6 +115,7 @@ def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type])
     for part, layers in enumerate(_parts_of_layers(context, columns)):
         sql = SQL["first_of_layers"].format(layers=layers, select=select, compared=compared)
         context.con.execute(f"CREATE OR REPLACE TABLE first_of_layers AS {sql}")
+        context.con.execute(SQL["unchanged"].format(keys=keys(name), layers=layers, compared=compared))
         rows = f'SELECT *, ({part}::BIGINT << 32) + row_number() OVER () AS "row:" FROM first_of_layers'
         (texts.insert if part else texts.create_table)(context, table, rows)
     kept = context.con.sql(_fitting(adoption, name, columns, table))

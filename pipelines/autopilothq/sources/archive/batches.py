@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ...segment.json_text import BLANK
 from ...segment.message import BOM, MAX_LINE, Batch, Reject, without_bom
 from ...segment.not_json import too_long
 from ..records import LINES_SCHEMA
@@ -27,7 +28,7 @@ PIECE_BYTES = 1 << 20  # bytes of decompressed content at a time
 CHUNK_ROWS = 8192  # rows of each chunk of a batch's table
 ROW_BYTES = 24  # bytes that a line takes in a batch besides its text
 NEWLINE = 10
-BLANKS = b" \t\r\n"
+BLANKS = BLANK.encode()
 
 
 def read_batches(
@@ -36,7 +37,7 @@ def read_batches(
     """Yields the files' lines in order, in batches of at most about `batch_bytes`, and rejects for what is unreadable.
 
     Gzip, zstd and plain text are recognised by their bytes. Each line ends with `\\n`, even if the last line of a file
-    does not; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
+    does not; a `\\r` before it stays. Blank lines (of BLANKS) are counted, but may be left out.
 
     A damaged file ends with a `truncated` reject. So does a file that could not be read to its end, for which
     `Batch.ended` has the reason. A line of more than `max_line` bytes, without a byte-order mark at its start, is a
@@ -248,8 +249,8 @@ class _BegunLine:
 
 
 def _is_blank(data: bytes) -> bool:
-    # isspace() is fast, but accepts two more characters than JSON does.
-    return not data or (data.isspace() and b"\x0b" not in data and b"\x0c" not in data)
+    # isspace() is fast, but accepts one more character than BLANKS has.
+    return not data or (data.isspace() and b"\x0b" not in data)
 
 
 def line_ends(data: bytes) -> Int64s:

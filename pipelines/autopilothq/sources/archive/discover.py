@@ -75,6 +75,7 @@ def list_files(
     credentials: Any = None,
     timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
+    keep_broken: bool = False,
 ) -> list[File]:
     """Returns the archive's files at `urls` (files, folders, globs), each once, sorted by URL.
 
@@ -84,12 +85,13 @@ def list_files(
     each request to an object store. `left_out` receives what was seen but not returned: its URL (a folder's ends with a
     slash) and a key of LEFT_OUT.
 
-    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed.
+    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed, and for a broken link, behind which a
+    whole archive may be missing. With `keep_broken` it is an unreadable file, unless nothing else is found.
 
     Example: `list_files(["exports"], since=date(2019, 3, 1)) == [File("/data/exports/segment-logs/…"), …]`.
     """
-    seen: dict[str, str] = {}
-    selection = _Selection(since, until, source_id, seen)
+    seen, broken = dict[str, str](), dict[str, ArchiveError]()
+    selection = _Selection(since, until, source_id, seen, broken if keep_broken else None)
     found: dict[str, File] = {}
     for url in urls:
         check_not_empty(url)
@@ -97,6 +99,8 @@ def list_files(
             first = found.setdefault(file.url, file)
             if first.path != file.path:
                 raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
+    if broken and found.keys() <= broken.keys():
+        raise next(iter(broken.values()))
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
     return sorted(found.values(), key=lambda file: file.url)
@@ -134,12 +138,16 @@ def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
 
 
 class _Selection(NamedTuple):
-    """Which day folders and which source to read; `left_out` has what was left out so far."""
+    """Which day folders and which source to read; `left_out` has what was left out so far.
+
+    `broken` has the errors of broken links so far, by URL; None if the first one ends the search.
+    """
 
     since: date | None
     until: date | None
     source_id: str | None
     left_out: dict[str, str]
+    broken: dict[str, ArchiveError] | None = None
 
     def why_no_folder(self, path: str, named: bool) -> str | None:
         """Returns why a folder is not selected (a key of LEFT_OUT); None if it is. A `named` one may be hidden."""
@@ -273,12 +281,13 @@ class _Search(NamedTuple):
         if head == "**" and rest:
             yield from self._matches(folder, rest)
         for info in self._listed(folder):
-            name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
+            name, is_broken = info["name"].rpartition("/")[2], info["type"] == "broken"
+            is_folder = is_broken or info["type"] == "directory"
             if (rest and not is_folder) or not fnmatchcase(name, head):
                 continue
             if _is_hidden(name) and not head.startswith("."):
                 self._leave_out(info, "hidden")
-            elif is_folder and self._excludes(info, named=True):
+            elif is_broken or (is_folder and self._excludes(info, named=True)):
                 yield info
             elif head == "**":
                 if is_folder and info.get("islink"):
@@ -295,15 +304,18 @@ class _Search(NamedTuple):
     def _excludes(self, info: Info, *, named: bool = False) -> bool:
         """Returns whether a file or folder is not selected, and records why. One that the user `named` may be hidden.
 
-        Raises ArchiveError for a broken link, because a whole archive may be missing behind it.
+        Raises ArchiveError for a broken link, unless the selection has such errors.
         """
-        is_folder, selection = info["type"] == "directory", self.selection
-        why = selection.why_no_folder(info["name"], named) if is_folder else selection.why_no_file(info, named)
-        if info["type"] == "broken" and why != "hidden":
-            raise ArchiveError(
+        may_be_folder, selection = info["type"] in ("directory", "broken"), self.selection
+        why = selection.why_no_folder(info["name"], named) if may_be_folder else selection.why_no_file(info, named)
+        if info["type"] == "broken" and not why:
+            error = ArchiveError(
                 f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
                 "Repair or remove the link."
-            ) from info["error"]
+            )
+            if selection.broken is None:
+                raise error from info["error"]
+            selection.broken[file_url(self.fs, info["name"])] = error
         if why:
             self._leave_out(info, why)
         return why is not None

@@ -93,12 +93,17 @@ def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: fl
     """Calls a method of a file system and returns its result.
 
     An asynchronous file system (an object store) gets at most `timeout` seconds, its retries included; then
-    StoreTimeout is raised. A local disk has no such limit.
+    StoreTimeout is raised. A local disk has no such limit. FileNotFoundError is only raised if the store says so.
     """
-    if not fs.async_impl:
-        return getattr(fs, method)(*args, **options)
     try:
+        if not fs.async_impl:
+            return getattr(fs, method)(*args, **options)
         return sync(fs.loop, getattr(fs, f"_{method}"), *args, timeout=timeout, **options)
+    except FileNotFoundError as error:
+        # Some file systems call everything missing that they cannot reach.
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
     except FSTimeoutError as error:
         raise StoreTimeout(f"no answer within {timeout:g} s (set by {READ_TIMEOUT_SETTING})") from error
 

@@ -166,6 +166,7 @@ class Archive(Origin[File]):
             credentials=self.credentials,
             timeout=self.read_timeout,
             left_out=left_out,
+            keep_broken=True,
         )
         _report(context.report, left_out)
         if not found:

@@ -147,7 +147,8 @@ class Coordinator:
 
         shares: list[ParsedShare] = self._run(tasks, count)
         unfinished = {number: why for share in shares for number, why in share.ended if why is not None}
-        return shares, LinesRead(unfinished, sum((share.skipped for share in shares), Counter[int]()))
+        named = set[str]().union(*(share.named for share in shares))
+        return shares, LinesRead(unfinished, sum((share.skipped for share in shares), Counter[int]()), named)
 
     @cached_property
     def _context(self) -> WorkerContext:

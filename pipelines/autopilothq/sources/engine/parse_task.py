@@ -15,7 +15,7 @@ from ...projection.parse import Parser, number_lines
 from ...projection.partition import partition_cells, write_refused_lines
 from ...segment.message import Batch
 from ...warehouses.selection import MessageSelection
-from ..event_filter import filter_batch
+from ..event_filter import Filtered, filter_batch
 from ..origin import WorkShare
 from .tasks import WorkerContext, new_folder
 
@@ -31,14 +31,16 @@ class ParsedShare:
     bytes: int = 0
     ended: list[tuple[int, str | None]] = field(default_factory=list)
     skipped: Counter[int] = field(default_factory=Counter)
+    named: set[str] = field(default_factory=set)
 
-    def add(self, batch: Batch, skipped: Counter[int], cells: ParsedCells) -> None:
+    def add(self, batch: Batch, filtered: Filtered, cells: ParsedCells) -> None:
         """Adds the counts of a batch as it was read, and the cells of those of its lines that were not skipped."""
         self.all_cells.extend(cells)
         self.lines += batch.lines.num_rows
         self.bytes += batch.bytes
         self.ended += batch.ended
-        self.skipped += skipped
+        self.skipped += filtered.skipped
+        self.named.update(filtered.named)
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ class ParseTask:
             with closing(LineReader(con)) as reader:
                 parser = Parser(str(new_folder(scratch, "parsed")), key_bytes=self.context.load.limits.key_bytes)
                 for number, whole in enumerate(self.share.read()):
-                    batch, skipped = filter_batch(whole, self.requested.__getitem__, self.context.load.event_table)
-                    cells = parser.parse(reader, batch)
-                    done.add(whole, skipped, cells)
+                    filtered = filter_batch(whole, self.requested.__getitem__, self.context.load.event_table)
+                    cells = parser.parse(reader, filtered.batch)
+                    done.add(whole, filtered, cells)
                     if self.context.refused:
-                        self._keep_refused(con, batch, cells, f"{scratch}/lines-{number}.parquet", done)
+                        self._keep_refused(con, filtered.batch, cells, f"{scratch}/lines-{number}.parquet", done)
             partitioned = partition_cells(
                 con, done.all_cells, self.context.load.partitions, str(new_folder(scratch, "cut"))
             )

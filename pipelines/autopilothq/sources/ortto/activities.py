@@ -1,5 +1,6 @@
 """Scans the activities of an account's people, for a whole run or a part of one (docs/contract/ortto-pull.md)."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,7 +28,7 @@ from .listed import Lookup
 from .load import ACTIVE, EVERYBODY, OUT_OF_TIME, AccountLoad
 from .pages import OutOfTime, Scanner
 from .run import TIMES_LAG, Run, begin_run, drop_runs
-from .search import WAYS, Found, Search, contact_of, time_field
+from .search import LIST, MATCHED, WAYS, Found, Search, contact_of, time_field
 
 ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
 _LIBRARY = "ortto-api"
@@ -59,11 +60,15 @@ class ActivityScan:
 
     @classmethod
     def plan(cls, load: AccountLoad, url: str) -> "ActivityScan":
-        """Returns the scan of the run that is under way, or of a new one."""
+        """Returns the scan of the run that is under way, or of a new one.
+
+        Raises InvalidSetting, before anything is requested, if the file of people cannot be read.
+        """
         pipeline, now = load.context.required_pipeline(), load.context.loaded_at
         if pipeline.load_id in load.dropped.values():
             drop_runs(load.home, load.account)
         run = begin_run(load.home, load.run_key, now, pipeline.complete_loads)
+        _check_list(load.settings.people, run)
         answers = Answers(run.folder / "answers", run.loaded_segment)
         if PROFILES.name not in load.context.selected:
             load.warn(
@@ -201,6 +206,16 @@ def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
 def _address(url: str, run: Run) -> str:
     """Returns the address of activities, with the way in which people are found as its fragment."""
     return f"{url}#{run.start.way}" if run.start.way else url
+
+
+def _check_list(people: str, run: Run) -> None:
+    """Raises InvalidSetting if the people's file cannot be read, unless an earlier load has read it for the run."""
+    if people in (ACTIVE, EVERYBODY) or is_query(people):
+        return
+    path = Path(local_path(people))
+    is_read = run.start.way != MATCHED and run.spool(LIST).complete
+    if not is_read and (path.is_file() or not path.exists()):  # a pipe can be read only once
+        deque(_values(people), maxlen=0)
 
 
 def _values(people: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -44,6 +45,15 @@ from .sql_statements import Connect, Statements
 
 ROWS_PER_INSERT = 100
 IDS_PER_QUERY = 1_000
+_ANY_SYSTEM_SCHEMA = re.compile("information_schema", re.IGNORECASE)
+_OF_POSTGRES = re.compile("information_schema|pg_.*", re.IGNORECASE)
+_SYSTEM_SCHEMAS = {
+    "duckdb": re.compile("information_schema|pg_catalog|system|temp", re.IGNORECASE),
+    "postgres": _OF_POSTGRES,
+    "redshift": _OF_POSTGRES,
+    "filesystem": re.compile("(?!)"),  # a lake has folders
+}
+"""The schemas, or databases that a query takes for schemas, that a kind of database keeps for itself."""
 
 
 class SqlDataset(Dataset):
@@ -299,9 +309,21 @@ def are_named_alike(database: str, dataset: str) -> bool:
     return Path(database).stem.lower() == dataset.lower()
 
 
+def check_no_system_schema(kind: str, dataset: str, todo: str) -> None:
+    """Raises NotSupported, with what to do, if a database of this kind keeps its own tables under the dataset's name.
+
+    Example: `check_no_system_schema("duckdb", "pg_catalog", "Name another: --dataset")`.
+    """
+    if _SYSTEM_SCHEMAS.get(kind, _ANY_SYSTEM_SCHEMA).fullmatch(dataset):
+        raise NotSupported(f"Expected a dataset of your own, but {kind} has {dataset} for its own tables.\n{todo}")
+
+
 def check_dataset_name(dataset: Dataset) -> None:
-    """Raises NotSupported if a DuckDB file is named like the dataset in it."""
-    if not isinstance(dataset, SqlDataset) or dataset.kind != "duckdb":
+    """Raises NotSupported if a dataset has the name of a schema of the database's own, or of its DuckDB file."""
+    if not isinstance(dataset, SqlDataset):
+        return
+    check_no_system_schema(dataset.kind, dataset.name, 'Name another: dataset_name="other"')
+    if dataset.kind != "duckdb":
         return
     database = cast(Any, dataset.client.config).credentials.database
     if are_named_alike(database, dataset.name):
