@@ -269,7 +269,7 @@ def test_the_status_without_a_row() -> None:
     make_tables(("duckdb", "events.duckdb"))
     with inspect.reading("duckdb", "events.duckdb") as reader:
         found = inspect.read_status(reader, NOW)
-    assert (found.newest_load, found.is_older(timedelta(days=9999))) == (None, True)
+    assert (found.newest_load, found.is_older(timedelta(days=9999)), found.is_ahead) == (None, True, False)
     assert (found.last_run, found.last_load, found.rejects, found.discards) == (None, None, {}, {})
     assert found.tables["tracks"] == Freshness(None, None)
     assert "\nlast run  none is known\n\n" in inspect.status_text(found)
@@ -332,11 +332,14 @@ def test_the_last_run_here(loaded: Path) -> None:
         before = files()
         with inspect.reading("duckdb", "autopilot.duckdb") as reader:
             found = inspect.read_status(reader, datetime.now(UTC))
+            assert inspect.read_last_run(reader, datetime.now(UTC)) == found.last_run
         assert files() == before
         assert found.last_run is not None
         assert found.last_load is not None
         return found.last_run, found.last_load, found.waiting
 
+    last, summary, _ = told()
+    assert last == LastRun(summary.loaded_at, "loaded")
     load("autopilot.duckdb", "a.ndjson")
     last, summary, waiting = told()
     assert (last.result, summary.stored, waiting) == ("nothing new", 1, 0)
