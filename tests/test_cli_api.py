@@ -140,6 +140,20 @@ def test_a_scan_that_the_network_cut_off_is_loaded_and_told(load: Call, server: 
     assert "contacts    50" in said.out
 
 
+def test_a_service_that_fails_later_leaves_what_came_and_a_key_that_is_refused_later_does_not(
+    load: Call, server: FakeAutopilot
+) -> None:
+    server.order("GET", "/triggers", drop="before")
+    said = load("--only", "custom_fields,triggers")
+    assert (said.status, errors(said)[1]) == (1, "What came by then is loaded; the next run goes on from there.")
+    assert errors(said)[0].startswith("Error: GET /triggers: ")
+    assert said.out.splitlines()[1:3] == ["_audit            2", "custom_fields     6"]
+    server.order("GET", "/triggers", status=401)
+    assert load("--only", "custom_fields,triggers").out == ""
+    server.order("GET", "/contacts/custom_fields", drop="before")  # nothing came by then
+    assert load("--only", "custom_fields,triggers").out == ""
+
+
 PARTS = "Some of it could not be loaded: {}. Everything else is loaded."
 
 

@@ -185,6 +185,7 @@ erDiagram
     text a_b_2 PK "a b: A 'b'."
     text a_b "As it is."
     text a_b_3 "a.b"
+    text _
     text _1_2 "1"
     text _1 PK
 }

@@ -162,6 +162,19 @@ NO_EVENT = {**ROW, "event": None}
             [("anonymous_id", '"a2"', "same_column")],
             '"anonymousId":"a1","event":"x","context":{"ip":"i","traits":{"email":"a@b.c"}},"properties":{"n":1}',
         ),
+        # What stands for nothing else stays.
+        (
+            {**ROW, "received_at": AT, "anonymous_id": "a1", "context_traits_email": "a@b.c"},
+            [("received_at", '"yesterday"', "not_a_time"), ("anonymous_id", "[1]", "not_text")],
+            (f'{RECEIVED},"anonymousId":"a1","event":"x","context":{{"ip":"i","traits":{{"email":"a@b.c"}}}},'
+            '"properties":{"n":1}'),
+        ),
+        # The object of a value may be a text.
+        (
+            {**ROW, "context_traits": "t"},
+            [("context_traits_email", "5", "not_text")],
+            '"event":"x","context":{"ip":"i","traits":"t","traits_email":5},"properties":{"n":1}',
+        ),
         # Properties with the names of objects; a second such object does not come back.
         (
             ROW,
@@ -205,7 +218,8 @@ def test_discarded_values_are_in_the_line_again(
 
 def test_an_alias_has_nowhere_for_a_property() -> None:
     discards = [("k", '"y"', "same_column"), ("properties.名", "1", "no_column")]
-    assert lines("alias", {"user_id": "u"}, *discards)[0] == '{"type":"alias","messageId":"m1","userId":"u"}'
+    row = {"user_id": "u", "note": "x"}
+    assert lines("alias", row, *discards)[0] == '{"type":"alias","messageId":"m1","userId":"u"}'
 
 
 def test_a_pages_own_name_comes_back_to_the_message() -> None:

@@ -214,6 +214,8 @@ def test_each_table_may_be_alone_or_missing(tmp_path: Path) -> None:
         assert (said.messages, said.rejects, said.left_out) == (counts, 0, [])
     said, _ = exported(Dataset({"never": TABLES["never"]}), tmp_path / "none")
     assert said == ExportedArchive({}, 0, 0, [], [])
+    adopted = Dataset({"_audit": ({"version": "text"}, [("adopted accounts 1",)])})  # the table is gone since
+    assert exported(adopted, tmp_path / "gone")[0] == ExportedArchive({}, 0, 0, [], [])
 
 
 def test_each_table_is_a_file_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

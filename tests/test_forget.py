@@ -285,6 +285,7 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         said = call("load", "api")
         assert said.status == 0
         assert "1 contact was left out: deleted here, and still in Autopilot." in said.out + said.err
+        assert (said.out + said.err).count("left out: deleted here") == 1  # and not for each list
         again = here()
     for table in ("contacts", "lists_contacts", "smart_segments_contacts", "tracks"):
         assert len(again[table].rows) == len(after[table].rows) == len(before[table].rows) - found["rows"].get(table, 0)

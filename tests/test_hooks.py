@@ -105,6 +105,13 @@ def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
     words = ("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added")
     server.order("POST", "/hook", status=400, message="Invalid hook provided.")
     assert call(*words)[:2] == (1, "contact_added: refused: Invalid hook provided.\n")
+    # Only a 400 may be about the spelling.
+    server.order("POST", "/hook", status=422, message="Not now.")
+    said = call("hooks", "add", "env:HOOK_TARGET", "--event", "contact_unsubscribed")
+    assert said[:2] == (1, "contact_unsubscribed: refused: Not now.\n")
+    with Autopilot(settings_for(server).api) as account:  # the event elsewhere, and another event there
+        account.add_hook("contact_added", f"{URL}&for=another")
+        account.add_hook("contact_updated", URL)
     # A 409 without such a hook: the account takes a URL once, for whatever event.
     server.order("POST", "/hook", status=409)
     assert call(*words)[:2] == (
@@ -119,6 +126,10 @@ def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
     with Autopilot(settings_for(server).api) as account:
         account.add_hook("contact_added", URL)
     assert call(*words)[:2] == (0, "contact_added: was registered already\n")
+    server.order("GET", "/hooks", content={"hooks": [{}, "none"]})
+    assert json.loads(call("hooks", "list", "--json").out)["hooks"] == [
+        {"hook_id": "", "event": "", "url": "", "created_at": None}
+    ]
     server.order("GET", "/hooks", content={"hooks": None})
     said = call("hooks", "list")
     assert (said.status, said.err) == (

@@ -129,6 +129,11 @@ def test_settings_that_cannot_work(server: FakeAutopilot, time: Time, settings: 
     assert str(caught.value) == text
 
 
+def test_only_a_timeout_has_an_upper_bound(server: FakeAutopilot, time: Time) -> None:
+    with connected(server, time, requests_per_second=2_000_000, timeout=1_000_000) as http:
+        assert plain(http.request("GET", ["account"])) == ME
+
+
 @pytest.mark.parametrize(
     ("secret", "what"),
     [(" \n", "is empty"), ("ab\ncd", "holds characters that no key has"), ("ké", "holds characters that no key has")],

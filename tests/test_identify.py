@@ -255,6 +255,20 @@ def test_names_in_other_objects_and_names_that_are_mapped_are_no_standard_fields
     assert values({"name": "Ann Lee"}, {"name": "Title"}) == {"Title": "Ann Lee"}
 
 
+def test_a_field_of_exactly_that_name_comes_before_one_of_the_same_name_in_snake_case() -> None:
+    fields = Fields([{"name": name, "fieldType": "integer"} for name in ("Plan Size", "planSize")])
+    assert contact_fields(fields, EMAIL, {"planSize": 5, "plan_size": 6}).values["custom"] == {
+        "integer--planSize": 5, "integer--Plan--Size": 6,
+    }  # fmt: skip
+
+
+def test_properties_are_written_where_a_setting_says_so_and_told_if_spelt_like_a_contacts_fields() -> None:
+    mapped = values({}, {"_newEmail": "Order Completed"}, properties={"_newEmail": "new@example.com"})
+    assert mapped == {"custom": {"string--Order--Completed": "new@example.com"}}
+    assert made({}, properties={"email": f" {EMAIL.upper()}", "title": EMAIL}).unmapped == ["title"]
+    assert made({}, properties={"email": "other@example.com"}).unmapped == ["email"]
+
+
 def test_null_makes_no_field_and_clears_one_that_the_run_has_made() -> None:
     fields = Fields(CUSTOM)
     null = {"plan": None, "size": None}

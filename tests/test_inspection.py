@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,8 @@ from dlt.common.schema import Schema
 from autopilothq import catalog, inspect, runner
 from autopilothq.inspect import ColumnInfo, Difference, Statistics, TableInfo
 from autopilothq.inspect.diff import ColumnType, SchemaTable, type_of
-from autopilothq.inspect.formats import FORMATS, percent
+from autopilothq.inspect.formats import FORMATS, as_table, percent
+from autopilothq.inspect.schema import table_info
 from autopilothq.warehouses.dataset import tables_of
 from inspected import FIRST, LAST, kind, make_tables
 
@@ -109,6 +110,31 @@ def test_live_formats_tell_more() -> None:
     assert "| `n` | bigint | 25 % | - |  |" in FORMATS["markdown"]([unnamed], "mail").splitlines()
 
 
+@pytest.mark.parametrize(("first", "last"), [(FIRST, None), (None, LAST)])
+def test_times_are_told_where_both_are_known(first: datetime | None, last: datetime | None) -> None:
+    live = LIVE._replace(statistics=Statistics(1, first, last))
+    assert FORMATS["table"]([live], "mail").splitlines()[0] == "links: 1 row. Links | and more."
+
+
+def test_the_indent_is_part_of_the_width() -> None:
+    table = TABLE._replace(columns=(ColumnInfo("id", "text", f"{'x' * 14} {'y' * 15}"),))
+    narrow, wide = (as_table([table], "mail", width).splitlines()[-2:] for width in (45, 46))
+    assert (narrow, wide[-1]) == (
+        [f"  id      text  {'x' * 14}", f"                {'y' * 15}"],
+        f"  id      text  {'x' * 14} {'y' * 15}",
+    )
+
+
+def test_a_table_of_an_event_is_known_by_its_columns_and_others_by_their_names_alone() -> None:
+    event = [ColumnInfo("event", "text"), ColumnInfo("event_text", "text")]
+    found = [table_info(name, columns, comment="Mine.") for name, columns in (
+        ("tracks", event), ("demo", event), ("own", event[:1]), ("_rejects", []),
+    )]  # fmt: skip
+    assert [table.description for table in found] == [
+        catalog.TRACKS.description, catalog.EVENT_DESCRIPTION, "Mine.", catalog.REJECTS.description,
+    ]  # fmt: skip
+
+
 def test_a_cell_of_markdown_may_hold_a_bar() -> None:
     column = ColumnInfo("c", "text", "a | b")
     assert FORMATS["markdown"]([TABLE._replace(columns=(column,))], "mail").endswith("| `c` | text | a \\| b |")
@@ -202,12 +228,15 @@ def test_dbt_has_the_words_of_dbt_alone() -> None:
         assert set(table) <= {"name", "description", "config", "data_tests", "columns"}
         assert set(table["config"]) <= {"loaded_at_field", "freshness"}
         assert table["config"]["loaded_at_field"] in {column["name"] for column in table["columns"]}
+        if table.get("data_tests"):
+            tested.add(table["name"])
         for column in table["columns"]:
             assert set(column) <= {"name", "description", "data_type", "data_tests"}
             if column.get("data_tests"):
                 tested.add(table["name"])
     assert tested == {table.name for table in catalog.ALWAYS}
     assert [t["name"] for t in source["tables"] if "freshness" in t["config"]] == ["tracks", "_audit"]
+    assert "not_null" not in FORMATS["dbt"]([LIVE._replace(key=())], "mail")
 
 
 def test_a_destination_accepts_the_ddl(place: tuple[str, str]) -> None:
@@ -227,6 +256,11 @@ def test_ddl_is_written_without_asking() -> None:
         '    "id" varchar,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone,\n    PRIMARY KEY ("id")\n);'
     )
     assert '"id" varchar(max),' in inspect.ddl([TABLE], kind("redshift"), "mail")
+    # Loads make times there as Segment does; what else writes tables makes them as dlt does.
+    tables = [table for table in inspect.catalogue() if table.name in ("aliases", "_deliveries")]
+    text = inspect.ddl(tables, kind("redshift"), "mail")
+    assert '"received_at" timestamp without time zone,' in text
+    assert '"sent_at" timestamp with time zone' in text
     with pytest.raises(runner.RunError, match="Expected a destination that answers SQL, but filesystem does"):
         inspect.ddl([TABLE], kind("filesystem"), "mail")
 
@@ -262,6 +296,7 @@ def test_age(seconds: int, text: str) -> None:
     ("name", "dialect", "length", "of"),
     [
         ("character varying", "postgres", 512, ColumnType("character varying(512)", "text", length=512)),
+        ("varchar(9)", "postgres", 9, ColumnType("varchar(9)", "text", length=9)),
         ("text", "postgres", None, ColumnType("text", "text")),
         ("STRING", "bigquery", None, ColumnType("STRING", "text")),
         ("integer", "postgres", None, ColumnType("integer", "number")),
@@ -348,6 +383,28 @@ def test_differences_say_what_they_mean() -> None:
             "new: no query for the other schema names it, but `SELECT *` has a column more",
         ),
         Difference("new", "", "extra", False, "new: no query for the other schema names it"),
+    ]
+
+
+def test_messages_that_did_not_come_are_no_reason_in_the_catalogue_and_a_view_has_no_key() -> None:
+    text = ColumnType("text", "text")
+    wanted = {
+        "users": SchemaTable({"id": text}),
+        "seen": SchemaTable({"id": text}, ("id",)),
+        "t": SchemaTable({"id": text}, ("id",)),
+    }
+    there = {"seen": SchemaTable({"id": text}, is_view=True), "t": SchemaTable({"id": text})}
+    meanings = [
+        [(of.table, of.change, of.meaning) for of in inspect.differences(wanted, there, messages)]
+        for messages in (inspect.SWITCH, inspect.CATALOGUE)
+    ]
+    key = ("t", "key", "PRIMARY KEY (id): the database does not keep it unique")
+    assert meanings == [
+        [("users", "missing", f"queries of it fail: {why}"), key]
+        for why in (
+            "no identify message was loaded, and it comes with the first",
+            "no load made it, or another program dropped it",
+        )
     ]
 
 

@@ -269,7 +269,7 @@ def test_the_status_without_a_row() -> None:
     make_tables(("duckdb", "events.duckdb"))
     with inspect.reading("duckdb", "events.duckdb") as reader:
         found = inspect.read_status(reader, NOW)
-    assert (found.newest_load, found.is_older(timedelta(days=9999))) == (None, True)
+    assert (found.newest_load, found.is_older(timedelta(days=9999)), found.is_ahead) == (None, True, False)
     assert (found.last_run, found.last_load, found.rejects, found.discards) == (None, None, {}, {})
     assert found.tables["tracks"] == Freshness(None, None)
     assert "\nlast run  none is known\n\n" in inspect.status_text(found)
@@ -290,6 +290,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         con.execute("UPDATE autopilothq.tracks SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
         con.execute("UPDATE autopilothq.email_opened SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
         con.execute("UPDATE autopilothq._dlt_loads SET inserted_at = inserted_at + INTERVAL 9 YEAR")
+        con.execute("UPDATE autopilothq._audit SET mended = NULL")  # as before these were counted
     told = call("status", "--max-age", "1d")
     assert (told.status, told.out.splitlines()[-1]) == (
         1, "Too old: the time of the newest load is in the future, because a clock was wrong.",
@@ -331,11 +332,14 @@ def test_the_last_run_here(loaded: Path) -> None:
         before = files()
         with inspect.reading("duckdb", "autopilot.duckdb") as reader:
             found = inspect.read_status(reader, datetime.now(UTC))
+            assert inspect.read_last_run(reader, datetime.now(UTC)) == found.last_run
         assert files() == before
         assert found.last_run is not None
         assert found.last_load is not None
         return found.last_run, found.last_load, found.waiting
 
+    last, summary, _ = told()
+    assert last == LastRun(summary.loaded_at, "loaded")
     load("autopilot.duckdb", "a.ndjson")
     last, summary, waiting = told()
     assert (last.result, summary.stored, waiting) == ("nothing new", 1, 0)

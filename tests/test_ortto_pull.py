@@ -19,7 +19,7 @@ from autopilothq.sources.ortto.feed import ActivityOrder, DuePerson, FeedScope
 from autopilothq.sources.ortto.kinds import requested_kinds, selected_kinds
 from autopilothq.sources.ortto.pages import OutOfTime, Query, Scanner
 from autopilothq.sources.ortto.records import PersonColumns, person_record
-from autopilothq.sources.ortto.run import Run, RunKey, RunStart, begin_run
+from autopilothq.sources.ortto.run import Run, RunKey, RunStart, begin_run, drop_runs
 from autopilothq.sources.ortto.search import (
     Contact,
     Found,
@@ -560,6 +560,18 @@ def test_what_everyone_was_asked_for_is_loaded_for_the_active_too() -> None:
     everyone.write_cursor("load 1", 1, complete=True, retention=None)
     assert begin(NOW + timedelta(hours=1), "load 1").start.since == "2026-11-26T12:00:00.000Z"
     assert begin(NOW, "load 1", key=RunKey("account", "list")).since is None
+
+
+@pytest.mark.usefixtures("source_state")
+def test_only_an_accounts_own_runs_are_dropped() -> None:
+    hour, other = timedelta(hours=1), RunKey("other", "other")
+    begin(), begin(key=other)
+    odd = Path("home/odd/run.json")
+    odd.parent.mkdir()
+    odd.write_text("no JSON")
+    drop_runs(Path("home"), "account")
+    assert (begin(NOW + hour).begun, begin(NOW + hour, key=other).begun) == (NOW + hour, NOW)
+    assert odd.exists()
 
 
 @pytest.mark.usefixtures("source_state")

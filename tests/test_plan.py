@@ -252,13 +252,27 @@ class Log:
 def test_all_people_of_an_account_stay_known_because_the_log_may_lack_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emails, "PERSONS_KEPT", 1)
     of_each = '{"Email": "%s@b.c", "custom_fields": [{"kind": "User Id", "value": "u-%s"}]}'
-    contacts = [decode_json((of_each % (name, name)).encode()) for name in "abc"]
-    account = SimpleNamespace(contacts=lambda: [SimpleNamespace(contacts=contacts)])
+    texts = [of_each % (name, name) for name in "abc"]
+    texts += ['{"Email": "d@b.c"}', '{"Email": "e@b.c", "custom_fields": [{"kind": "User Id", "value": null}]}']
+    texts.append('{"Email": "f@b.c", "custom_fields": [{"kind": "Plan", "value": "pro"}]}')
+    contacts, scans = [decode_json(text.encode()) for text in texts], []
+
+    def scan() -> list[SimpleNamespace]:
+        scans.append(1)
+        return [SimpleNamespace(contacts=contacts)]
+
     fields = Fields([{"name": "User Id", "fieldType": "string"}], None, "User Id")
-    known = KnownEmails(account, Log(), fields, AddressChanges(Any))  # type: ignore[arg-type]
-    known.look_up([Item("m1", "identify", "u-a")])
+    known = KnownEmails(SimpleNamespace(contacts=scan), Log(), fields, AddressChanges(Any))  # type: ignore[arg-type]
+    known.look_up([Item("m0", "identify", "u-z", {"email": "z@b.c"}), Item("m1", "identify", "u-z")])
+    assert scans == []  # an earlier item has the email
+    nowhere = KnownEmails(SimpleNamespace(contacts=scan), Log(), Fields([]), AddressChanges(Any))  # type: ignore[arg-type]
+    nowhere.look_up([Item("m1", "identify", "u-a")])
+    assert (nowhere.get("u-a"), scans) == (None, [])
+    known.look_up([Item("m2", "identify", "u-a")])
     known.begin()
+    known.look_up([Item("m3", "identify", "u-y")])
     assert [known.get(f"u-{name}") for name in "abc"] == ["a@b.c", "b@b.c", "c@b.c"]
+    assert ([known.get(name) for name in ("None", "pro")], len(scans)) == ([None, None], 1)
 
 
 def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> None:
@@ -369,6 +383,7 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     order.touch("a@b.c")  # by these items
     assert run.plan(who(), (None, late)) is None
     in_vain = DeliveryStatus(True, "delivered", None, LATE._replace(at=LATE.at + timedelta(seconds=1)))
+    assert run.plan(who("c@b.c"), (None, in_vain)) is None
     assert run.plan(who(), (None, in_vain)) is not None  # delivered as these items were tried before
     order.begin()  # of these items, because the account could not be reached
     assert not order.is_touched("a@b.c")

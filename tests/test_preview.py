@@ -146,6 +146,9 @@ def test_without_the_table_contacts(call: Call) -> None:
     assert lines[4 + 3 * SHOWN_CONTACTS] == "… and 245 more contacts"
     assert [line.split() for line in lines[-4:-2]] == [["field", "values", "cleared"], ["Title", "250", "0"]]
     assert not Path("autopilot.duckdb").exists()
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.contacts (contact_id TEXT, first_name TEXT)")
+    assert preview(call, [identify(0, traits={"title": title})])[:6] == lines[:6]  # nobody is known by an email
 
 
 @pytest.mark.usefixtures("server")

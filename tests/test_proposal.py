@@ -184,10 +184,11 @@ def test_blank_lines_are_none(call: Call) -> None:
 
 def test_a_known_event_and_another_message_need_no_mapping_where_the_engine_cannot_read_them(call: Call) -> None:
     track = r'{"type": "track", "event": "Email Opened", "properties": {"half": "\ud83d"}}'
-    identify = r'{"type": "identify", "userId": "\ud83d"}'
-    Path("a.ndjson").write_text(f"{track}\n{identify}\n{track}\n")
+    identify = r'{"type": "identify", "userId": "\ud83d", "event": "Purchase"}'
+    nameless = [rf'{{"type": "track", "userId": "\ud83d", "event": {event}}}' for event in ("5", "[]", "null")]
+    Path("a.ndjson").write_text("\n".join([track, identify, *nameless, track]))
     found = json.loads(call("mapping", "a.ndjson", "--json").out)
-    assert found == {"lines": 3, "known": 2, "mapped": 0, "unknown": 0, "events": []}
+    assert found == {"lines": 6, "known": 2, "mapped": 0, "unknown": 0, "events": []}
 
 
 def test_names_without_number_take_bounded_room(call: Call) -> None:

@@ -26,6 +26,10 @@ HEADERS = Guard(headers=((b"x-old", b"1"), (b"x-secret", b"s3cret")))
 ALL = Guard((b"key",), (b"abc123",), (b"key:",), ((b"x-secret", b"s3cret"),))
 
 
+def test_one_secret_of_any_kind_guards_an_endpoint() -> None:
+    assert [bool(guard) for guard in (Guard(), KEYS, SIGNATURES, BASIC, HEADERS)] == [False, True, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("guard", "headers", "body", "first", "key", "allowed"),
     [

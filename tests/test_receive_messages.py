@@ -110,6 +110,32 @@ def test_times_of_all_kinds(sent: dict[str, Any], original: Any, timestamp: Any)
     assert found["timestamp"] == (sent["timestamp"] if timestamp is None else timestamp)
 
 
+OPENED = {"id": "a1", "field_id": "act::o", "created_at": RECEIVED}
+
+
+@pytest.mark.parametrize(
+    ("body", "event"),
+    [
+        ({"type": "lead", "activity": OPENED, "contact": {"email": "a@b.c"}}, "Email Opened"),
+        ({"activity": OPENED, "contact": {"email": "a@b.c"}, "run_id": "r1"}, "Email Opened"),
+        ({"activity": OPENED, "email": "a@b.c"}, "Email Opened"),
+        ({"activity": OPENED, "email": "a@b.c", "run_id": "r1"}, "ortto_journey_action"),
+        (
+            {"activity": OPENED | {"field_id": ["act::o"]}, "contact": {"email": "a@b.c"}, "run_id": "r1"},
+            "ortto_journey_action",
+        ),
+    ],
+)
+def test_an_activity_of_ortto_and_a_step_of_a_journey_are_told_apart(body: dict[str, Any], event: str) -> None:
+    assert message(body, "/hook/ortto/shop")["event"] == event
+
+
+def test_a_time_of_receipt_that_is_none_corrects_no_clock() -> None:
+    times = {"receivedAt": "soon", "sentAt": "2026-11-01T05:06:09Z", "timestamp": "2026-11-01T05:00:00Z"}
+    found = message({"messageId": "m", **times}, "/v1/page")
+    assert {name: found[name] for name in times} == times
+
+
 def test_a_retry_is_the_same_message() -> None:
     def id_of(**more: Any) -> str:
         return str(message({"userId": "1", "event": "E", **more}, "/v1/track")["messageId"])

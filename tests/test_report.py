@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from autopilothq.report import RateLimit, report_dict, report_page, theme, wording
-from autopilothq.report.assemble import OPENING_TIME, day_of, days_of, rated_until
+from autopilothq.report.assemble import OPENING_TIME, Pairs, day_of, days_of, journeys_of, rated_until
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
 from autopilothq.report.numbers import Absent, ArrivalDelays, Books, Day, Funnel, MailboxDomain, RecentRun
@@ -291,6 +291,17 @@ def test_journeys_beyond_the_largest_are_folded_away() -> None:
     journeys = [replace(found[0], name=f"Journey {n}", emails=[]) for n in range(13)]
     text = Page(report_page(replace(made(), journeys=journeys))).text
     assert text.index("Journey 11 Delivered") < text.index("1 more journey") < text.index("Journey 12 Delivered")
+
+
+def test_a_journey_has_the_first_name_among_its_emails_or_its_id() -> None:
+    counts = dict.fromkeys(("people", "opened", "clicked", "replied", "complained", "unsubscribed"), 1)
+    campaigns = [("c1", None), ("c1", "Onboarding"), ("c1", "Later"), ("c2", None), (None, None)]
+    rows = [{"name": f"e{number}", "rated": True, **counts} for number in range(len(campaigns))]
+    names = {f"e{number}": {"campaign_id": id_, "campaign_name": name} for number, (id_, name) in enumerate(campaigns)}
+    found = journeys_of(Pairs({"email": rows}, 1, 1), names)
+    assert [(journey.id, journey.name, len(journey.emails)) for journey in found] == [
+        ("c1", "Onboarding", 3), (None, None, 1), ("c2", "c2", 1),
+    ]  # fmt: skip
 
 
 def test_one_day_and_one_event_make_a_page() -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -387,6 +387,39 @@ def test_lists_of_which_one_fails_are_not_loaded(tmp_path: Path, errors: list[Ex
     assert str(caught.value) == str(raised)
     if isinstance(caught.value, ScanInterrupted):
         assert (caught.value.failed, caught.value.lost, caught.value.__cause__) == (True, False, errors[0])
+
+
+class Told(Event):
+    """An event of which the test is told, too."""
+
+    made: list["Told"] = []  # noqa: RUF012 - of all tests
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made[:] = [self]
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_list_that_fails_keeps_others_from_being_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    monkeypatch.setattr(scans, "PARALLEL_SCANS", parallel)
+    monkeypatch.setattr(scans, "Event", Told)
+    came = list[str]()
+
+    class Pages(list[Any]):
+        def __iter__(self) -> Iterator[Page]:
+            assert Told.made[0].wait(10)
+            for bookmark in ("1", "2", None):
+                came.append(str(bookmark))
+                yield page("a", bookmark)
+
+    account = Lists(l1=[Unavailable("a")], l2=Pages())
+    account.together = Barrier(parallel)
+    with pytest.raises(ScanInterrupted) as caught:
+        account.scan(tmp_path)
+    assert (str(caught.value), caught.value.failed) == ("a", True)
+    assert ([name for name, _ in account.asked], came) == (["", "l1", "l2"][: parallel + 1], ["1"] * (parallel - 1))
 
 
 def test_an_answer_of_one_page_is_its_table() -> None:

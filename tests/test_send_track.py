@@ -47,8 +47,9 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
 
 
 def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
-    untitled: list[dict[str, Any]] = [{"trigger_id": "0001", "journey": None}, {"trigger_id": "0002"}]
-    server.order("GET", "/triggers", edit=lambda answer: {"triggers": untitled + answer["triggers"]})
+    untitled: list[Any] = [{"trigger_id": "0001", "journey": None}, {"trigger_id": "0002"}]
+    untitled += [{"journey": "Unheard Of"}, "Unheard Of", None]  # without an id there is nothing to enter
+    server.order("GET", "/triggers", edit=lambda answer: {"triggers": [*untitled, *answer["triggers"]]})
     messages = [track(number, event) for number, event in enumerate(["Unheard Of", "None", ""])]
     assert counted(send(server, messages)) == {"messages": 3, "refused": 3}
     assert posts(server) == []

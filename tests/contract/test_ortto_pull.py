@@ -13,6 +13,7 @@ import pytest
 import autopilothq
 from autopilothq import LoadReport, runner
 from autopilothq.sources import scans
+from autopilothq.sources.ortto import activities
 from contract import pulling_ortto
 from contract.duck import held, pipeline, query, rows_in
 from contract.pulling_ortto import BOOKS, EVENTS, FEED, asked, new_person, settings, tracks
@@ -248,6 +249,11 @@ def without_times(answer: Any) -> Any:
     return answer
 
 
+def with_someone_without_an_id(answer: Any) -> Any:
+    answer["contacts"].append({"fields": {"str::email": "ada@example.com"}})
+    return answer
+
+
 def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     ada = new_person(server, "ada@example.com", "act::o", ago=7200)
     bob = new_person(server, "bob@example.com", "act::o", ago=7200)
@@ -266,6 +272,7 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     ]  # fmt: skip
     # An account that does not take the lookup has everyone compared.
     server.order("POST", "/person/get", status=400)
+    server.order("POST", "/person/get", edit=with_someone_without_an_id)
     report = pull(server, people="people.txt")
     assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
     assert report.people_found_by == "a list, compared with everyone"
@@ -340,7 +347,9 @@ def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto, monkeypatch: pyt
     ada = new_person(server, "ada@example.com", "act::o", ago=10 * 86_400)
     bob = new_person(server, "bob@example.com", "act::o", ago=10 * 86_400)
     server.account.happen(ada, "act::o", ago=86_400)
-    server.order("POST", FEED, edit=keeps_a_week, times=5)
+    for times in (2, 1):
+        server.order("POST", FEED, edit=keeps_a_week, times=times)
+        server.order("POST", FEED, edit=does_not_say_how_long_it_keeps)
 
     def pulled_at(at: datetime, since: datetime | str = "") -> LoadReport:
         monkeypatch.setattr("autopilothq.sources.plan.datetime", Later(at))
@@ -358,6 +367,11 @@ def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto, monkeypatch: pyt
 
 def keeps_a_week(answer: Any) -> Any:
     answer["meta"]["retention"]["max_value"] = 7
+    return answer
+
+
+def does_not_say_how_long_it_keeps(answer: Any) -> Any:
+    del answer["meta"]["retention"]
     return answer
 
 
@@ -405,22 +419,30 @@ def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 
-def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeOrtto) -> None:
-    for name in ("ada", "bob"):
+OUTAGE = "POST {}: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+REFUSED_KEY = (
+    f"POST {FEED}: 401 Unauthorized: Ordered 401. Check sources.autopilothq.ortto.api_key (in .dlt/secrets.toml, or"
+    " SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the environment)"
+)
+
+
+def test_people_without_an_answer_are_rejected_if_one_came_and_asked_for_again(server: FakeOrtto) -> None:
+    for name in ("ada", "bob", "cat"):
         new_person(server, f"{name}@example.com", "act::o")
     server.order("POST", FEED, content={"activities": {}}, status=200)
+    server.order("POST", FEED, status=503)
     report = pull(server)
-    assert (report.stored, report.rejects, report.people) == (1, {"bad_answer": 1}, 2)
+    assert (report.stored, report.rejects, report.people) == (1, {"bad_answer": 1}, 3)
     [warning] = report.warnings
-    assert warning.startswith("No answer could be read for 1 of 2 people: they are due again next time. POST /per")
+    assert warning.startswith("No answer could be read for 2 of 3 people: they are due again next time. POST /per")
     [row] = rows_in("_rejects")
     assert row["line"] == 2  # after that of the other person
-    first, _ = (id_ for id_, _ in asked(server))
+    first, second, _ = (id_ for id_, _ in asked(server))
     assert json.loads(row["raw"]) == {"person": f"contact_id:{first}", "answer": "{}"}
     server.account.now = lambda: int(time.time()) + 7200  # nobody was active for two hours
     pull(server)
-    assert asked(server) == [(first, 0)]
-    assert len(tracks()) == 2
+    assert sorted(asked(server)) == sorted([(first, 0), (second, 0)])
+    assert len(tracks()) == 3
 
 
 def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: FakeOrtto) -> None:
@@ -450,23 +472,32 @@ def test_a_service_that_fails_before_has_nobody_asked_for(server: FakeOrtto) -> 
     assert report.files == report.files_done == 3  # people, too
 
 
-def test_a_service_that_fails_after_other_tables_ends_the_load_with_these(server: FakeOrtto) -> None:
+@pytest.mark.parametrize(
+    ("path", "status", "scan", "why"),
+    [("/person/get", 503, FEED, OUTAGE.format("/person/get")), (FEED, 401, f"{FEED}#filter", REFUSED_KEY)],
+)
+def test_a_service_that_fails_after_other_tables_ends_the_load_with_these(
+    server: FakeOrtto, path: str, status: int, scan: str, why: str
+) -> None:
     new_person(server, "ada@example.com", "act::o")
-    server.order("POST", "/person/get", status=503, times=9)
+    server.order("POST", path, status=status, times=9)
     report = pull(server, "ortto_tags", "_profiles", "tracks")
-    why = "POST /person/get: 503 Service Unavailable: Ordered 503; gave up after 1 try"
-    unfinished = {f"{server.base_url}/person/get/activities": why}
-    assert (asked(server), report.unfinished, report.cut_off) == ([], unfinished, why)
+    unfinished = {f"{server.base_url}{scan}": why}
+    assert (len(asked(server)), report.unfinished, report.cut_off) == (int(path == FEED), unfinished, why)
     assert (report.files, report.files_done) == (2, 2)
 
 
-def test_a_reject_has_its_number_in_the_whole_run(server: FakeOrtto) -> None:
+def test_a_reject_has_its_number_in_the_whole_run(server: FakeOrtto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activities, "_MIN_PEOPLE", 1)
     for name in ("ada", "bob"):
         new_person(server, f"{name}@example.com", "act::o")
-    pull(server, "_profiles", "tracks", people_per_load=1)
+    report = pull(server, "_profiles", "tracks", people_per_load=1)
+    assert (report.stored, report.people, report.people_total, report.unfinished) == (1, 1, 2, {})
     server.order("POST", FEED, content={"activities": {}}, status=200)
-    pull(server, "_profiles", "tracks", "_rejects", people_per_load=1)
+    report = pull(server, "_profiles", "tracks", "_rejects", people_per_load=1)
     assert [row["line"] for row in rows_in("_rejects")] == [2]
+    [warning] = report.warnings  # and none that nobody is known
+    assert warning.startswith("No answer could be read for 1 of 1 people: they are due again next time. POST /per")
 
 
 @pytest.mark.parametrize(("path", "status", "requests"), [("/person/get", 503, 0), (FEED, 503, 5), (FEED, 401, 1)])
@@ -479,13 +510,31 @@ def test_a_service_that_answers_nothing_is_an_error(server: FakeOrtto, path: str
     assert len(asked(server)) == requests
 
 
-def test_what_came_of_somebody_before_the_service_failed_is_loaded(server: FakeOrtto) -> None:
-    for number in range(5):
-        new_person(server, f"{number}@example.com", *["act::o"] * 41)  # two pages
-    server.order("POST", FEED, status=503, skip=1, times=9)
-    report = pull(server, "_profiles", "tracks")
-    assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
-    assert (report.stored, report.people, len(asked(server)), rows_in("_profiles")) == (40, 0, 6, [])
+@pytest.mark.parametrize(
+    ("number", "status", "why", "came", "requests"),
+    [
+        (41, 503, OUTAGE.format(FEED), (40, 0, 0), 6),  # two pages
+        (0, 401, REFUSED_KEY, (0, 1, 1), 2),
+    ],
+)
+def test_what_came_of_somebody_before_the_service_failed_is_loaded(
+    server: FakeOrtto,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    status: int,
+    why: str,
+    came: tuple[int, int, int],
+    requests: int,
+) -> None:
+    for name in range(5):
+        new_person(server, f"{name}@example.com", *["act::o"] * number)
+    server.order("POST", FEED, status=status, skip=1, times=9)
+    # The time is up with the last request, too.
+    monkeypatch.setattr(scans, "monotonic", lambda: sum(request.path == FEED for request in server.requests))
+    report = pull(server, "_profiles", "tracks", people="all", max_seconds=requests)
+    assert (report.cut_off, report.unfinished) == (why, {f"{server.base_url}{FEED}#all": why})
+    assert (report.stored, report.people, len(rows_in("_profiles"))) == came
+    assert len(asked(server)) == requests
 
 
 def test_an_account_that_knows_none_of_its_people_is_told(server: FakeOrtto) -> None:
@@ -506,10 +555,10 @@ def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto, mon
     assert (report.stored, report.people, asked(server)) == (0, 0, [])
     assert (report.files, report.files_done) == (1, 1)
     assert list(report.unfinished.values()) == ["the time of max_seconds was up"]
-    report = pull(server, people_per_load=2)
-    assert (report.stored, report.people, report.people_total, report.unfinished) == (2, 2, 4, {})
     # Each person takes a second.
     monkeypatch.setattr(scans, "monotonic", lambda: sum(request.path == FEED for request in server.requests))
+    report = pull(server, seconds_per_load=2)
+    assert (report.stored, report.people, report.people_total, report.unfinished) == (2, 2, 4, {})
     for left in (2, 1):
         server.requests.clear()
         report = pull(server, max_seconds=1)
@@ -526,7 +575,7 @@ def test_replies_have_their_texts_on_request(server: FakeOrtto) -> None:
 
 def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
     server, ada = pulled.server, pulled.ada
-    one, other = pulled.others
+    other, one = sorted(pulled.others)
 
     def with_address_of_ada(answer: Any) -> Any:
         """Ada's other address is that of one whose id in Ortto is not known to be hers."""
@@ -540,4 +589,5 @@ def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
     assert asked(server) == [(other, 0)]
     assert {row["contact_id"] for row in rows_in("ortto_people")} == pulled.others
     assert report.warnings == ["1 person was left out: deleted here, and still in Ortto."]
+    assert (report.people, report.people_total) == (2, 2)  # else this run would not end, and nobody new would be found
     assert not [row for row in rows_in("_profiles") if ada in row["person"]]

@@ -50,7 +50,7 @@ class MessageRows:
         self._body = BODIES[kind]
         self._types = types
         own = OWN_FIELDS[kind].keys()
-        self._top = {name for name in self.columns if name in _TOP and (name in COMMON_NAMES or name in own)} | own
+        self._top = {name for name in self.columns if name in _TOP and name in COMMON_NAMES} | own
         self._encoders = [_encoder(types[name], name in self._top) for name in self.columns]
         self._template = lru_cache(max(1, CELLS_OF_TEMPLATES // len(types)))(self._new_template)
 
@@ -127,14 +127,14 @@ class MessageRows:
             _put_without_column(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
-        elif self._body and (has_no_table or reason != "no_column"):
+        elif has_no_table or reason != "no_column":
             _put(body, (column if has_no_table else property_key(column, self._kind),), value)
 
     def _path_without_column(self, key: str) -> tuple[str, ...] | None:
         """Returns the path of a value without a column, from its key in `_discards`; None if it is not certain."""
         for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
             path = tuple(part)
-            if len(path) > 1 and path[0] in ("context", self._body) and not column_name(path):
+            if path[0] in ("context", self._body) and not column_name(path):
                 return path
         return None
 

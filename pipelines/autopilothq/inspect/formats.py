@@ -92,12 +92,12 @@ _UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
 
 
 def _mermaid_names(names: Sequence[str]) -> list[str]:
-    """Returns unique names that Mermaid can read: of letters, digits and underscores."""
-    given = {name for name in names if not _UNREADABLE.search(name) and not name[:1].isdigit()}
+    """Returns a name that Mermaid can read for each of different names: of letters, digits and underscores."""
+    given = {name for name in names if name and not _UNREADABLE.search(name) and not name[0].isdigit()}
     found: list[str] = []
     for name in names:
         plain = name
-        if name not in given or name in found:
+        if name not in given:
             plain = _UNREADABLE.sub("_", name[:MAX_CELL]) or "_"
             plain = f"_{plain}" if plain[0].isdigit() else plain
             plain = next(unique for unique in _numbered(plain) if unique not in given and unique not in found)

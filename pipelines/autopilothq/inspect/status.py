@@ -230,7 +230,7 @@ def _last_run(loaded_at: datetime | None, trace: PipelineTrace | None) -> LastRu
 
 def _reason(step: PipelineStepTrace) -> str:
     """Returns the most informative line of an error: the first, or the last one of a traceback."""
-    causes = step.exception_traces or []
+    causes = step.exception_traces
     text = str(causes[-1]["message"] if causes else step.step_exception).strip()
     raised = _RAISED.findall(text.partition("Traceback (most recent call last):")[2])
     return str(raised[-1]) if raised else text.partition("\n")[0]

@@ -157,7 +157,7 @@ def kept_line(body: bytes) -> ArchiveLines:
 
 def text_of(value: msgspec.Raw | None) -> str | None:
     """Returns the text of a JSON string, None for any other value."""
-    if value is None or not bytes(value).startswith(b'"'):
+    if value is None:
         return None
     try:
         return _text(value)

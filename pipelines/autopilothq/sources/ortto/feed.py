@@ -169,6 +169,7 @@ class Feed:
         contact, asked_at = person.contact, datetime.now(UTC)
         if self._scope.excludes(contact):
             self.asked += 1
+            self._progress(self.asked)
             return
         ended = PersonEnd(contact.person, asked_at, asked_at)
         try:
