@@ -98,7 +98,7 @@ def by_steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
             columns={"note": {"data_type": "text"}},
             additional_table_hints={"x-ours": "yes"},
         )
-        databricks_adapter(mine.pages, table_comment="Pages.")  # names a table format, too
+        databricks_adapter(mine.pages, table_comment="Pages.", table_format="ICEBERG")  # names a table format, too
         target.pipeline.extract(mine)
         target.pipeline.normalize()
         target.pipeline.load()

@@ -14,12 +14,13 @@ from ..errors import NotSupported
 from ..projection import TableRows, engine
 from ..warehouses.dlt_internals import DLT_NAME_PREFIX, TTableSchemaColumns
 from ..warehouses.dlt_internals import resources as dlt_resources
-from ..warehouses.hints import LAKE_FORMAT, REPLACED, STRATEGIES
+from ..warehouses.hints import REPLACED, STRATEGIES
 from ..warehouses.merging import changing_hint
 
 _OF_SOURCE = "autopilothq_hint"  # the attribute of functions that are hints of the source itself
 _LEAVE_OUT = "Leave it out. To leave out rows, use a step of your own: source.resources[...].add_map(...)."
 _UNSET = "dlt's schema has it, perhaps from an earlier run. Set it to {} there, or with apply_hints(...)."
+_WAREHOUSE_FORMATS = ("delta", "iceberg")  # of Databricks, which stores the same rows in both
 # What `additional_table_hints` must not override.
 _STORING = frozenset({"name", "parent", "resource", "columns", "write_disposition", "table_format", "file_format"})
 
@@ -101,8 +102,9 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
 def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
     """Raises NotSupported for hints about how rows are stored besides a disposition and its strategy."""
     more = _table_hints(resource)
-    if more.get("table_format") == (resource.table_format or LAKE_FORMAT):
-        del more["table_format"]  # which databricks_adapter always gives, though it is the same without it
+    formats = (resource.table_format,) if resource.table_format else _WAREHOUSE_FORMATS
+    if more.get("table_format") in formats:
+        del more["table_format"]  # which databricks_adapter always gives
     given = [hint for hint, value in disposition.items() if value and hint not in ("disposition", "strategy")]
     given += [
         hint
