@@ -1,10 +1,22 @@
 """Which of an origin's cursors counts."""
 
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
 
-from autopilothq.sources.cursors import read_cursor, write_cursor
+from autopilothq.sources import cursors
+from autopilothq.sources.cursors import write_cursor
 
 pytestmark = pytest.mark.usefixtures("source_state")
+
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def read_cursor(group: str, name: str, loads: Collection[str], **of: Any) -> dict[str, Any]:
+    return cursors.read_cursor(group, name, loads, NOW, **of)
 
 
 def at(end: int) -> dict[str, object]:
@@ -45,3 +57,12 @@ def test_the_last_complete_loads_cursor_is_kept_while_later_loads_fail() -> None
     for end in range(1, 9):
         write_cursor("feed", "a", at(end), read_cursor("feed", "a", {"load 0"}))
     assert [read_cursor("feed", "a", {f"load {end}"}) for end in range(9)] == [at(0), *[{}] * 3, *map(at, range(4, 9))]
+
+
+@pytest.mark.parametrize("key", ["begun", "started_at"])
+def test_what_began_after_now_does_not_count(key: str) -> None:
+    """A clock was wrong. That of another machine may be ahead a little."""
+    for end, hours in enumerate((-1, 23, 25)):
+        write_cursor("feed", "a", at(end) | {key: (NOW + timedelta(hours=hours)).isoformat()})
+    assert read_cursor("feed", "a", {"load 0", "load 1", "load 2"})["end"] == 1
+    assert read_cursor("feed", "a", {"load 2"}) == {}

@@ -555,6 +555,18 @@ def test_a_run_that_is_under_way_finds_too_few_where_the_run_before_it_is_unknow
 
 
 @pytest.mark.usefixtures("source_state")
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_run_that_began_after_now_counts_for_nothing(complete: bool) -> None:
+    """A clock was wrong. Otherwise nobody would be due until then."""
+    begin().write_cursor("load 1", 1, complete=True, retention=None)
+    later = begin(NOW + timedelta(days=300), "load 1")
+    later.write_cursor("load 2", 2, complete=complete, retention=None)
+    now = NOW + timedelta(hours=1)
+    anew = begin(now, "load 1", "load 2")
+    assert (anew.begun, anew.since, anew.loaded_segment) == (now, NOW, 0)
+
+
+@pytest.mark.usefixtures("source_state")
 def test_what_everyone_was_asked_for_is_loaded_for_the_active_too() -> None:
     everyone = begin(key=RunKey("account", "all"))
     everyone.write_cursor("load 1", 1, complete=True, retention=None)

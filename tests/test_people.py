@@ -45,7 +45,7 @@ def profiles(rows: Sequence[Stored], space: str = "space", scope: str = "scope",
 def choose(people: People, *stored: pa.RecordBatch, lag: int | None = None, retry: bool = False) -> Due:
     """Returns the ids of those who are due; the loads 1 and 2 count."""
     look_back = None if lag is None else lag * MINUTE
-    people.choose(stored, ["1", "2"], DuePeople(START + 100 * MINUTE, look_back, retry))
+    people.choose(stored, ["1", "2"], DuePeople(START + 100 * MINUTE, look_back, retry, latest=START + 200 * MINUTE))
     found = list(people.take())
     assert len(found) == people.due
     return sorted(found)
@@ -61,6 +61,7 @@ def test_the_last_of_the_rows_that_count_says_up_to_when_a_person_was_asked_for(
         profiles([("a", 50, 51), ("c", 50, 51)], space="another"),
         profiles([("a", 50, 51), ("c", 50, 51)], scope="another"),
         profiles([("d", 50, 100)]),  # in this run
+        profiles([("a", 201, 201), ("c", 201, 201)]),  # by a wrong clock
     ) == [("a", at(20), None), ("b", at(7), None), ("c", None, None)]
 
 

@@ -13,6 +13,7 @@ from autopilothq.sources.scans import Scan
 from autopilothq.sources.spool import ScanStart, Spool
 
 EARLY, LATE, NOW = (f"2019-05-0{day}T00:00:00.000Z" for day in (1, 2, 3))
+AHEAD = "2019-05-05T00:00:00.000Z"
 OLD = "2019-04-25T23:00:00.000Z"
 URL = "https://api2.autopilothq.com/v1"
 TABLES = ["contacts", "tracks"]
@@ -63,6 +64,9 @@ WHOLE = ScanStart("account", LATE)
         (WHOLE, "1", {}, WHOLE, "1", (1, 0)),
         (WHOLE, "12", cursor(EARLY), WHOLE, "12", (1, 0)),
         (WHOLE, "12", cursor(EARLY, bookmark=None), WHOLE, "12", (1, 0)),
+        # Their scan began after now: a clock was wrong.
+        (ScanStart("account", AHEAD), "12", {}, ANEW, "", (1, 0)),
+        (None, "", cursor(AHEAD), ANEW, "", (1, 0)),
         # Some were dropped because a load had them, which nobody knows any more: dlt's state or the dataset is new.
         (WHOLE, "34", {}, ANEW, "", (1, 0)),
         (WHOLE, "13", {}, ANEW, "", (1, 0)),

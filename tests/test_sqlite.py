@@ -1,7 +1,9 @@
 """SQLAlchemy's destination, on SQLite: several loads, times without a zone, and what it does not support."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+import autopilothq
 from autopilothq import sample
 from autopilothq.catalog import LOCKS
 from autopilothq.errors import InvalidQuery
@@ -115,6 +118,23 @@ def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypat
     for more in ((), ("--dry-run",)):
         said = call("send", "messages", "a.ndjson", *SQLITE, *more)
         assert (said.status, errors(said)) == (1, refused)
+
+
+@pytest.mark.filterwarnings("ignore:implicitly coercing SELECT")
+def test_the_rows_of_a_load_in_steps_are_looked_up() -> None:
+    """As those of every load that may have been cut off. Here they are gone, so the file is read again."""
+    line = {"type": "track", "event": "Seen", "messageId": "a", "userId": "u", "receivedAt": "2019-03-01T00:00:00Z"}
+    Path("a.ndjson").write_text(json.dumps(line))
+    pipeline = dlt.pipeline("steps", destination=dlt.destinations.sqlalchemy("sqlite:///here.db"), dataset_name="data")
+    source = autopilothq.archive("a.ndjson").with_resources("tracks", "_audit")
+    pipeline.extract(source)
+    pipeline.normalize()
+    pipeline.load()
+    with closing(sqlite3.connect("here__data.db")) as con, con:
+        con.execute("DELETE FROM tracks")
+    pipeline.run(source)
+    with closing(sqlite3.connect("here__data.db")) as con:
+        assert con.execute("SELECT id FROM tracks").fetchall() == [("a",)]
 
 
 @pytest.mark.parametrize(

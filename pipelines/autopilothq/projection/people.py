@@ -25,11 +25,13 @@ class DuePeople(NamedTuple):
     - `look_back`: if given, people are due only if the API never answered for them, or if their last activity is later
       than their watermark minus this span.
     - `retry`: people whose last answer could not be read are due, too, even if they were not added.
+    - `latest`: requests that are noted of a later time do not count, because a clock was wrong.
     """
 
     begun: datetime
     look_back: timedelta | None = None
     retry: bool = False
+    latest: datetime | None = None
 
 
 class People:
@@ -69,7 +71,8 @@ class People:
         """Finds those who are due; `stored` are rows of `_profiles`, `complete` the ids of the loads that count."""
         with engine.registered(self._con, complete=pa.table({"load_id": list(complete)})):
             space, scope = self._key
-            engine.read_stored(self._con, stored, _SQL["asked"], {"space": space, "scope": scope})
+            values = {"space": space, "scope": scope, "latest": due.latest}
+            engine.read_stored(self._con, stored, _SQL["asked"], values)
         if due.retry:
             self._con.execute(_SQL["retry"])
         microseconds = due.look_back // timedelta(microseconds=1) if due.look_back is not None else None

@@ -9,7 +9,7 @@ CREATE TABLE answered (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMP
 -- name: asked
 -- `stored` is the destination's `_profiles`, `complete` the ids of the loads that count.
 INSERT INTO asked SELECT person, max(watermark), max(asked_at) FROM stored SEMI JOIN complete USING (load_id)
-WHERE space = $space AND scope = $scope GROUP BY person
+WHERE space = $space AND scope = $scope AND ($latest::TIMESTAMPTZ IS NULL OR asked_at <= $latest) GROUP BY person
 
 -- name: retry
 -- Those whose last answer could not be read.

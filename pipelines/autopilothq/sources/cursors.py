@@ -5,21 +5,26 @@ newest load. So some older cursors are kept, too, and what counts is the newest 
 """
 
 from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import dlt
 
 _MOST = 5  # older cursors that are kept
+MAX_AHEAD = timedelta(days=1)
+"""How far the clock of another machine may be ahead. What is noted of a later time was noted by a wrong clock."""
 
 
-def read_cursor(group: str, name: str, complete_loads: Collection[str], **of: Any) -> dict[str, Any]:
+def read_cursor(group: str, name: str, complete_loads: Collection[str], now: datetime, **of: Any) -> dict[str, Any]:
     """Returns the newest cursor that one of the complete loads left below `group`; empty if there is none.
 
-    `of` are further values that it must have; None stands for one that it must not have.
+    One of a scan or a run that began after `now` is none: a clock was wrong, and nothing would be new until then. `of`
+    are further values that it must have; None stands for one that it must not have.
     """
     cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
     for each in reversed([*cursors.get(_earlier(name), ()), cursors.get(name)]):
-        if each and all(each.get(key) == value for key, value in of.items()) and each["load_id"] in complete_loads:
+        is_due = each and each["load_id"] in complete_loads and not _is_ahead(each, now)
+        if is_due and all(each.get(key) == value for key, value in of.items()):
             newest: dict[str, Any] = each
             return newest
     return {}
@@ -38,6 +43,11 @@ def write_cursor(group: str, name: str, cursor: dict[str, Any], base: Mapping[st
             earlier.remove(next(each for each in earlier if not base or each["load_id"] != base["load_id"]))
         cursors[_earlier(name)] = earlier
     cursors[name] = cursor
+
+
+def _is_ahead(cursor: Mapping[str, Any], now: datetime) -> bool:
+    began = cursor.get("begun") or cursor.get("started_at")
+    return began is not None and datetime.fromisoformat(began) > now + MAX_AHEAD
 
 
 def _earlier(name: str) -> str:

@@ -11,6 +11,7 @@ from ..errors import InvalidSetting, NotSupported
 from ..projection import DuePeople, People
 from ..warehouses.dataset import connected
 from . import user_hints
+from .cursors import MAX_AHEAD
 from .dropped import dropped_before
 from .origin import LoadContext
 
@@ -36,7 +37,7 @@ def due_people(context: LoadContext, key: tuple[str, str], found: FoundPeople, d
         exists = dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
         stored = dataset.read(PROFILES.name, columns) if exists else ()
-        people.choose(stored, pipeline.complete_loads, due)
+        people.choose(stored, pipeline.complete_loads, due._replace(latest=context.loaded_at + MAX_AHEAD))
     return people
 
 

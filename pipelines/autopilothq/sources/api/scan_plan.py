@@ -9,7 +9,7 @@ from typing import Any
 
 from ...catalog import CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
 from ...clients.autopilot import Autopilot
-from ..cursors import read_cursor, write_cursor
+from ..cursors import MAX_AHEAD, read_cursor, write_cursor
 from ..scans import Scan
 from ..spool import ScanStart, Spool
 from .scan import CONTACT_GROUPS
@@ -65,7 +65,8 @@ class ScanPlan:
 
     def _cursor(self, name: str) -> dict[str, Any]:
         """Returns the cursor that complete loads left of this account's last scan; empty if there is none."""
-        return read_cursor(_CURSORS, name, self.complete_loads, account=self.account, **self._dropped_of(name))
+        now = datetime.fromisoformat(self.now)
+        return read_cursor(_CURSORS, name, self.complete_loads, now, account=self.account, **self._dropped_of(name))
 
     def _dropped_of(self, name: str) -> dict[str, Any]:
         """Returns the part of a cursor that says which tables of a scan of several loads were dropped before it."""
@@ -112,7 +113,7 @@ class ScanPlan:
 
     def _is_old(self, spool: Spool) -> bool:
         began, now = map(datetime.fromisoformat, (spool.start.started_at, self.now))
-        return now - began > _MAX_SCAN_AGE
+        return not -MAX_AHEAD <= now - began <= _MAX_SCAN_AGE
 
     def _scan_of_group(self, name: str) -> Scan:
         folder, cursor, of = self.folder / name, self._cursor(name), CONTACT_GROUPS[name]

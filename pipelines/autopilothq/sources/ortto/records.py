@@ -27,7 +27,7 @@ from ...segment.json_text import JsonObject
 from ...segment.message import Discard, Leaf, Record, flatten
 from ...segment.ortto import OrttoField, OrttoNames, name_of, typed_values
 from ...utc import format_time
-from ..cursors import read_cursor, write_cursor
+from ..cursors import MAX_AHEAD, read_cursor, write_cursor
 from ..records import make_record
 from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch
@@ -85,7 +85,7 @@ def plan_scans(
         if not any(table.name in selected for table in part.tables):
             continue
         folder = home / name
-        cursor = read_cursor(_CURSORS, f"{account} {name}", complete_loads)
+        cursor = read_cursor(_CURSORS, f"{account} {name}", complete_loads, datetime.fromisoformat(now))
         spool = Spool.open(folder / "index")
         if spool is not None and (_is_loaded(cursor, spool) or _is_old(spool, now)):
             spool = None
@@ -104,7 +104,7 @@ def _is_loaded(cursor: Mapping[str, Any], spool: Spool) -> bool:
 def _is_old(spool: Spool, now: str) -> bool:
     """Returns whether a scan began so long ago that its pages are out of date."""
     began, at = map(datetime.fromisoformat, (spool.start.started_at, now))
-    return at - began > _MAX_SCAN_AGE
+    return not -MAX_AHEAD <= at - began <= _MAX_SCAN_AGE
 
 
 def note_loaded(account: str, scan: Scan, load_id: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ... import disk, private
 from ...utc import format_time
-from ..cursors import read_cursor, write_cursor
+from ..cursors import MAX_AHEAD, read_cursor, write_cursor
 from ..spool import ScanStart, Spool
 
 RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, in the pipeline's working folder
@@ -116,8 +116,8 @@ def drop_runs(home: Path, account: str) -> None:
 def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: Collection[str]) -> Run:
     """Returns the run that is under way on this machine or another, or a new one. `home` is the folder of all runs."""
     folder = home / key.name
-    cursor = read_cursor(_CURSORS, key.name, complete_loads)
-    last = _last_complete(key, cursor, complete_loads)
+    cursor = read_cursor(_CURSORS, key.name, complete_loads, now)
+    last = _last_complete(key, cursor, complete_loads, now)
     found = _read_start(folder)
     if found and found.account == key.account and _is_under_way(found, cursor, last, now):
         return Run(key, folder, found, cursor)
@@ -138,16 +138,16 @@ def _is_under_way(start: RunStart, cursor: dict[str, Any], last: str | None, now
     """
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
     has_gap = (start.since or "") > (last or "")
-    return not overtaken and not has_gap and _age(start, now) < _MAX_RUN_AGE
+    return not overtaken and not has_gap and -MAX_AHEAD <= _age(start, now) < _MAX_RUN_AGE
 
 
 def _age(start: RunStart, now: datetime) -> timedelta:
     return now.astimezone(UTC) - datetime.fromisoformat(start.begun)
 
 
-def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: Collection[str]) -> str | None:
+def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: Collection[str], now: datetime) -> str | None:
     """Returns when the last complete run began that had this key or one that covers it; None if there was none."""
-    others = [read_cursor(_CURSORS, name, complete_loads) for name in key.covering]
+    others = [read_cursor(_CURSORS, name, complete_loads, now) for name in key.covering]
     begun = [each["begun"] if each["complete"] else each["since"] for each in (cursor, *others) if each]
     return max(filter(None, begun), default=None)
 

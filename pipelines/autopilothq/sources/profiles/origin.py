@@ -20,7 +20,7 @@ from ...utc import format_time
 from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import read_query
-from ..cursors import read_cursor, write_cursor
+from ..cursors import MAX_AHEAD, read_cursor, write_cursor
 from ..due_people import dropped_events, due_people, is_query
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin, planned
 from ..scans import Scan
@@ -110,8 +110,8 @@ class Space(Origin[Scan]):
         if pipeline.load_id in self._dropped.values():
             shutil.rmtree(pipeline.working_folder / PEOPLE_FOLDER, ignore_errors=True)  # of runs that do not go on
         self._left_out = frozenset(MESSAGE_RESOURCES) - context.selected
-        cursor = read_cursor(_CURSORS, self.run_id, pipeline.complete_loads)
         now = context.loaded_at
+        cursor = read_cursor(_CURSORS, self.run_id, pipeline.complete_loads, now)
         last_begun = datetime.fromisoformat(cursor["begun"]) if cursor else now
         is_continued = bool(cursor) and not cursor["complete"] and now - last_begun < MAX_RUN_AGE
         begun = last_begun if is_continued else now
@@ -208,6 +208,6 @@ def _spool(folder: Path, account: str, now: datetime) -> Spool:
     spool = Spool.open(folder)
     if spool is not None and spool.start.account == account:
         age = now - datetime.fromisoformat(spool.start.started_at)
-        if age <= MAX_SCAN_AGE:
+        if -MAX_AHEAD <= age <= MAX_SCAN_AGE:
             return spool
     return Spool.begin(folder, ScanStart(account, format_time(now)))

@@ -32,6 +32,10 @@ from dlt.load.load import Load
 from dlt.pipeline.exceptions import PipelineStateEngineNoUpgradePathException
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
+_SQLITE_COLUMNS = """
+SELECT of.name, c.name, c.type FROM pragma_table_list AS of, pragma_table_info(of.name, of.schema) AS c
+WHERE of.schema = %s ORDER BY 1, c.cid"""
+
 
 @cache
 def take_folders_literally() -> None:
@@ -243,7 +247,15 @@ def information_schema(client: SqlClientBase[Any], view: str) -> str:
 
 
 def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TDataType | None]]:
-    """Yields the table, the column, the native type and dlt's type of each column of a dataset."""
+    """Yields the table, the column, the native type and dlt's type of each column of a dataset.
+
+    SQLite has no `information_schema`; its columns come without dlt's type.
+    """
+    if getattr(client.sql_client, "dialect_name", "") == "sqlite":
+        _, schema, _ = schema_components(client.sql_client)
+        for table, column, native in client.sql_client.execute_sql(_SQLITE_COLUMNS, schema) or ():
+            yield table, column, native, None
+        return
     for table, column, native, of in _stored_columns(client, []):
         yield table, column, native, of.get("data_type")
 
