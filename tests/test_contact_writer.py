@@ -318,7 +318,13 @@ def test_what_became_of_a_request_that_ended_with_an_error(error: ApiError, stat
         assert raised.value is breaker.cause is error
 
 
-@pytest.mark.parametrize("error", [NotAuthorized("x"), ContactLimit("y")])
+def asking_to_wait() -> Unavailable:
+    error = Unavailable("z", status=503)
+    error.wait = 3600
+    return error
+
+
+@pytest.mark.parametrize("error", [NotAuthorized("x"), ContactLimit("y"), asking_to_wait()])
 def test_an_error_that_every_request_would_have_ends_the_run(error: ApiError) -> None:
     breaker = CircuitBreaker(cast(Any, Account()))
 

@@ -66,6 +66,12 @@ def forward(messages: Iterable[Outgoing], api: Any, log: Any, **more: Any) -> Co
     return Forwarder(api, log, **more).send(messages)
 
 
+def asking_to_wait(text: str) -> Unavailable:
+    error = Unavailable(text, status=503)
+    error.wait = 3600
+    return error
+
+
 DELIVERED = ("delivered", 200, None, 3)
 
 
@@ -105,6 +111,7 @@ def test_a_batch_is_halved_until_the_bad_messages_are_found() -> None:
         (RequestRejected("no such method", status=405), {}),
         (Unavailable("no answer"), dict.fromkeys("ab", ("failed", None, "no answer", 0))),
         (Unavailable("too many", status=429), dict.fromkeys("ab", ("failed", 429, "too many", 0))),
+        (asking_to_wait("closed"), dict.fromkeys("ab", ("failed", 503, "closed", 0))),
     ],
 )
 def test_what_every_other_message_would_meet_ends_the_run(error: ApiError, logged: dict[str, Any]) -> None:

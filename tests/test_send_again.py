@@ -86,6 +86,15 @@ def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) ->
     assert counted(send(server, map(identify, range(300)))) == {"messages": 300, "delivered": 300}
 
 
+def test_a_long_wait_that_the_server_asks_for_ends_the_run_without_another_request(server: FakeAutopilot) -> None:
+    server.order("POST", "/contacts", status=503, retry_after=3600)
+    with pytest.raises(Unavailable, match=r"The server asks to wait 3600 s: run it again then$"):
+        send(server, map(identify, range(100)))
+    assert len(server.seen("POST")) == 1
+    assert set(rows("status", "http_status")) == {("failed", 503)}
+    assert counted(send(server, map(identify, range(100)))) == {"messages": 100, "delivered": 100}
+
+
 def test_a_wrong_key_stops_the_run_at_once(server: FakeAutopilot) -> None:
     with pytest.raises(NotAuthorized) as raised:
         send(server, [identify(1)], api_key="f" * 32)

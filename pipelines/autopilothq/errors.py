@@ -145,7 +145,12 @@ class ContactLimit(ApiError):
 
 
 class Unavailable(ApiError):
-    """Every attempt that the settings allow failed: 408, 429, 5xx, or the network. Trying again later may help."""
+    """Every attempt that the settings allow failed: 408, 429, 5xx, or the network. Trying again later may help.
+
+    `wait` is how many seconds the server asks to wait, if that is too long for this run to wait.
+    """
+
+    wait: float | None = None
 
 
 class OutcomeUnknown(ApiError):

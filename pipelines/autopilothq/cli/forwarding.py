@@ -21,7 +21,16 @@ from . import out
 from .configuring import missing_explained
 from .options import freeze_modules, standard_input
 from .send_options import SendOptions
-from .sending import account_kind, archive_lines, end_run, print_counts, query_rows, reporter, sending_lock
+from .sending import (
+    account_kind,
+    archive_lines,
+    end_run,
+    print_counts,
+    query_rows,
+    report_if_broken_off,
+    reporter,
+    sending_lock,
+)
 from .streaming import RejectWarnings, stopped_by_signals, turns
 
 ApiOptions = Mapping[str, Any]
@@ -98,4 +107,7 @@ def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:
 
 def _forward(messages: Iterable[Outgoing], log: ForwardLog, given: SegmentApiSettings, options: SendOptions) -> Counts:
     freeze_modules()
-    return forward_messages(messages, log, given, reporter(), out.document if options.dry_run else None)
+    if options.dry_run:
+        return forward_messages(messages, log, given, reporter(), out.document)
+    with report_if_broken_off(reporter(), account_kind(options).title) as progress:
+        return forward_messages(messages, log, given, progress)

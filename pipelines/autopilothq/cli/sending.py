@@ -262,7 +262,8 @@ def _deliver_items(
     freeze_modules()
     report = reporter(account_kind(options).title)
     if not options.dry_run:
-        return deliver(items, log, given, report)
+        with report_if_broken_off(report, account_kind(options).title) as progress:
+            return deliver(items, log, given, progress)
     from .preview import print_preview
 
     preview = Preview()
@@ -297,6 +298,23 @@ def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts, title)}", err=True)
 
     return progress
+
+
+@contextmanager
+def report_if_broken_off(report: Callable[[Counts], None], title: str) -> Iterator[Callable[[Counts], None]]:
+    """Yields a function that passes the counts of a run on to `report`. If the run breaks off, prints the last ones."""
+    last: list[Counts] = []
+
+    def progress(counts: Counts) -> None:
+        last[:] = [counts]
+        report(counts)
+
+    try:
+        yield progress
+    except BaseException:
+        for counts in last:
+            print_counts(counts, title)
+        raise
 
 
 def _numbers(counts: Counts) -> dict[str, int]:

@@ -104,7 +104,9 @@ def _transient(call: Call, failure: TransientFailure) -> Exception:
         return call.outcome_unknown(failure)
     if failure.wait is not None and failure.wait > MAX_RETRY_AFTER:
         text = f"{failure.reason.rstrip('.')}. The server asks to wait {failure.wait:.0f} s: run it again then"
-        return call.error(Unavailable, text, failure.status, failure.server_message)
+        unavailable = call.error(Unavailable, text, failure.status, failure.server_message)
+        unavailable.wait = failure.wait
+        return unavailable
     return failure
 
 

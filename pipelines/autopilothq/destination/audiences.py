@@ -88,9 +88,10 @@ def _check_unique(identities: Iterable[str], key: str) -> None:
     repeated = [(who, number) for who, number in Counter(identities).items() if number > 1]
     if repeated:
         who, number = repeated[0]
+        others = len(repeated) - 1
+        more = f", and {plural(others, 'more that comes', 'more that come')} twice" if others else ""
         raise RunError(
-            f"Expected one row for each {key}, got {number} for {shortened(who)},"
-            f" and {plural(len(repeated) - 1, 'more that comes', 'more that come')} twice.\n"
+            f"Expected one row for each {key}, got {number} for {shortened(who)}{more}.\n"
             "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
         )
 

@@ -103,8 +103,9 @@ class Forwarder:
             self._halve(batch, "refused", error)
         except Unavailable as error:
             self._failures += 1
-            # Without an answer, or with 429, every other message would fail as well.
-            if error.status is None or error.status == 429 or self._failures >= OUTAGE:
+            # Without an answer, with 429, or with a long wait, every other message would fail as well.
+            is_general = error.status is None or error.status == 429 or error.wait is not None
+            if is_general or self._failures >= OUTAGE:
                 self._log_outcome(batch, outcome_of("failed", self._api.target, error))
                 raise
             self._halve(batch, "failed", error)

@@ -91,8 +91,8 @@ class CircuitBreaker:
     def attempt(self, endpoint: str, request: Callable[[], Any], once: bool = False) -> tuple[Outcome, ApiError | None]:
         """Sends a request and returns its outcome and its error, without counting failures, which the caller does.
 
-        If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises NotAuthorized and
-        ContactLimit, which end the run, and RunStopped after the run's end.
+        If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises NotAuthorized,
+        ContactLimit, and Unavailable if the server asks to wait long, which end the run, and RunStopped after that.
         """
         if self.is_open:
             raise RunStopped("the run broke off")
@@ -105,6 +105,9 @@ class CircuitBreaker:
             self.answered()
             return outcome_of("refused", endpoint, error), error
         except ApiError as error:
+            if isinstance(error, Unavailable) and error.wait is not None:
+                self.open(error)
+                raise
             is_success = isinstance(error, UnexpectedResponse) and 200 <= (error.status or 0) < 300
             is_unknown = isinstance(error, OutcomeUnknown) or (once and is_success)
             outcome = outcome_of("unknown" if is_unknown else "failed", endpoint, error)
