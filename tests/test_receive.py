@@ -624,7 +624,8 @@ def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.Mon
     assert not Path("archive").exists()
 
 
-def test_an_address_that_is_not_this_machines(call: Call) -> None:
+def test_an_address_that_is_not_this_machines(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # which the program sets: not for the tests that follow
     said = call("receive", "archive", "--listen", "127.0.0.1:0", "--metrics", "192.0.2.1:8080")
     assert said.status == 1
     assert errors(said) == [
