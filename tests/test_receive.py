@@ -12,22 +12,20 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
 import httpx
 import pytest
 from dlt.common.runtime.run_context import active
-from fsspec.implementations.memory import MemoryFileSystem
-from fsspec.registry import _registry, known_implementations
+from fsspec.registry import known_implementations
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
 from autopilothq.extras import install
 from autopilothq.receive import app, files, metrics, settings
 from autopilothq.receive.room import Room
-from autopilothq.receive.server import check
 from calling import Call, errors
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
@@ -300,36 +298,6 @@ def test_a_bucket_whose_package_is_missing_names_the_extra(
     said = call("receive", "archive", "--upload", f"{scheme}://bucket")
     missing = f"Error: {scheme}://bucket needs a package that is missing: nosuch"
     assert (said.status, errors(said)) == (1, [missing, f"Install it: {install(extra)}"])
-
-
-class Store(MemoryFileSystem):  # type: ignore[misc]
-    """A bucket that answers with an error."""
-
-    protocol = "s3test"
-    error: ClassVar[Exception]
-
-    def pipe_file(self, *_: Any, **__: Any) -> None:
-        raise self.error
-
-
-def test_a_bucket_that_refuses_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
-    class NoCredentialsError(Exception):
-        pass
-
-    monkeypatch.setitem(_registry, "s3test", Store)
-    url = "s3test://bucket/events"
-    rights = "Create the bucket, and give these credentials the right to write there."
-    sign_in = "Sign in to the cloud in its own way, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-    for error, *lines in [
-        (PermissionError("no"), f"Error: Expected to write into {url}, but got PermissionError: no", rights),
-        (FileNotFoundError("b"), f"Error: Expected to write into {url}, but got FileNotFoundError: b", rights),
-        (NoCredentialsError("x"), f"Error: Expected credentials for {url}, but got NoCredentialsError: x", sign_in),
-    ]:
-        monkeypatch.setattr(Store, "error", error, raising=False)
-        said = call("receive", "archive", "--upload", url)
-        assert (said.status, errors(said)) == (1, lines)
-    monkeypatch.setattr(Store, "error", ConnectionError("down"), raising=False)
-    check(settings.ReceiveSettings("archive", upload=url))  # it may come back
 
 
 def test_other_machines_reach_endpoints_with_settings_alone() -> None:

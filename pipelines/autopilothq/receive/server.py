@@ -259,8 +259,12 @@ def serve(
 def check(settings: ReceiveSettings) -> None:
     """Raises InvalidSetting if an endpoint's secrets are invalid, or other machines can reach a receiver without any.
 
-    Also raises it for a URL that nothing can be uploaded to, and for a bucket without credentials or rights to write.
+    Also raises it for a URL that nothing can be uploaded to.
     """
+    if settings.upload is not None:
+        from .upload import check_upload
+
+        check_upload(settings.upload)
     check_setting_names()
     for section in (endpoints := guarded_endpoints()):
         kind, _, name = section.partition(".")
@@ -272,11 +276,6 @@ def check(settings: ReceiveSettings) -> None:
             f"Expected settings of who may send, because other machines reach {settings.host}, but there are none.\n"
             'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".'
         )
-    if settings.upload is not None:
-        from .upload import check_bucket, check_upload
-
-        check_upload(settings.upload)
-        check_bucket(settings.upload)
 
 
 def _check_folder(folder: Path) -> None:

@@ -18,8 +18,6 @@ from . import files, metrics
 from .settings import ReceiveSettings
 
 RETRY_SECONDS = 10.0
-TEST_SECONDS = 10.0  # for the write test at the start
-WRITE_TEST = "dummy-object.txt"  # Segment's name of it, which no load reads
 SCAN_SECONDS = 60.0
 MOST_FAILURES = 3  # failures in a row after which the problem is the bucket, not a file
 
@@ -51,31 +49,6 @@ def check_upload(url: str) -> None:
         raise InvalidSetting(missing_of_bucket(url, missing)) from error
     except ValueError as error:
         raise InvalidSetting(f"{expected}: {error}") from error
-
-
-def check_bucket(url: str) -> None:
-    """Writes an empty file into the bucket. Raises InvalidSetting if there are no credentials, rights or bucket.
-
-    A bucket that does not answer now may do so later, and what is received is kept until then: that is only logged.
-    """
-    filesystem, root = fsspec.core.url_to_fs(url)
-    if urlsplit(url).scheme == "file":
-        return
-    limit = {"timeout": TEST_SECONDS} if filesystem.async_impl else {}
-    try:
-        filesystem.pipe_file(f"{root.rstrip('/')}/{WRITE_TEST}", b"", **limit)
-    except (PermissionError, FileNotFoundError) as error:
-        raise InvalidSetting(
-            f"Expected to write into {url}, but got {type(error).__name__}: {error}\n"
-            "Create the bucket, and give these credentials the right to write there."
-        ) from error
-    except Exception as error:
-        if "Credentials" in type(error).__name__:  # botocore's, google's: neither package need be installed
-            raise InvalidSetting(
-                f"Expected credentials for {url}, but got {type(error).__name__}: {error}\n"
-                "Sign in to the cloud in its own way, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-            ) from error
-        _log.error("The bucket cannot be written now, and files are kept here: %s: %s", type(error).__name__, error)
 
 
 def upload(path: Path, folder: Path, url: str) -> None:
