@@ -140,6 +140,7 @@ class Nothing(SqlDataset):
 
     before = False
     kind = dialect = ""
+    name = "data"
 
     def __init__(self, *_: Any) -> None:
         Dataset.__init__(self)
