@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from autopilothq.clients.autopilot import Autopilot
 from autopilothq.destination import Counts, DeliveryLog, deliver, opening, sender
 from autopilothq.destination.messages import from_line
 from autopilothq.destination.requests import CircuitBreaker, Outcome
-from autopilothq.errors import NotFound, RequestRejected, Unavailable
+from autopilothq.errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from fake_autopilot import Account, FakeAutopilot
 from sending import IMPATIENT, configure, identify, log_in, posts, rows, send, settings_for, track
 from shared_loads import isolation
@@ -184,6 +185,28 @@ def test_an_outage_ends_the_run_soon(server: FakeAutopilot) -> None:
     assert len(sizes) < 40
     assert set(rows("status", "message")) == {("failed", "Down.")}
     outage.times = 0
+    assert ended(send(server, map(identify, range(300)))) == (300, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (
+            {"status": 308, "headers": {"Location": "https://other.example/x"}},
+            "308 Permanent Redirect to https://other.example; redirects are not followed",
+        ),
+        ({"edit": lambda _: "<html>"}, 'expected an object with contact_ids and email_contact_map, got "<html>"'),
+    ],
+)
+def test_answers_of_something_else_than_the_service_end_the_run_soon(
+    answer: dict[str, Any], error: str, server: FakeAutopilot
+) -> None:
+    other = server.order("POST", "/contacts", times=10_000, **answer)
+    with pytest.raises(UnexpectedResponse, match=re.escape(error)):
+        send(server, map(identify, range(5000)))
+    assert len(posts(server)) < 12
+    assert {row[0] for row in rows("status")} == {"failed"}
+    other.times = 0
     assert ended(send(server, map(identify, range(300)))) == (300, 0, 0, 0)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
 from ..clients.ortto import MOST_WRITTEN, Written
-from ..errors import ApiError, RequestRejected, Unavailable
+from ..errors import ApiError, RequestRejected
 from ..projection.engine import batched
 from .batch import BatchItem
 from .counts import Counts
@@ -15,7 +15,7 @@ from .delivery_log import Delivery, DeliveryLog
 from .ortto import OrttoAccount, refusal, was_written
 from .ortto_fields import USER_ID, Activities
 from .ortto_values import time_of
-from .requests import CircuitBreaker, Outcome, outcome_of
+from .requests import CircuitBreaker, Outcome, is_of_service, outcome_of
 from .values import CastError
 
 MOST_ACTIVITY_BYTES = 16_000  # bytes of one activity
@@ -117,7 +117,7 @@ class EventBatches:
         for written in answers:
             refused = outcome._replace(status="refused", message=refusal(written))
             outcomes.append(outcome if was_written(written) else refused)
-        if isinstance(error, Unavailable):
+        if is_of_service(error):
             self.breaker.failed(error, events[0].item.key)
 
 

@@ -16,7 +16,7 @@ from ..errors import ApiError, RequestRejected, Unavailable
 from .account import WritableAccount
 from .batch import Key
 from .kind import AccountKind
-from .requests import CircuitBreaker, Outcome
+from .requests import CircuitBreaker, Outcome, is_of_service
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
 LAST_WRITTEN = 3  # contacts of earlier requests that are looked for in the account, where some may be deleted since
@@ -90,7 +90,7 @@ class ContactWriter:
         error = self._attempt(contacts, outcomes)
         if len(contacts) > 1 and _may_be_one_contact(error):
             self._halve(_Batch(contacts, outcomes, failed_before), contacts, error, answers)
-        elif isinstance(error, Unavailable):
+        elif is_of_service(error):
             with self._diagnosing:
                 if _is_server_error(error) and self.is_available():
                     self._bad |= set(failed_before)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import (
     ApiError,
@@ -69,7 +69,7 @@ class CircuitBreaker:
             self._failures.clear()
             self.answers += 1
 
-    def failed(self, error: Unavailable, who: str) -> None:
+    def failed(self, error: ApiError, who: str) -> None:
         """Notes that a request about a person failed. Raises the error if those of too many persons in a row did."""
         with self._lock:
             self._failures.add(who)
@@ -84,7 +84,7 @@ class CircuitBreaker:
         Raises ApiError if every other request would end the same way.
         """
         outcome, error = self.attempt(endpoint, request, once)
-        if isinstance(error, Unavailable):
+        if is_of_service(error):
             self.failed(error, who)
         return outcome
 
@@ -115,6 +115,11 @@ class CircuitBreaker:
             return outcome._replace(attempts=error.attempts or self._account.attempts), error
         self.answered()
         return Outcome("delivered", endpoint, 200, None, self._account.attempts), None
+
+
+def is_of_service(error: ApiError | None) -> TypeGuard[Unavailable | UnexpectedResponse]:
+    """Returns whether a request failed because the service did, or what answers instead: a proxy, or a redirect."""
+    return isinstance(error, Unavailable | UnexpectedResponse)
 
 
 def outcome_of(status: str, endpoint: str, error: ApiError) -> Outcome:
