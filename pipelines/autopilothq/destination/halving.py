@@ -1,6 +1,7 @@
 """Writes contacts, as many as possible with one request, so that a bad contact holds up no good one.
 
-A batch that is refused, or that gets a 5xx at each try, is halved until the bad contacts are found.
+A batch that is refused, or that gets a 5xx at each try, is halved until the bad contacts are found. Of a refused one,
+texts that are no addresses are tried first, each alone, because halving takes some eight requests for each bad contact.
 """
 
 import threading
@@ -15,6 +16,7 @@ from ..clients.autopilot import Upserted
 from ..errors import ApiError, RequestRejected, Unavailable
 from .account import WritableAccount
 from .batch import Key
+from .emails import is_email_address
 from .kind import AccountKind
 from .requests import CircuitBreaker, Outcome, is_of_service
 
@@ -88,6 +90,9 @@ class ContactWriter:
         """
         answers = self._breaker.answers
         error = self._attempt(contacts, outcomes)
+        if isinstance(error, RequestRejected) and (suspects := _without_address(contacts)):
+            contacts = _write_alone(suspects, contacts, lambda contact: self._attempt(contact, outcomes))
+            answers, error = self._breaker.answers, self._attempt(contacts, outcomes)
         if len(contacts) > 1 and _may_be_one_contact(error):
             self._halve(_Batch(contacts, outcomes, failed_before), contacts, error, answers)
         elif is_of_service(error):
@@ -213,6 +218,25 @@ def _note_answer(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesBy
         else:
             last_written = contact.get("Email") or last_written
     return last_written
+
+
+def _without_address(contacts: ContactsByKey) -> list[Key]:
+    """Returns the keys of contacts whose email is no address, if others have one."""
+    emails = [(key, contact["Email"]) for key, contact in contacts.items() if contact.get("Email")]
+    found = [key for key, email in emails if not is_email_address(str(email))]
+    return found if len(found) < len(contacts) else []
+
+
+def _write_alone(
+    keys: Sequence[Key], contacts: ContactsByKey, attempt: Callable[[ContactsByKey], ApiError | None]
+) -> ContactsByKey:
+    """Writes some contacts one by one while the service answers. Returns those that are left."""
+    left = dict(contacts)
+    for key in keys:
+        if is_of_service(attempt({key: contacts[key]})):
+            break
+        del left[key]
+    return left
 
 
 def _may_be_one_contact(error: ApiError | None) -> TypeGuard[ApiError]:
