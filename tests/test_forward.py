@@ -282,6 +282,15 @@ def test_rows_become_messages() -> None:
     person = made(user_id="u", plan="pro", type="customer")
     assert person.pop("messageId").startswith("row-")
     assert person == {"type": "identify", "userId": "u", "traits": {"plan": "pro", "type": "customer"}}
+    spelt = {"userId": "u", "Email": "a@b.c", "firstName": "Ann", "PLAN": "pro", "Größe": 1, "Context_IP": "i", "n": 1}
+    assert made(**spelt, N=2) | {"messageId": ""} == {
+        "type": "identify", "messageId": "", "userId": "u",
+        "traits": {"email": "a@b.c", "firstName": "Ann", "plan": "pro", "Größe": 1, "context_ip": "i", "n": 1, "N": 2},
+    }  # fmt: skip
+    assert made(ID="m", event="e", UserID="u", TIMESTAMP="t", fooBar=1, user_id="v") == {
+        "type": "track", "messageId": "m", "userId": "v", "timestamp": "t", "event": "e",
+        "properties": {"fooBar": 1, "UserID": "u"},
+    }  # fmt: skip
     for row in ({"id": "7", "plan": "pro"}, {"timestamp": "t", "plan": "pro"}):
         assert made(**row)["traits"] == row
     assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})
