@@ -485,6 +485,16 @@ def test_rows_of_a_query(fake: FakeSegment, forward: Any) -> None:
         (f"u{number}", {"score": number}) for number in range(3)
     ]
     assert forward("--query", "SELECT * FROM main.crm")[1][0].endswith("3 delivered before")
+    users = "SELECT 'u1' AS id, 'a@b.c' AS email, NULL AS user_id, now() AS received_at, 'b' AS type"
+    why = (
+        "A row with id and received_at, but neither user_id nor anonymous_id, is no message. Of users, query"
+        " SELECT id AS user_id and the columns that are traits"
+    )
+    said = ["1 message: 0 delivered, 1 refused, 0 failed, 0 unknown", f"  1 refused: {why}"]
+    for query in (users, users.replace("'b'", "'identify'")):
+        assert forward("--query", query)[:2] == (4, said)
+    assert forward("--query", users.replace("'b'", "'page'"))[0] == 0
+    assert fake.messages.pop()["anonymousId"] == "a@b.c"
     status, _, err = forward("--query", "SELECT nothing FROM main.crm")
     assert (status, err[0].startswith("Error: The warehouse cannot answer the query:")) == (1, True)
 

@@ -48,6 +48,18 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     return _identify_line(cells)
 
 
+def is_person_or_group(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row is one of `users` or `accounts`, whose `id` is that of a person or a group, not a message.
+
+    Each row of a table of messages says who it is about.
+
+    Example: `is_person_or_group({"id": "7", "received_at": "2019-03-01T00:00:00Z", "plan": "pro"})`.
+    """
+    cells = _cells(row)
+    is_nobodys = cells.keys().isdisjoint(("user_id", "anonymous_id"))
+    return is_nobodys and cells.keys() >= {"id", "received_at"} and _kind(cells) == "identify"
+
+
 def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a row by column, without nulls and dlt's own columns."""
     given = {name: value for name, value in row.items() if value is not None and not name.lower().startswith("_dlt_")}
