@@ -39,6 +39,15 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
 _WITHIN_YEARS = "({}) BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
 """Whether ADBC can hand over a time: infinity, and a time close to it, would become another time."""
+# Settings of a database or a role would change values: ADBC expects UTF-8, and others have the form of texts.
+_SETTINGS = (
+    "client_encoding TO 'UTF8'",
+    "timezone TO 'UTC'",
+    "datestyle TO 'ISO'",
+    "intervalstyle TO 'postgres'",
+    "bytea_output TO 'hex'",
+    "extra_float_digits TO 1",
+)
 _NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows distinguish versions of a table
 
 
@@ -113,7 +122,8 @@ class PostgresSource(Database):
             self._connection: Any = dbapi.connect(url)
             with self._connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+                for setting in _SETTINGS:
+                    cursor.execute(f"SET LOCAL {setting}")
         except Error as error:
             raise RunError(
                 f"Expected a database at {self.url}, but it cannot be opened: {engine.error_line(error)}"
