@@ -620,6 +620,9 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
         (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),
         (["--from", "postgresql://u:not-told@127.0.0.1:1/x"], "Expected a database at postgresql://127.0.0.1:1/x, but"),
+        (["--from", "postgresql://u:not-told #[?@127.0.0.1:1/x%20y"], 'connection to server at "127.0.0.1", port 1 f'),
+        (["--from", "postgresql://u:not-told@[::1]:1,localhost:2"], "database at postgresql://::1,localhost:1,2, but"),
+        (["--from", "postgresql://u:not-told%zz@localhost/x"], "Expected a URL of a PostgreSQL database, but it can"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_adopted_is_said(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import duckdb
 
@@ -112,14 +112,23 @@ class PostgresSource(Database):
         try:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import dbapi
+            from psycopg2 import ProgrammingError
+            from psycopg2.extensions import parse_dsn
         except ImportError as error:
             raise NotSupported(
                 f"Reading PostgreSQL needs a package that is not installed: {error}\nInstall it: {install('postgres')}"
             ) from error
-        parts = urlsplit(url)
-        self.url = f"postgresql://{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
         try:
-            self._connection: Any = dbapi.connect(url)
+            given = parse_dsn(url)  # as the driver reads it, with any sign in the password, and several hosts
+        except ProgrammingError as error:
+            raise RunError(
+                f"Expected a URL of a PostgreSQL database, but it cannot be read: {engine.error_line(error)}\n"
+                "In the user and the password, write / as %2F, @ as %40, and % as %25."
+            ) from error
+        database = f"/{quote(given['dbname'])}" if "dbname" in given else ""
+        self.url = f"postgresql://{given.get('host', 'localhost').lower()}:{given.get('port', 5432)}{database}"
+        try:
+            self._connection: Any = dbapi.connect(url.replace(" ", "%20"))  # which it refuses as they are
             with self._connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 for setting in _SETTINGS:
