@@ -230,20 +230,29 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
         INSERT INTO autopilothq.pages VALUES
             ('a', 'NOTE', 'Note', 'note', 1.10, 1234567890123456789012345678901234567890, 'NaN'),
             ('b', NULL, NULL, NULL, '-Infinity', 2.50, 2.50);
+        ALTER TABLE autopilothq.pages
+            ADD day date, ADD past interval, ADD raw bytea, ADD floats float8[], ADD word text;
+        UPDATE autopilothq.pages SET day = '2024-12-31', past = '1 day 02:03', raw = '\\x5c00', floats = '{0.1}',
+            word = 'Größe 😀' WHERE id = 'b';
         CREATE TABLE autopilothq.screens (id text, received_at timestamptz, sent_at timestamp) PARTITION BY LIST (id);
         CREATE TABLE autopilothq.screens_1 PARTITION OF autopilothq.screens DEFAULT;
         INSERT INTO autopilothq.screens VALUES
             ('late', 'infinity', '-infinity'), ('far', '294276-12-31 23:59:59+00', '9999-12-31 23:59:59'),
             ('old', '0044-03-15 00:00:00+00 BC', NULL)""",
     )
+    settings = {"client_encoding": "LATIN1", "datestyle": "SQL", "intervalstyle": "iso_8601",
+                "bytea_output": "escape", "extra_float_digits": "-15", "timezone": "Asia/Tokyo"}  # fmt: skip
+    name = postgres.rpartition("/")[2]
+    ask(postgres, "".join(f"ALTER DATABASE {name} SET {key} TO '{value}';" for key, value in settings.items()))
     back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
     # The two of the load, those of pages, and u2, who has a row of their own now.
     assert report(back)["stored"] == report(adopted.first)["stored"] + 8
     found = tables(Path("back.duckdb"), [*TABLES[:-2], "pages", "screens", "_discards"])
     assert found.pop("pages") == [
         {"id": "a", "note": "note", "name": "1.10", "price": "1234567890123456789012345678901234567890"},
-        {"id": "b", "price": "2.50", "ratio": 2.5},
-    ]
+        {"id": "b", "price": "2.50", "ratio": 2.5, "day": "2024-12-31", "past": "1 day 02:03:00", "raw": "\\x5c00",
+         "floats": "[0.1]", "word": "Größe 😀"},
+    ]  # fmt: skip
     # Its partition is no table of its own.
     assert found.pop("screens") == [{"id": "far", "sent_at": at("9999-12-31 23:59:59")}, {"id": "late"}, {"id": "old"}]
     names = ("row_id", "column_name", "value", "reason")
@@ -611,6 +620,9 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
         (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),
         (["--from", "postgresql://u:not-told@127.0.0.1:1/x"], "Expected a database at postgresql://127.0.0.1:1/x, but"),
+        (["--from", "postgresql://u:not-told #[?@127.0.0.1:1/x%20y"], 'connection to server at "127.0.0.1", port 1 f'),
+        (["--from", "postgresql://u:not-told@[::1]:1,localhost:2"], "database at postgresql://::1,localhost:1,2, but"),
+        (["--from", "postgresql://u:not-told%zz@localhost/x"], "Expected a URL of a PostgreSQL database, but it can"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_adopted_is_said(

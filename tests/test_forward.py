@@ -282,6 +282,15 @@ def test_rows_become_messages() -> None:
     person = made(user_id="u", plan="pro", type="customer")
     assert person.pop("messageId").startswith("row-")
     assert person == {"type": "identify", "userId": "u", "traits": {"plan": "pro", "type": "customer"}}
+    spelt = {"userId": "u", "Email": "a@b.c", "firstName": "Ann", "PLAN": "pro", "Größe": 1, "Context_IP": "i", "n": 1}
+    assert made(**spelt, N=2) | {"messageId": ""} == {
+        "type": "identify", "messageId": "", "userId": "u",
+        "traits": {"email": "a@b.c", "firstName": "Ann", "plan": "pro", "Größe": 1, "context_ip": "i", "n": 1, "N": 2},
+    }  # fmt: skip
+    assert made(ID="m", event="e", UserID="u", TIMESTAMP="t", fooBar=1, user_id="v") == {
+        "type": "track", "messageId": "m", "userId": "v", "timestamp": "t", "event": "e",
+        "properties": {"fooBar": 1, "UserID": "u"},
+    }  # fmt: skip
     for row in ({"id": "7", "plan": "pro"}, {"timestamp": "t", "plan": "pro"}):
         assert made(**row)["traits"] == row
     assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})
@@ -476,6 +485,16 @@ def test_rows_of_a_query(fake: FakeSegment, forward: Any) -> None:
         (f"u{number}", {"score": number}) for number in range(3)
     ]
     assert forward("--query", "SELECT * FROM main.crm")[1][0].endswith("3 delivered before")
+    users = "SELECT 'u1' AS id, 'a@b.c' AS email, NULL AS user_id, now() AS received_at, 'b' AS type"
+    why = (
+        "A row with id and received_at, but neither user_id nor anonymous_id, is no message. Of users, query"
+        " SELECT id AS user_id and the columns that are traits"
+    )
+    said = ["1 message: 0 delivered, 1 refused, 0 failed, 0 unknown", f"  1 refused: {why}"]
+    for query in (users, users.replace("'b'", "'identify'")):
+        assert forward("--query", query)[:2] == (4, said)
+    assert forward("--query", users.replace("'b'", "'page'"))[0] == 0
+    assert fake.messages.pop()["anonymousId"] == "a@b.c"
     status, _, err = forward("--query", "SELECT nothing FROM main.crm")
     assert (status, err[0].startswith("Error: The warehouse cannot answer the query:")) == (1, True)
 

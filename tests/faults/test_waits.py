@@ -10,7 +10,9 @@ import dlt
 import psycopg2
 import pytest
 from adbc_driver_manager import dbapi
+from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
+from psycopg2.extensions import parse_dsn
 
 from autopilothq.warehouses import postgres_adbc, postgres_waits
 from autopilothq.warehouses.postgres import postgres as patient_postgres
@@ -87,6 +89,14 @@ def test_all_connections_have_the_limits(options: str, expected: tuple[str, str,
     with into.sql_client() as client:
         [row] = client.execute_sql(sql) or []
     assert row[0] == ("7s" if options else "1s")
+
+
+def test_names_and_passwords_may_have_blanks() -> None:
+    url = "postgresql://the%20loader:a%20b+c%2B%25%3F%40@127.0.0.1:5433/my%20events?application_name=d+e"
+    assert parse_dsn(postgres_waits.url_of(PostgresCredentials(url))) == {
+        "user": "the loader", "password": "a b+c+%?@", "host": "127.0.0.1", "port": "5433", "dbname": "my events",
+        "application_name": "d e", "connect_timeout": "15",
+    }  # fmt: skip
 
 
 def test_a_statement_that_takes_too_long(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

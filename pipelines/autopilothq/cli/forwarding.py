@@ -11,11 +11,10 @@ from ..destination import Counts, log_dataset
 from ..destination.forward import Forwarder
 from ..destination.forward_log import ForwardLog
 from ..destination.lines import read_chunks
-from ..destination.outgoing import Outgoing, outgoing, refuse_line
+from ..destination.outgoing import Outgoing, outgoing, outgoing_row, refuse_line
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
 from ..explain import explained
-from ..segment.rebuild import line_of
 from . import log as logs
 from . import out
 from .configuring import missing_explained
@@ -53,7 +52,7 @@ def forward_rows(query: str, api: ApiOptions, options: SendOptions) -> None:
     with explained():
         given = _settings(api)
         with sending_lock(options), query_rows(query, options) as (names, rows), _log(options) as log:
-            messages = (outgoing(line_of(dict(zip(names, row, strict=True)))) for row in rows)
+            messages = (outgoing_row(dict(zip(names, row, strict=True))) for row in rows)
             counts = _forward(messages, log, given, options)
     end_run(counts, options)
 

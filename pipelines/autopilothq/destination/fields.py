@@ -132,9 +132,11 @@ class Fields:
         Null has no type, so it clears only the field that an earlier value of the run has made.
         """
         name = "_".join(path)
-        if value is not None:
-            self._new[name] = CustomField(name, own_type(value))
-        return self._new.get(name)
+        return self._new.get(name) if value is None else CustomField(name, own_type(value))
+
+    def made(self, field: CustomField) -> None:
+        """Notes that a value of the run makes a field, which null can clear from then on."""
+        self._new[field.name] = field
 
 
 def standard_field(path: TraitPath) -> str | None:
@@ -270,6 +272,7 @@ class _ContactBuilder:
             self.unknown.append(trait)
             self.remarks[trait] = "left out: the account has no field for it"
         elif self.put(path, field, value):
+            self._fields.made(field)
             self.unknown.append(trait)
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 

@@ -1,6 +1,6 @@
 """Turns a line into the message to forward: as it was sent, without the keys that Segment or its library adds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..catalog import REJECT_REASONS
@@ -8,10 +8,15 @@ from ..clients.segment_api import MESSAGE_BYTES
 from ..segment.identity import Id, fold_email, ids_of_cells
 from ..segment.json_text import JsonObject, is_id, to_json
 from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
+from ..segment.rebuild import is_person_or_group, line_of
 
 # Keys that Segment adds to a message, or its library to a batch. They are added again to a forwarded message.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})
 _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
+_NO_MESSAGE = (
+    "A row with id and received_at, but neither user_id nor anonymous_id, is no message. Of users, query"
+    " SELECT id AS user_id and the columns that are traits"
+)
 
 
 class Outgoing(NamedTuple):
@@ -62,6 +67,14 @@ def outgoing(line: bytes) -> Outgoing:
             refusal=f"It has {len(text):,} bytes, and Segment's API accepts at most {MESSAGE_BYTES:,}"
         )
     return found
+
+
+def outgoing_row(row: Mapping[str, Any]) -> Outgoing:
+    """Returns the message of a row. A row of `users` or `accounts` is refused, as its id would pass for a message's."""
+    line = line_of(row)
+    if is_person_or_group(row):
+        return Outgoing(f"row-{digest(line)}", refusal=_NO_MESSAGE)
+    return outgoing(line)
 
 
 def refuse_line(line: bytes, reason: str) -> Outgoing:

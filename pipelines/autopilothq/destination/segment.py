@@ -11,13 +11,13 @@ from ..clients.segment_api import BATCH_REQUESTS_PER_SECOND, BATCH_URL, SegmentA
 from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
 from ..segment.message import BODIES
-from ..segment.rebuild import has_message_id, line_of, line_of_message
+from ..segment.rebuild import has_message_id, line_of_message
 from .counts import Counts
 from .errors import terminal_error
 from .forward import Forwarder
 from .forward_log import ForwardLog
 from .load_package import finish_file, path_of_file, resolve_options, rows_of
-from .outgoing import Outgoing, outgoing
+from .outgoing import Outgoing, outgoing, outgoing_row
 from .settings import WHOLE_FILES, check_configuration, log_dataset_of, refuses_unknown_settings
 
 SEGMENT = "segment"
@@ -65,7 +65,7 @@ def _forward_file(items: Any, table: TTableSchema, settings: SegmentApiSettings,
         check_configuration(SEGMENT_SECTION, segment_destination)
         path = path_of_file(items, table, SEGMENT_SECTION)
         with ForwardLog(log_dataset_of(log)) as forwards:
-            counts = forward_messages(map(outgoing, map(_line, rows_of(path, table))), forwards, settings)
+            counts = forward_messages(map(_outgoing, rows_of(path, table)), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
     # If others were delivered, bad rows must not hold up all later ones: they stay in the log as failed.
@@ -73,8 +73,8 @@ def _forward_file(items: Any, table: TTableSchema, settings: SegmentApiSettings,
     finish_file(counts, send_again, "forwarded", _log)
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
-    return line_of_message(row) if _is_message(row) else line_of(row)
+def _outgoing(row: Mapping[str, Any]) -> Outgoing:
+    return outgoing(line_of_message(row)) if _is_message(row) else outgoing_row(row)
 
 
 def _is_message(row: Mapping[str, Any]) -> bool:

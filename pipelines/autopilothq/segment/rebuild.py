@@ -25,6 +25,7 @@ MESSAGE_KEYS = {
     "timestamp": "timestamp",
 }
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
+_KNOWN = COMMON_NAMES.union(MESSAGE_KEYS, ("type", "email"), *OWN_FIELDS.values())
 _TIMES = ("timestamp", "received_at", "original_timestamp")
 _RESPELT = {
     spelt: key for key in (*MESSAGE_KEYS.values(), "sentAt") for spelt in {snake_case(key), key.lower()} - {key}
@@ -40,12 +41,45 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 
     Example: `line_of({"user_id": "7", "plan": "pro"})`.
     """
-    given = ((name.lower(), value) for name, value in row.items() if value is not None)
-    cells = {name: value for name, value in given if not name.startswith("_dlt_")}
+    cells = _cells(row)
     kind = _kind(cells)
     if "id" in cells and any(name in cells for name in _TIMES):
         return _message_line(kind, cells)
     return _identify_line(cells)
+
+
+def is_person_or_group(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row is one of `users` or `accounts`, whose `id` is that of a person or a group, not a message.
+
+    Each row of a table of messages says who it is about.
+
+    Example: `is_person_or_group({"id": "7", "received_at": "2019-03-01T00:00:00Z", "plan": "pro"})`.
+    """
+    cells = _cells(row)
+    is_nobodys = cells.keys().isdisjoint(("user_id", "anonymous_id"))
+    return is_nobodys and cells.keys() >= {"id", "received_at"} and _kind(cells) == "identify"
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a row by column, without nulls and dlt's own columns."""
+    given = {name: value for name, value in row.items() if value is not None and not name.lower().startswith("_dlt_")}
+    cells: dict[str, Any] = {}
+    for name, value in given.items():
+        column = _column(name)
+        cells[name if column in cells or column in given else column] = value  # of two spellings none is lost
+    return cells
+
+
+def _column(name: str) -> str:
+    """Returns the column that a name stands for. Any other name keeps its spelling, as somebody chose `firstName`.
+
+    Names in capitals are those of a database that writes all of them so.
+    """
+    lower = name.lower()
+    if snake_case(name) in ("user_id", "anonymous_id"):
+        return snake_case(name)
+    is_known = lower in _KNOWN or lower.startswith("context_")
+    return lower if is_known or not any(map(str.islower, name)) else name
 
 
 def _message_line(kind: str, cells: Mapping[str, Any]) -> bytes:

@@ -83,9 +83,9 @@ def check_session(connection: "psycopg2.extensions.connection", waits: Waits) ->
 
 
 def url_of(credentials: PostgresCredentials) -> str:
-    """Returns the URL for libpq, in which a blank is `%20`: libpq does not read a plus sign as one."""
+    """Returns the URL for libpq, in which a blank is `%20`: it accepts none, and takes no plus sign for one."""
     url, mark, query = credentials.to_native_representation().partition("?")
-    return f"{url}{mark}{query.replace('+', '%20')}"
+    return f"{url}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
 
 
 @contextmanager

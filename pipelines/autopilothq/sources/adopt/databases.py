@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import duckdb
 
@@ -39,6 +39,15 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
 _WITHIN_YEARS = "({}) BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
 """Whether ADBC can hand over a time: infinity, and a time close to it, would become another time."""
+# Settings of a database or a role would change values: ADBC expects UTF-8, and others have the form of texts.
+_SETTINGS = (
+    "client_encoding TO 'UTF8'",
+    "timezone TO 'UTC'",
+    "datestyle TO 'ISO'",
+    "intervalstyle TO 'postgres'",
+    "bytea_output TO 'hex'",
+    "extra_float_digits TO 1",
+)
 _NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows distinguish versions of a table
 
 
@@ -103,17 +112,27 @@ class PostgresSource(Database):
         try:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import dbapi
+            from psycopg2 import ProgrammingError
+            from psycopg2.extensions import parse_dsn
         except ImportError as error:
             raise NotSupported(
                 f"Reading PostgreSQL needs a package that is not installed: {error}\nInstall it: {install('postgres')}"
             ) from error
-        parts = urlsplit(url)
-        self.url = f"postgresql://{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
         try:
-            self._connection: Any = dbapi.connect(url)
+            given = parse_dsn(url)  # as the driver reads it, with any sign in the password, and several hosts
+        except ProgrammingError as error:
+            raise RunError(
+                f"Expected a URL of a PostgreSQL database, but it cannot be read: {engine.error_line(error)}\n"
+                "In the user and the password, write / as %2F, @ as %40, and % as %25."
+            ) from error
+        database = f"/{quote(given['dbname'])}" if "dbname" in given else ""
+        self.url = f"postgresql://{given.get('host', 'localhost').lower()}:{given.get('port', 5432)}{database}"
+        try:
+            self._connection: Any = dbapi.connect(url.replace(" ", "%20"))  # which it refuses as they are
             with self._connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+                for setting in _SETTINGS:
+                    cursor.execute(f"SET LOCAL {setting}")
         except Error as error:
             raise RunError(
                 f"Expected a database at {self.url}, but it cannot be opened: {engine.error_line(error)}"
