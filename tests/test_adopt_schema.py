@@ -103,6 +103,14 @@ def test_what_differs_from_the_stored_types_is_said_before_anything_is_read(call
     assert said.err[: len(SAID)] == SAID
 
 
+def test_a_new_table_has_the_columns_that_all_tables_of_events_have(call: Call) -> None:
+    Path("unload").mkdir()
+    time = "2019-03-04 05:06:07"
+    row = {"id": "a", "received_at": time, "uuid_ts": time, "timestamp": time, "campaign_id": 5, "transactional": "t"}
+    Path("unload/order_done.csv").write_text(f"{','.join(row)}\n{','.join(map(str, row.values()))}\n")
+    assert call("adopt", "unload", "--dry-run").err.startswith("Queries of these tables meet no difference.\n")
+
+
 @pytest.mark.parametrize(
     ("text", "quoted", "kept"),
     [

@@ -48,6 +48,42 @@ def test_what_others_share_is_not_followed(call: Call) -> None:
     assert forget(call, "--anonymous-id", "tablet")["rows"] == {"email_opened": 2, "tracks": 2}
 
 
+HOUR = "2024-05-06T{:02}:00:00Z"
+MIDNIGHT = 1714953600.0  # before those hours
+
+
+def test_rows_of_others_that_have_the_persons_id_are_made_again_of_their_messages(call: Call) -> None:
+    def said(number: int, kind: str, key: str, id_: str, hour: int, **traits: Any) -> dict[str, Any]:
+        of = {"type": kind, "messageId": f"i-{number}", key: id_, "receivedAt": HOUR.format(hour)}
+        return {**of, "userId": id_ if kind == "identify" else "bob", "traits": traits}
+
+    write("a.ndjson", [
+        said(1, "identify", "userId", "ada", 1, email="ada@example.com"),
+        said(2, "identify", "userId", "bob", 5, email="bob@example.com", seats=1, share=0.5, paid=True),
+        said(3, "identify", "userId", "bob", 2, seats=7, at=HOUR.format(2), name="Bob"),
+        said(4, "identify", "userId", "bob", 9, email="ADA@example.com", seats=9),
+        said(5, "group", "groupId", "acme", 3, email="office@example.com", plan="free"),
+        said(6, "group", "groupId", "acme", 4, email="ada@example.com"),
+        said(7, "identify", "userId", "eve", 9, email="ada@example.com"),
+    ])  # fmt: skip
+    load(call, "a.ndjson")
+    assert forget(call, "--email", "ada@example.com")["rows"] == {
+        "accounts": 1, "groups": 1, "identifies": 3, "users": 3,
+    }  # fmt: skip
+    bob = {"email": "bob@example.com", "seats": 1, "share": 0.5, "paid": True, "name": "Bob"}
+    times = {"received_at": MIDNIGHT + 5 * 3600, "at": MIDNIGHT + 2 * 3600}
+    assert without_nulls("users") == [{**bob, **times, "id": "bob"}]
+    acme = {"email": "office@example.com", "plan": "free"}
+    assert without_nulls("accounts") == [{**acme, "id": "acme", "received_at": MIDNIGHT + 3 * 3600}]
+
+
+def without_nulls(table: str) -> list[dict[str, Any]]:
+    """The rows of a table, which all have a `uuid_ts`, without it and without nulls."""
+    found = [{name: value for name, value in row.items() if value is not None} for row in here()[table].dicts()]
+    assert all(row.pop("uuid_ts") for row in found)
+    return found
+
+
 def told(found: dict[str, Any]) -> list[str]:
     return [shared["id"] for shared in found["shared"]]
 

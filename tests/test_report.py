@@ -295,13 +295,17 @@ def test_journeys_beyond_the_largest_are_folded_away() -> None:
 
 def test_a_journey_has_the_first_name_among_its_emails_or_its_id() -> None:
     counts = dict.fromkeys(("people", "opened", "clicked", "replied", "complained", "unsubscribed"), 1)
-    campaigns = [("c1", None), ("c1", "Onboarding"), ("c1", "Later"), ("c2", None), (None, None)]
+    campaigns = [("c1", None), ("c1", " \xa0"), ("c1", "Onboarding"), ("c1", "Later"), ("c2", "\t"), (None, None)]
     rows = [{"name": f"e{number}", "rated": True, **counts} for number in range(len(campaigns))]
-    names = {f"e{number}": {"campaign_id": id_, "campaign_name": name} for number, (id_, name) in enumerate(campaigns)}
+    names = {
+        f"e{number}": {"campaign_id": id_, "campaign_name": name, "email_name": name}
+        for number, (id_, name) in enumerate(campaigns)
+    }
     found = journeys_of(Pairs({"email": rows}, 1, 1), names)
     assert [(journey.id, journey.name, len(journey.emails)) for journey in found] == [
-        ("c1", "Onboarding", 3), (None, None, 1), ("c2", "c2", 1),
+        ("c1", "Onboarding", 4), (None, None, 1), ("c2", "c2", 1),
     ]  # fmt: skip
+    assert [email.name for email in found[0].emails] == [None, None, "Later", "Onboarding"]
 
 
 def test_one_day_and_one_event_make_a_page() -> None:

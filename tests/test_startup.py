@@ -127,7 +127,7 @@ for folder in sys.argv[1:]:
         os.chdir(folder)
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = ["autopilothq", "load", "archive", "."]
+        sys.argv = ["autopilothq", *open("command").read().split()]
         status = 0
         try:
             {MAIN}
@@ -142,11 +142,12 @@ for folder in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, str]]:
-    """The exit status, stdout and stderr of loads that find the settings of SETTINGS."""
+    """The exit status, stdout and stderr of loads, and first of `mapping`, that find the settings of SETTINGS."""
     home = tmp_path_factory.mktemp("settings")
     folders = [home / str(number) for number in range(len(SETTINGS))]
-    for folder, (name, text, _) in zip(folders, SETTINGS, strict=True):
+    for number, (folder, (name, text, _)) in enumerate(zip(folders, SETTINGS, strict=True)):
         (folder / ".dlt").mkdir(parents=True)
+        (folder / "command").write_text("mapping ." if number == 0 else "load archive .")
         (folder / ".dlt" / name).write_bytes(text)
     with isolation(home):
         statuses = python(IN_FOLDERS, *map(str, folders)).split()

@@ -15,6 +15,7 @@ from ..explain import explained
 from ..inspect import Difference
 from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_loaded, type_of
 from ..sources.adopt.origin import AdoptedTables
+from ..sources.adopt.rows import declared_columns
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt
 from ..sources.adopt.verify import TableComparison, compare_tables
@@ -78,6 +79,7 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
     for table, columns in adopted.tables.items():
         existing = actual.get(table, SchemaTable({}))
         new = {column.called: column.becomes for column in columns.values() if column.called is not None}
+        new |= declared_columns(table, {*new, *existing.columns})
         made = {**table_as_loaded(table, new, kind, dialect).columns, **existing.columns}
         actual[table] = existing._replace(columns=made)
         queried[table] = SchemaTable(

@@ -2,7 +2,7 @@
 
 import click
 
-from .options import WholeNumber, json_option
+from .options import WholeNumber, json_option, with_dlt
 
 
 @click.command("mapping", short_help="Propose a mapping for an archive's unknown events.")
@@ -16,6 +16,7 @@ from .options import WholeNumber, json_option
     help="How many lines to look at.",
 )
 @json_option
+@with_dlt
 def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
     """Show an archive's unknown events, and propose a mapping as TOML.
 

@@ -29,6 +29,7 @@ from ..warehouses.resolve import Target, resolve_target
 from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
+from .other_persons import find_deleted, make_again
 from .person import NotFollowed, PersonIds, Suppressed, person_tables
 from .received import all_files_at
 from .removals import Removal, delete_rows, removals, rows_by_table
@@ -151,12 +152,18 @@ def _delete(
 
 
 def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: Sequence[Removal]) -> None:
-    """Suppresses the ids first, then deletes the rows; in one transaction if the destination has transactions."""
+    """Suppresses the ids first, then deletes the rows; in one transaction if the destination has transactions.
+
+    Rows of `users` and `accounts` that are about others are made again of the others' messages.
+    """
     listed.create()
+    deleted = find_deleted(plan)
     with dataset.transaction():
         listed.add(person.ids, person.spelt, person.persons)
         for removal in plan:
             delete_rows(removal)
+        for rows in deleted:
+            make_again(dataset, rows)
 
 
 def _check_rights(dataset: Dataset) -> None:

@@ -92,21 +92,26 @@ def journeys_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[JourneyFunnel]
     titles: dict[str | None, str | None] = {}
     for email_id, rows in _grouped_by(pairs.rows["email"], lambda row: row["name"]).items():
         name = names.get(email_id, {})
-        email = EmailFunnel(email_id, name.get("email_name"), name.get("email_subject"), funnel(rows))
+        email = EmailFunnel(email_id, _shown(name.get("email_name")), _shown(name.get("email_subject")), funnel(rows))
         if email.funnel.delivered:
             campaign = name.get("campaign_id")
             journeys.setdefault(campaign, []).append(email)
-            titles[campaign] = titles.get(campaign) or name.get("campaign_name")
+            titles[campaign] = titles.get(campaign) or _shown(name.get("campaign_name"))
     listed = [
         JourneyFunnel(
             campaign,
-            titles[campaign] or campaign,
+            titles[campaign] or _shown(campaign),
             sum_of(email.funnel for email in found),
             sorted(found, key=_largest_first),
         )
         for campaign, found in journeys.items()
     ]
     return sorted(listed, key=_largest_first)
+
+
+def _shown(name: str | None) -> str | None:
+    """Returns a name, None if it is nothing but blanks: nobody would see it."""
+    return name if name and name.strip() else None
 
 
 def _largest_first(part: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
@@ -119,9 +124,9 @@ def links_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     rated = {email_id: funnel(rows).rated for email_id, rows in by_email.items()}
     return [
         ClickedLink(
-            row["url"],
-            names.get(row["name"], {}).get("email_name"),
-            names.get(row["name"], {}).get("campaign_name"),
+            _shown(row["url"]),
+            _shown(names.get(row["name"], {}).get("email_name")),
+            _shown(names.get(row["name"], {}).get("campaign_name")),
             whole(row["clicked"]),
             whole(row["clicks"]),
             rated[row["name"]],

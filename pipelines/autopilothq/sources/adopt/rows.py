@@ -1,12 +1,13 @@
 """The rows of the tables of messages, made of adopted rows."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ...catalog import COLUMN_RESERVE, DISCARDS, LINK, PROPERTIES, TABLES, TRACKS, Type, event_table
 from ...projection import TableRows, engine
 from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
+from .buffer import OTHER_TABLES
 from .columns import (
     CELLS_PER_QUERY,
     LOST_PREFIX,
@@ -72,13 +73,20 @@ def _kept_rows(
     return TableRows(table, ordered, con.sql(f"SELECT {cells} FROM ({kept})"), number)
 
 
-def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
-    """Returns the columns of a table that the catalogue declares, and their types."""
-    if name not in adoption.events:
+def declared_columns(name: str, existing: Collection[str]) -> dict[str, Type]:
+    """Returns the columns that the catalogue declares for a table, and their types.
+
+    Those of emails' events are declared in other events' tables too, but only made there if values are `existing`.
+    """
+    if name in OTHER_TABLES:
         return declared_types(TABLES[name])
-    existing = {*adoption.buffered[name].columns, *adoption.context.existing.get(name, {})}
     declared = declared_types(event_table(name))
     return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in existing}
+
+
+def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
+    existing = {*adoption.buffered[name].columns, *adoption.context.existing.get(name, {})}
+    return declared_columns(name, existing)
 
 
 def table_columns(
