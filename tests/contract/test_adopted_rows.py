@@ -11,9 +11,10 @@ from unittest import mock
 import duckdb
 import pyarrow as pa
 
-from autopilothq.catalog import LIMITS, REJECT_REASONS
+from autopilothq.catalog import COLUMN_RESERVE, LIMITS, OTHER_LIMITS, REJECT_REASONS, event_table
 from autopilothq.projection import FileCount, TableRows, engine
 from autopilothq.projection.audit import rejects
+from autopilothq.projection.context import declared_types
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
 from autopilothq.sources.adopt import buffer, columns, kept, latest, rows, verify
 from contract.loading import NOW, Row, Store, filled, projection_context
@@ -178,6 +179,8 @@ def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
     ]  # fmt: skip
     assert hashlib.sha256(f"file 1\n2\n{digest}".encode()).hexdigest() in {row["id"] for row in found["_rejects"]}
     assert store.audit == [FileCount(0, 2, 1, 0, 1, DAY, DAY), FileCount(1, 6, 1, 3, 2, DAY, DAY)]
+    store.adopt(("tracks", [opened("own", event="gone"), opened("new", event="gone")]))
+    assert store.audit == [FileCount(0, 2, 1, 1, 0, DAY, DAY)]  # `own` is stored
 
 
 def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
@@ -196,6 +199,21 @@ def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
         for id_, file, line in (("a", 0, 1), ("b", 0, 2), ("d", 1, 2))
     )
     assert store.audit == [FileCount(0, 2, 0, 0, 2, None, None), FileCount(1, 2, 1, 0, 1, DAY, DAY)]
+    assert [row["id"] for row in store.adopt(("users", [opened("ada"), opened("bob")]), suppressed=gone)["users"]] == [
+        "bob"
+    ]
+
+
+def test_columns_beyond_the_limit_are_discarded_once_in_the_table_of_their_event() -> None:
+    declared = len(declared_types(event_table("plan_changed")))
+    store = Adopting(OTHER_LIMITS._replace(columns=declared + 1 + COLUMN_RESERVE))
+    found = store.adopt(("plan_changed", [opened("a", context_x="1", context_y="2")]))
+    for table in ("plan_changed", "tracks"):
+        own = {"id": "a", "received_at": DAY, "event": "plan_changed", "context_x": "1"}
+        assert [filled(row) for row in found[table]] == [own]
+    assert [tuple(row[name] for name in DISCARDED) for row in found["_discards"]] == [
+        ("plan_changed", "a", "context_y", '"2"', "too_many_columns", DAY)
+    ]
 
 
 def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
