@@ -11,7 +11,7 @@ from unittest import mock
 import duckdb
 import pyarrow as pa
 
-from autopilothq.catalog import COLUMN_RESERVE, LIMITS, OTHER_LIMITS, REJECT_REASONS, event_table
+from autopilothq.catalog import COLUMN_RESERVE, LIMITS, OTHER_LIMITS, REJECT_REASONS, TABLES, event_table
 from autopilothq.projection import FileCount, TableRows, engine
 from autopilothq.projection.audit import rejects
 from autopilothq.projection.context import declared_types
@@ -148,6 +148,7 @@ def test_rows_without_an_id_that_can_be_stored_are_not_taken_for_one() -> None:
         FileCount(0, 5, 5, 0, 0, DAY, DAY), FileCount(1, 5, 5, 0, 0, DAY, DAY), FileCount(2, 3, 1, 0, 2, DAY, DAY),
     ]  # fmt: skip
     assert store.adopt(*files, ("users", users))["pages"] == found["pages"]
+    assert store.types["pages"] == declared_types(TABLES["pages"]) | {"note": "text"}
 
 
 def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
@@ -179,8 +180,11 @@ def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
     ]  # fmt: skip
     assert hashlib.sha256(f"file 1\n2\n{digest}".encode()).hexdigest() in {row["id"] for row in found["_rejects"]}
     assert store.audit == [FileCount(0, 2, 1, 0, 1, DAY, DAY), FileCount(1, 6, 1, 3, 2, DAY, DAY)]
-    store.adopt(("tracks", [opened("own", event="gone"), opened("new", event="gone")]))
-    assert store.audit == [FileCount(0, 2, 1, 1, 0, DAY, DAY)]  # `own` is stored
+    of_pages = opened("of pages", event="pages")  # an event, whose table cannot be that of the pages
+    own = [opened("own", event="gone"), opened("new", event="gone"), of_pages]
+    found = store.adopt(("pages", [opened("page")]), ("tracks", own))
+    assert [row["id"] for row in found["tracks"]] == ["here", "new", "of pages", "own", "stored"]
+    assert store.audit == [FileCount(0, 1, 1, 0, 0, DAY, DAY), FileCount(1, 3, 2, 1, 0, DAY, DAY)]  # `own` is stored
 
 
 def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
@@ -208,9 +212,9 @@ def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
 def test_columns_beyond_the_limit_are_discarded_once_in_the_table_of_their_event() -> None:
     declared = len(declared_types(event_table("plan_changed")))
     store = Adopting(OTHER_LIMITS._replace(columns=declared + 1 + COLUMN_RESERVE))
-    found = store.adopt(("plan_changed", [opened("a", context_x="1", context_y="2")]))
+    found = store.adopt(("plan_changed", [opened("a", user_id=5, context_x="1", context_y="2")]))
     for table in ("plan_changed", "tracks"):
-        own = {"id": "a", "received_at": DAY, "event": "plan_changed", "context_x": "1"}
+        own = {"id": "a", "received_at": DAY, "event": "plan_changed", "user_id": "5", "context_x": "1"}
         assert [filled(row) for row in found[table]] == [own]
     assert [tuple(row[name] for name in DISCARDED) for row in found["_discards"]] == [
         ("plan_changed", "a", "context_y", '"2"', "too_many_columns", DAY)
