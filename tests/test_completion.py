@@ -165,7 +165,8 @@ def test_of_files_that_are_not_parquet_the_loads_note_says_what_they_have(
     class Client(nullcontext[None]):
         schema = Schema("autopilothq")
 
-    Client.schema.tables["tracks"] = {SEGMENT_TABLE_HINT: True, **more}  # type: ignore[typeddict-unknown-key]
+    tables: dict[str, Any] = {"tracks": {SEGMENT_TABLE_HINT: True, **more}}
+    monkeypatch.setattr(Client.schema, "_schema_tables", tables)
     noted = [Brought(AT.isoformat(), {"tracks": 2}), Brought(LATER.isoformat(), {"pages": 1})]
     monkeypatch.setattr(completion, "dataset_of", lambda _: destination.dataset)
     monkeypatch.setattr(completion, "rows_noted", lambda *_: noted)

@@ -212,13 +212,29 @@ def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
 def test_columns_beyond_the_limit_are_discarded_once_in_the_table_of_their_event() -> None:
     declared = len(declared_types(event_table("plan_changed")))
     store = Adopting(OTHER_LIMITS._replace(columns=declared + 1 + COLUMN_RESERVE))
-    found = store.adopt(("plan_changed", [opened("a", user_id=5, context_x="1", context_y="2")]))
-    for table in ("plan_changed", "tracks"):
-        own = {"id": "a", "received_at": DAY, "event": "plan_changed", "user_id": "5", "context_x": "1"}
-        assert [filled(row) for row in found[table]] == [own]
-    assert [tuple(row[name] for name in DISCARDED) for row in found["_discards"]] == [
-        ("plan_changed", "a", "context_y", '"2"', "too_many_columns", DAY)
+    found = store.adopt(
+        ("plan_changed", [opened("a", user_id=5, context_x="1", context_y="2")]),
+        ("tracks", [opened("own", event="gone", context_z="3")]),
+    )
+    row = {"id": "a", "received_at": DAY, "event": "plan_changed", "user_id": "5", "context_x": "1"}
+    assert [filled(row) for row in found["plan_changed"]] == [row]
+    assert [filled(row) for row in found["tracks"]] == [row, opened("own", event="gone")]
+    assert sorted(tuple(row[name] for name in DISCARDED) for row in found["_discards"]) == [
+        ("plan_changed", "a", "context_y", '"2"', "too_many_columns", DAY),
+        ("tracks", "own", "context_z", '"3"', "too_many_columns", DAY),
     ]
+
+
+def test_what_only_tracks_has_is_kept_and_properties_of_events_stay_in_their_tables() -> None:
+    found = Adopting().adopt(
+        ("plan_changed", [opened("a", seats=5, context_x="1")]),
+        ("tracks", [opened("own", event="gone", seats="few", source="web")]),
+    )
+    assert [filled(row) for row in found["plan_changed"]] == [opened("a", event="plan_changed", seats=5, context_x="1")]
+    assert [filled(row) for row in found["tracks"]] == [
+        opened("a", event="plan_changed", context_x="1"), opened("own", event="gone", seats="few", source="web"),
+    ]  # fmt: skip
+    assert "_discards" not in found
 
 
 def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
@@ -366,6 +382,8 @@ def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> Non
     assert compared(store, "email_opened", [opened(None), opened("a", EARLY), opened(None)]) == verify.TableComparison(
         "email_opened", 3, 1, 2, digest("a", "", ""), digest("a"), {"2019-02-28": (1, 1), "2019-03-01": (2, 0)}
     )
+    # The time of a row of users is that of its last message, which the other side may not have.
+    assert compared(store, "users", [opened("u")]) == verify.TableComparison("users", 1, 0, 1, digest("u"), "0", {})
     assert compared(store, "email_opened", []) == verify.TableComparison("email_opened", 0, 0, 0, "0", "0", {})
 
 
