@@ -228,13 +228,16 @@ def test_columns_beyond_the_limit_are_discarded_once_in_the_table_of_their_event
 def test_what_only_tracks_has_is_kept_and_properties_of_events_stay_in_their_tables() -> None:
     found = Adopting().adopt(
         ("plan_changed", [opened("a", seats=5, context_x="1")]),
-        ("tracks", [opened("own", event="gone", seats="few", source="web")]),
+        ("tracks", [opened("own", event="gone", seats="few", source="web", sent_at="soon")]),
     )
     assert [filled(row) for row in found["plan_changed"]] == [opened("a", event="plan_changed", seats=5, context_x="1")]
     assert [filled(row) for row in found["tracks"]] == [
         opened("a", event="plan_changed", context_x="1"), opened("own", event="gone", seats="few", source="web"),
     ]  # fmt: skip
-    assert "_discards" not in found
+    assert [row["uuid_ts"] for row in found["tracks"]] == [NOW + timedelta(days=1)] * 2
+    assert [tuple(row[name] for name in DISCARDED) for row in found["_discards"]] == [
+        ("tracks", "own", "sent_at", '"soon"', "not_a_time", DAY)
+    ]
 
 
 def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
