@@ -1,12 +1,15 @@
 """Whether a load's rows are where it staged them, before dlt completes it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dlt
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dlt import Schema
 
@@ -15,6 +18,7 @@ from autopilothq.sources import completion
 from autopilothq.sources.completion import tables_without_rows
 from autopilothq.sources.earlier_load import Brought
 from autopilothq.warehouses.dataset import Dataset, connected, open_dataset
+from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 
 AT = datetime(2019, 3, 20, 10, tzinfo=UTC)
 A, B, LATER = ("m1", AT), ("m2", AT), AT + timedelta(seconds=1)
@@ -125,3 +129,49 @@ def test_ids_are_counted_only_of_tables_whose_rows_came_in_several_files(destina
     """It takes ten times as long, and one file cannot be there twice while another is missing."""
     assert destination.lacks([A, A], [], TWO, in_parts=False) == []
     assert destination.lacks([A, A, B, B], [], TWO, in_parts=False) == ["tracks"]
+
+
+@pytest.mark.parametrize(
+    ("times", "known"),
+    [
+        ([AT, AT, LATER], {AT: 2, LATER: 1}),
+        (pa.array([str(AT)]), {}),
+        (pa.array([1 << 62], pa.timestamp("us", "UTC")), {}),  # beyond Python's calendar
+        ([AT, None], {}),
+        ([AT + timedelta(seconds=second) for second in range(21)], {}),
+        ([AT + timedelta(seconds=second) for second in range(20)], {AT + timedelta(seconds=n): 1 for n in range(20)}),
+    ],
+)
+def test_rows_of_a_file_are_known_by_a_few_times(times: Any, known: dict[datetime, int], tmp_path: Path) -> None:
+    path = tmp_path / "tracks.parquet"
+    column = pa.array(times, pa.timestamp("us", "UTC")) if isinstance(times, list) else times
+    pq.write_table(pa.table({"uuid_ts": column}), path)
+    assert completion._rows_by_time("tracks", [path]) == known
+    assert completion._rows_by_time("_rejects", [path]) == {}  # which has no such column
+
+
+@pytest.mark.parametrize(
+    ("more", "are_there"),
+    [
+        ({}, False),
+        ({"columns": {"uuid_ts": {"precision": 3}}}, False),
+        ({"columns": {"uuid_ts": {"precision": 2}}}, True),  # the stored times are others
+        ({SEGMENT_TABLE_HINT: False}, True),  # a table of a user
+    ],
+)
+def test_of_files_that_are_not_parquet_the_loads_note_says_what_they_have(
+    destination: Destination, more: dict[str, Any], are_there: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Client(nullcontext[None]):
+        schema = Schema("autopilothq")
+
+    tables: dict[str, Any] = {"tracks": {SEGMENT_TABLE_HINT: True, **more}}
+    monkeypatch.setattr(Client.schema, "_schema_tables", tables)
+    noted = [Brought(AT.isoformat(), {"tracks": 2}), Brought(LATER.isoformat(), {"pages": 1})]
+    monkeypatch.setattr(completion, "dataset_of", lambda _: destination.dataset)
+    monkeypatch.setattr(completion, "rows_noted", lambda *_: noted)
+    files = {"tracks": [tmp_path / "tracks.insert_values"]}
+    for staged, found in (([A, B], True), ([A], are_there)):
+        destination.fill("data_staging.tracks", staged)
+        destination.fill("data.tracks", [A])
+        assert completion._has_staged_rows(Client(), tmp_path, "1", files) is found  # type: ignore[arg-type]

@@ -408,6 +408,22 @@ def test_messages_that_did_not_come_are_no_reason_in_the_catalogue_and_a_view_ha
     ]
 
 
+def test_the_catalogue_has_the_types_and_copies_of_a_destination() -> None:
+    redshift, bigquery = (
+        inspect.schema_of_catalogue(kind, kind)["tracks"].columns for kind in ("redshift", "bigquery")
+    )
+    assert redshift["received_at"] == ColumnType("timestamp without time zone", "time", zoned=False)
+    assert bigquery["loaded_at"] == bigquery["uuid_ts"]  # a copy
+    assert "loaded_at" not in redshift
+
+
+def test_a_column_of_the_catalogue_is_not_taken_for_one_of_segments_loader() -> None:
+    text = ColumnType("text", "text")
+    books = SchemaTable({"id": text, "loaded_at": text})
+    [found] = inspect.differences({"_audit": books}, {"_audit": SchemaTable({"id": text})}, inspect.CATALOGUE)
+    assert found.meaning == "queries that name it fail: another program made or changed this table"
+
+
 def test_a_schema_does_not_differ_from_itself() -> None:
     schema = inspect.schema_of_catalogue()
     assert inspect.differences(schema, schema, inspect.CATALOGUE) == []

@@ -18,6 +18,7 @@ from autopilothq.errors import DatasetNotFound
 from autopilothq.inspect import Statistics, Status, TableInfo
 from autopilothq.inspect import status as of_status
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
+from autopilothq.inspect.views import AppliedModels
 from autopilothq.warehouses.dataset import tables_of
 from autopilothq.warehouses.pipeline_names import PIPELINE
 from calling import Call
@@ -200,6 +201,9 @@ def test_the_status_for_programs() -> None:
     }
     assert inspect.status_dict(STATUS, timedelta(hours=26))["fresh"] is False
     assert inspect.status_dict(STATUS, None)["fresh"] is None
+    states = {"dataset": "views", "current": ["engagement"], "stale": [], "missing": [], "taken": []}
+    views = AppliedModels("views", ("engagement",))
+    assert inspect.status_dict(replace(STATUS, models=views), None)["models"] == states
 
 
 def test_which_run_was_the_last() -> None:
@@ -247,6 +251,7 @@ def test_the_status_of_a_load(told: Told) -> None:
     assert (found.last_run.result, found.last_run.at, found.waiting) == ("loaded", found.last_load.loaded_at, 0)
     counts = found.last_load
     assert (counts.files, counts.lines, counts.stored, counts.duplicates, counts.rejected) == (1, 11, 7, 1, 3)
+    assert found.models is None
     assert found.rejects == {"not_an_object": 2, "unknown_type": 1}
     beyond = {reason: tables["email_opened"] for reason, tables in found.beyond_limits.items()}
     assert found.discards == {"does_not_fit": 1} | beyond

@@ -273,6 +273,24 @@ def test_a_body_that_is_too_large_leaves_its_room_to_others_while_its_rest_comes
     assert (taken, room.taken) == ([0, 60, 0], 0)
 
 
+def test_a_sender_that_is_gone_before_its_body_comes_leaves_no_empty_one() -> None:
+    async def receive() -> app.AsgiMessage:
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(app.Refused, match="The body ended early") as refused:
+        asyncio.run(app._body({}, receive, 100, Room(100)))
+    assert refused.value.answer.status == 408
+
+
+def test_a_request_that_is_larger_than_all_room_waits_only_for_others() -> None:
+    async def taken() -> int:
+        room = Room(100)
+        await room.take(150, "full")
+        return room.taken
+
+    assert asyncio.run(taken()) == 150
+
+
 def test_other_machines_need_settings(call: Call) -> None:
     said = call("receive", "archive", "--listen", "0.0.0.0:0")
     assert said.status == 1
@@ -407,6 +425,8 @@ def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
     with receiver(env={"RECEIVE__SEGMENT__SHOP__SIGNATURE": "the-secret"}) as running:
         for _ in range(5):
             running.post("/hook/segment/shop", TRACK, headers={"X-Signature": "another-secret"})
+        nobodys = running.post("/hook/segment/shop2", TRACK, headers={"X-Forwarded-For": "10.0.0.1"})
+        assert nobodys.status_code == 404  # which is not said: it is the sender's own fault
         running.post("/v1/track", {"type": "delete"})
         running.post("/v1/batch", {"batch": [{"type": "delete", "userId": "1"}]})
         said = running.stop()

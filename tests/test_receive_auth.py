@@ -162,7 +162,7 @@ def test_endpoints_without_settings_are_no_more_than_there_is_room_for(
     monkeypatch.setattr(endpoints, "MOST_OPEN", 2)
     (tmp_path / ARCHIVE_FOLDER / "segment-shop").mkdir(parents=True)  # which an earlier run has opened
     known = Endpoints(ReceiveSettings(str(tmp_path)))
-    assert [known.guard(one, True) for one in (GUARDED, APP)] == [KEYS, Guard()]
+    assert [known.guard(one, True) for one in (APP, GUARDED)] == [Guard(), KEYS]
     with pytest.raises(NoRoom) as error, caplog.at_level(logging.ERROR):
         known.guard(OTHERS, True)
     assert str(error.value) == "There are 2 endpoints without settings."

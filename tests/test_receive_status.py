@@ -7,9 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from autopilothq import inspect
+import pytest
+
+from autopilothq import disk, inspect
 from autopilothq.inspect import Received, Waiting, received
-from autopilothq.receive import files
+from autopilothq.receive import files, server
 from calling import Call, errors
 from inspected import NOW, STATUS
 from receiving import receiver
@@ -92,7 +94,19 @@ def test_what_waits(call: Call) -> None:
 
 def test_when_a_file_was_begun(tmp_path: Path) -> None:
     assert files.begun_at(Path(".1772600767000-0f.open")) == files.begun_at(Path("1772600767000-0f.gz")) == 1772600767
-    other = tmp_path / "other-1.gz"
-    other.touch()
-    os.utime(other, (5, 5))
-    assert files.begun_at(other) == 5
+    for name in ("other-1.gz", "²-1.gz", "٣-1.gz"):  # digits that are none of a time
+        other = tmp_path / name
+        other.touch()
+        os.utime(other, (5, 5))
+        assert files.begun_at(other) == 5
+
+
+def test_the_names_of_all_new_folders_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one of them, acknowledged messages would be lost with the power."""
+    synced: list[Path] = []
+    monkeypatch.setattr(disk, "sync", synced.append)
+    folder = tmp_path / "data" / "archive"
+    server._check_folder(folder)
+    files.open_file(folder, "v1", 0.0).close()
+    below = [folder, *(folder.joinpath(*("segment-logs", "v1", "0")[:n]) for n in (1, 2, 3))]
+    assert synced == [tmp_path, tmp_path / "data", *below]

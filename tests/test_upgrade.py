@@ -315,6 +315,7 @@ def test_a_verdict_of_redshift(wanted: str, there: str, meaning: str) -> None:
     one, other = ({"t": SchemaTable({"c": type_of(of, "redshift")})} for of in (wanted, there))
     [found] = inspect.differences(one, other, inspect.SWITCH, dialect="redshift")
     assert (found.breaks, found.meaning) == (True, f"{wanted} -> {there}: {meaning}")
+    assert [back.breaks for back in inspect.differences(other, one, inspect.SWITCH, dialect="redshift")] == [False]
 
 
 def test_missing_tables_have_their_reasons() -> None:

@@ -11,9 +11,10 @@ from unittest import mock
 import duckdb
 import pyarrow as pa
 
-from autopilothq.catalog import LIMITS, REJECT_REASONS
+from autopilothq.catalog import COLUMN_RESERVE, LIMITS, OTHER_LIMITS, REJECT_REASONS, TABLES, event_table
 from autopilothq.projection import FileCount, TableRows, engine
 from autopilothq.projection.audit import rejects
+from autopilothq.projection.context import declared_types
 from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
 from autopilothq.sources.adopt import buffer, columns, kept, latest, rows, verify
 from contract.loading import NOW, Row, Store, filled, projection_context
@@ -147,6 +148,7 @@ def test_rows_without_an_id_that_can_be_stored_are_not_taken_for_one() -> None:
         FileCount(0, 5, 5, 0, 0, DAY, DAY), FileCount(1, 5, 5, 0, 0, DAY, DAY), FileCount(2, 3, 1, 0, 2, DAY, DAY),
     ]  # fmt: skip
     assert store.adopt(*files, ("users", users))["pages"] == found["pages"]
+    assert store.types["pages"] == declared_types(TABLES["pages"]) | {"note": "text"}
 
 
 def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
@@ -178,6 +180,11 @@ def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
     ]  # fmt: skip
     assert hashlib.sha256(f"file 1\n2\n{digest}".encode()).hexdigest() in {row["id"] for row in found["_rejects"]}
     assert store.audit == [FileCount(0, 2, 1, 0, 1, DAY, DAY), FileCount(1, 6, 1, 3, 2, DAY, DAY)]
+    of_pages = opened("of pages", event="pages")  # an event, whose table cannot be that of the pages
+    own = [opened("own", event="gone"), opened("new", event="gone"), of_pages]
+    found = store.adopt(("pages", [opened("page")]), ("tracks", own))
+    assert [row["id"] for row in found["tracks"]] == ["here", "new", "of pages", "own", "stored"]
+    assert store.audit == [FileCount(0, 1, 1, 0, 0, DAY, DAY), FileCount(1, 3, 2, 1, 0, DAY, DAY)]  # `own` is stored
 
 
 def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
@@ -196,6 +203,41 @@ def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
         for id_, file, line in (("a", 0, 1), ("b", 0, 2), ("d", 1, 2))
     )
     assert store.audit == [FileCount(0, 2, 0, 0, 2, None, None), FileCount(1, 2, 1, 0, 1, DAY, DAY)]
+    both = [opened("ada"), opened("bob")]
+    found = store.adopt(("users", both), ("accounts", both), suppressed=gone)
+    assert [row["id"] for row in found["users"]] == ["bob"]
+    assert [row["id"] for row in found["accounts"]] == ["ada", "bob"]  # a group may have a user's id
+
+
+def test_columns_beyond_the_limit_are_discarded_once_in_the_table_of_their_event() -> None:
+    declared = len(declared_types(event_table("plan_changed")))
+    store = Adopting(OTHER_LIMITS._replace(columns=declared + 1 + COLUMN_RESERVE))
+    found = store.adopt(
+        ("plan_changed", [opened("a", user_id=5, context_x="1", context_y="2")]),
+        ("tracks", [opened("own", event="gone", context_z="3")]),
+    )
+    row = {"id": "a", "received_at": DAY, "event": "plan_changed", "user_id": "5", "context_x": "1"}
+    assert [filled(row) for row in found["plan_changed"]] == [row]
+    assert [filled(row) for row in found["tracks"]] == [row, opened("own", event="gone")]
+    assert sorted(tuple(row[name] for name in DISCARDED) for row in found["_discards"]) == [
+        ("plan_changed", "a", "context_y", '"2"', "too_many_columns", DAY),
+        ("tracks", "own", "context_z", '"3"', "too_many_columns", DAY),
+    ]
+
+
+def test_what_only_tracks_has_is_kept_and_properties_of_events_stay_in_their_tables() -> None:
+    found = Adopting().adopt(
+        ("plan_changed", [opened("a", seats=5, context_x="1")]),
+        ("tracks", [opened("own", event="gone", seats="few", source="web", sent_at="soon")]),
+    )
+    assert [filled(row) for row in found["plan_changed"]] == [opened("a", event="plan_changed", seats=5, context_x="1")]
+    assert [filled(row) for row in found["tracks"]] == [
+        opened("a", event="plan_changed", context_x="1"), opened("own", event="gone", seats="few", source="web"),
+    ]  # fmt: skip
+    assert [row["uuid_ts"] for row in found["tracks"]] == [NOW + timedelta(days=1)] * 2
+    assert [tuple(row[name] for name in DISCARDED) for row in found["_discards"]] == [
+        ("tracks", "own", "sent_at", '"soon"', "not_a_time", DAY)
+    ]
 
 
 def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
@@ -343,6 +385,8 @@ def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> Non
     assert compared(store, "email_opened", [opened(None), opened("a", EARLY), opened(None)]) == verify.TableComparison(
         "email_opened", 3, 1, 2, digest("a", "", ""), digest("a"), {"2019-02-28": (1, 1), "2019-03-01": (2, 0)}
     )
+    # The time of a row of users is that of its last message, which the other side may not have.
+    assert compared(store, "users", [opened("u")]) == verify.TableComparison("users", 1, 0, 1, digest("u"), "0", {})
     assert compared(store, "email_opened", []) == verify.TableComparison("email_opened", 0, 0, 0, "0", "0", {})
 
 

@@ -80,7 +80,7 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     day = midnight(now)
     folder_of_day = folder / ARCHIVE_FOLDER / endpoint / str(day)
     while True:
-        _make_folder(folder, folder_of_day)
+        make_folder(folder_of_day)
         path = folder_of_day / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -113,12 +113,12 @@ def _is_ours(descriptor: int) -> bool:
     return os.fstat(descriptor).st_nlink > 0
 
 
-def _make_folder(folder: Path, inner: Path) -> None:
-    """Creates a folder and its missing parents, and syncs the name of each to the disk."""
+def make_folder(folder: Path) -> None:
+    """Creates a folder and its missing parents, and syncs the name of each to the disk. Raises OSError if it cannot."""
     missing = []
-    while not inner.is_dir() and inner != folder:
-        missing.append(inner)
-        inner = inner.parent
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
     for each in reversed(missing):
         private.folder(each)
         disk.sync(each.parent)

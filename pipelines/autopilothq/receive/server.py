@@ -23,8 +23,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
-from .. import private
 from ..errors import InvalidSetting, RunError
+from .files import make_folder
 from .request_parser import RequestParser, is_offer
 from .settings import ReceiveSettings, check_setting_names, guard, guarded_endpoints, ortto_settings
 
@@ -281,7 +281,7 @@ def check(settings: ReceiveSettings) -> None:
 def _check_folder(folder: Path) -> None:
     """Creates the folder if it is missing. Raises RunError if it is not writable; a full disk is accepted."""
     try:
-        private.folder(folder)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from importlib.resources import files
 
-from ...catalog import LATEST, PERSON_COLUMNS, REJECT_REASONS, TRACKS, Type
+from ...catalog import LATEST, PERSON_COLUMNS, REJECT_REASONS, TRACKS, USERS, Type
 from ...projection import FileCount, ReadTable, engine
 from ...projection.context import ProjectionContext
 from ...projection.keys import long_key_message
@@ -93,7 +93,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
     for name, table in adoption.buffered.items():
         for group in table.groups:
             cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
-            cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
+            cells |= {"user_id": "id"} if name == USERS.name else {}  # an id of `accounts` is a group's
             select = ", ".join(
                 f"{as_plain_text(group.forms[column], cell_name(column))} AS {engine.name(called)}"
                 for called, column in cells.items()

@@ -4,7 +4,7 @@ As in other loads, columns that the table has already get room first, then the o
 from one column on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ...catalog import Type
@@ -26,6 +26,10 @@ class AdoptedColumns(NamedTuple):
     def ordered(self) -> dict[str, Type]:
         """The types of the columns by their names in the destination, in the order of a new table."""
         return ordered_columns({self.names.get(column, column): type_ for column, type_ in self.types.items()})
+
+    def only(self, columns: Collection[str]) -> "AdoptedColumns":
+        """Returns some of the columns, which come by their names in the files."""
+        return self._replace(types={column: type_ for column, type_ in self.types.items() if column in columns})
 
     def with_types(self, types: Mapping[str, Type]) -> "AdoptedColumns":
         """Returns the columns with other types, which come by the destination's names."""

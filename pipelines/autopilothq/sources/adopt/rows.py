@@ -43,9 +43,11 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
     every = tables if own is None else [*tables, own]
     if not every:
         return
-    columns = table_columns(adoption, TRACKS.name, declared_types(TRACKS), every, "context_")
+    declared = declared_types(TRACKS)
+    columns = table_columns(adoption, TRACKS.name, declared, every, "context_")
+    common = columns.only({column for column in columns.types if column in declared or column.startswith("context_")})
     loaded_at = adoption.context.loaded_at_sql
-    selects = [_select(table, columns, {"uuid_ts": loaded_at, "event": engine.literal(table.name)}) for table in tables]
+    selects = [_select(table, common, {"uuid_ts": loaded_at, "event": engine.literal(table.name)}) for table in tables]
     if own is not None:
         select = _select(own, columns, {"uuid_ts": loaded_at})
         selects.append(f"FROM ({select}) ANTI JOIN orphans USING (seq)")
@@ -67,7 +69,7 @@ def _kept_rows(
 ) -> TableRows:
     con, ordered = adoption.context.con, columns.ordered
     cells = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in ordered)
-    every = " UNION ALL ".join(f"({select})" for select in selects)
+    every = " UNION ALL BY NAME ".join(f"({select})" for select in selects)
     kept = without_too_wide(adoption.context, table, columns, f"FROM ({every}) {_KEPT.format(duplicates=duplicates)}")
     number = engine.count(con, f"(FROM {rows} ANTI JOIN {duplicates} USING (seq))")
     return TableRows(table, ordered, con.sql(f"SELECT {cells} FROM ({kept})"), number)
@@ -92,15 +94,17 @@ def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
 def table_columns(
     adoption: Adoption, table: str, declared: Mapping[str, Type], buffered: Iterable[BufferedTable], prefix: str = ""
 ) -> AdoptedColumns:
-    """Decides the columns of a table: declared ones, and others whose names have a prefix, typed by all their values.
+    """Decides the columns of a table: declared ones, and others, typed by all their values.
 
-    Values of columns beyond the table's limit are discarded.
+    Of `buffered` tables of another name, only columns with a prefix are taken. Values of columns beyond the table's
+    limit are discarded.
     """
     context = adoption.context
     tables = list(buffered)
     found: dict[str, ColumnValues] = {}
     for each in tables:
-        others = [column for column in each.columns if column not in declared and column.startswith(prefix)]
+        undeclared = [column for column in each.columns if column not in declared]
+        others = [column for column in undeclared if each.name == table or column.startswith(prefix)]
         found = merge_values(found, values_of(context.con, each, others))
     known = context.existing.get(table, {})
     width = max(context.widths.get(table, 0), len(known)) + len(declared.keys() - known.keys())
