@@ -8,7 +8,7 @@ from datetime import timedelta
 from dlt.sources import DltSource
 
 from .. import inspect
-from ..catalog import CUT
+from ..catalog import CUT, TABLES, event_table
 from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
@@ -77,8 +77,9 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
     queried = {}
     for table, columns in adopted.tables.items():
         existing = actual.get(table, SchemaTable({}))
-        new = {column.called: column.becomes for column in columns.values() if column.called is not None}
-        made = {**table_as_loaded(table, new, kind, dialect).columns, **existing.columns}
+        declared = {column.name: column.type for column in (TABLES.get(table) or event_table(table)).columns}
+        found = {name: each.becomes for each in columns.values() if (name := each.called) and name not in declared}
+        made = {**table_as_loaded(table, declared | found, kind, dialect).columns, **existing.columns}
         actual[table] = existing._replace(columns=made)
         queried[table] = SchemaTable(
             {
@@ -86,9 +87,9 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
                 for name, column in columns.items()
             }
         )
-    found = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
+    changes = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
     if queried:
-        out.print_lines([*_coming(found), *_lost(adopted)], err=True)
+        out.print_lines([*_coming(changes), *_lost(adopted)], err=True)
 
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:
