@@ -13,7 +13,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import dlt
@@ -62,14 +62,15 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
 @contextmanager
 def _opened(client: SqlClientBase[Any]) -> Iterator[None]:
     """Opens a client. Some of dlt's let the driver's error pass, which may also be that of a wrong query."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(client)
-        except (AutopilothqError, DestinationConnectionError):
+    is_open = False
+    try:
+        with client:
+            is_open = True
+            yield
+    except Exception as error:
+        if is_open or isinstance(error, AutopilothqError | DestinationConnectionError):
             raise
-        except Exception as error:
-            raise DestinationConnectionError(type(client).__name__, client.dataset_name, str(error), error) from error
-        yield
+        raise DestinationConnectionError(type(client).__name__, client.dataset_name, str(error), error) from error
 
 
 @contextmanager
