@@ -18,6 +18,7 @@ from ..sources.adopt.origin import AdoptedTables
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt
 from ..sources.adopt.verify import TableComparison, compare_tables
+from ..warehouses.dataset import TablesNotListed
 from ..warehouses.settings import TargetOptions
 from . import out
 from .inspecting import breaking_counts, difference_groups
@@ -71,7 +72,7 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
     try:
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
-    except DatasetNotFound:
+    except (DatasetNotFound, TablesNotListed):
         kind, dialect = inspect.kind_of(target)
         actual = dict(inspect.schema_of_catalogue(kind, dialect))
     queried = {}
