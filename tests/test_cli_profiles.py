@@ -123,6 +123,11 @@ NO_FILE = (
             ),
         ),
         (["--space", "s", "--people", "gone.txt"], {}, NO_FILE.format("gone.txt")),
+        (
+            ["--space", "s", "--people", "-- Everyone (and more)\n/* of ours */ SELECT email\nFROM nowhere"],
+            {},
+            "The warehouse cannot answer the query: Catalog Error: Table with name nowhere does not exist!",
+        ),
         (["--space", "s", "--people", "~/gone.txt"], {}, NO_FILE.format(f"{Path.home()}/gone.txt")),
         (
             ["--space", "s", "--people", "people.txt"],

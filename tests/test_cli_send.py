@@ -448,6 +448,39 @@ def test_a_query_that_cannot_be_sent(
     warehouse("FROM main.people")
 
 
+NAMED_LIKE_IT = (
+    "The DuckDB file autopilothq.duckdb is named like the dataset autopilothq, and DuckDB cannot tell them apart.\n"
+    "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
+)
+DAMAGED = (
+    'Expected a DuckDB file at {0}, but DuckDB cannot read what is there: IO Error: The file "{0}" exists, but it is'
+    " not a valid DuckDB database file!\nName another by --credentials, or put the file back from a backup. Without a"
+    " backup, move it away: the next load makes a new one from all files, but who was deleted is not known there."
+)
+NOBODY_LISTENS = (
+    'connection to server at "127.0.0.1", port 1 failed: Connection refused\nCorrect the host and the port in the'
+    " credentials, start that server, or open the network to it."
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--credentials", "autopilothq.duckdb"), NAMED_LIKE_IT),
+        (("--credentials", "damaged.duckdb"), DAMAGED),
+        (("--destination", "postgres", "--credentials", "postgresql://u:p@127.0.0.1:1/x"), NOBODY_LISTENS),
+    ],
+)
+def test_a_warehouse_that_cannot_be_asked(
+    server: FakeAutopilot, call: Call, words: tuple[str, ...], message: str
+) -> None:
+    Path("damaged.duckdb").write_bytes(b"no database " * 400)
+    said = call("send", "traits", "--query", "SELECT 'a@b.c' AS email", *words, "--dry-run")
+    told = message.format(Path("damaged.duckdb").absolute())
+    assert (said.status, "\n".join(said.err)) == (1, f"Error: {told}")
+    assert server.requests == []
+
+
 def test_another_warehouse(server: FakeAutopilot, call: Call, postgres: str) -> None:
     connection = psycopg2.connect(postgres)
     with connection, connection.cursor() as cursor:

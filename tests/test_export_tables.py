@@ -128,6 +128,10 @@ TIMES: dict[str, Type] = dict.fromkeys(("timestamp", "sent_at", "original_timest
 PERSON: dict[str, Type] = dict.fromkeys(("user_id", "anonymous_id", "context_traits_email", "email"), "text")
 
 
+LONG = "An event's name " * 9
+SHORTENED = "an_event_s_name_an_event_s_nadtbzywevent_s_name_an_event_s_name"  # as PostgreSQL has it
+
+
 def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
     """Adopted rows may be such; a value that is put back from `_discards` is no reason."""
     whole = {"received_at": AT, "timestamp": AT, "user_id": "u", "event": "opened", "event_text": "Opened"}
@@ -136,7 +140,8 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
         {"user_id": None}, {"user_id": " ", "anonymous_id": "", "email": " "},
         {"user_id": None, "email": "a@b.c"}, {"user_id": "", "context_traits_email": "a@b.c"},
         {"user_id": None, "email": "x"},
-        {"event_text": "Opened it"},
+        {"event_text": "Opened it"}, {"event": "con", "event_text": "C on"},
+        {"event": "con_table", "event_text": "CON"}, {"event": SHORTENED, "event_text": LONG},
         {"event_text": None}, {"event_text": None, "event": None},
         {"timestamp": None}, {"received_at": None, "timestamp": None, "original_timestamp": AT}, {"received_at": None},
         {"received_at": None, "timestamp": None},
@@ -155,7 +160,7 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
     assert said.changed == [
         "opened: 2 rows without an id of the contact and without an address, which a load rejects",
         "opened: 3 rows without an id of the contact, whose anonymous_id will be the address",
-        "opened: 1 row with an event_text of another event, which will be rows of that event",
+        "opened: 2 rows with an event_text of another event, which will be rows of that event",
         "opened: 2 rows without an event_text, which will be that of event",
         "opened: 3 rows without a timestamp or received_at, which a load makes of the other times",
     ]

@@ -95,12 +95,17 @@ def test_several_loads_give_what_they_give_in_duckdb(
         wanted = [(f"s{number}", table)]
         assert sqlite3.connect(FILE).execute(f"SELECT id, event FROM {table}").fetchall() == wanted
 
+    Path("email_clicked.csv").write_text("id,received_at,user_id\nadopted,2019-03-04T05:06:07Z,u\n")
+    assert call("adopt", "email_clicked.csv", *SQLITE).status == 0
+    adopted = "SELECT user_id, received_at FROM email_clicked WHERE id = 'adopted'"
+    assert sqlite3.connect(FILE).execute(adopted).fetchall() == [("u", "2019-03-04 05:06:07.000000")]
+
     said = call("status", *SQLITE)
     assert (said.status, errors(said)) == (
         1,
         [
             "Error: Expected a destination with an information_schema, but SQLite has none.",
-            "`load archive` works there; to look at the tables ask SQLite itself, or load into DuckDB too.",
+            "Loads and `adopt` work there; to look at the tables ask SQLite itself, or load into DuckDB too.",
         ],
     )
     assert call("forget", "--email", "ada@example.com", *SQLITE).err == said.err

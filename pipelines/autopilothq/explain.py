@@ -22,6 +22,7 @@ from .warehouses import requirements
 from .warehouses.dlt_internals import (
     ConfigValueCannotBeCoercedException,
     DatabaseException,
+    DestinationConnectionError,
     InvalidNativeValue,
     LoadClientJobException,
     UnknownDestinationModule,
@@ -137,6 +138,12 @@ def explain(error: Exception) -> RunError:
         return error
     busy = busy_message(error)
     return BusyError(masked(busy)) if busy else RunError(error_message(error))
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Returns whether a warehouse cannot be opened, or is refused by this package: no fault of a user's query."""
+    reasons = (AutopilothqError, DestinationConnectionError)
+    return any(isinstance(cause, reasons) for cause in causes(error, *_WRAPPED)) or busy_message(error) is not None
 
 
 def busy_message(error: BaseException) -> str | None:

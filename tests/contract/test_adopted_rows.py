@@ -285,7 +285,7 @@ def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
     store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))
     store.adopt(("email_opened", [opened("first", zz="stays")]))
     texts = {f"t{n:02}": f"{n}".ljust(30, "x") for n in reversed(range(60))}
-    numbers = {"context_n": 5, "position": True, "ratio": 0.5}
+    numbers = {"context_n": 5, "position": True, "ratio": 0.5, "rowid": 7}
     wide = opened("wide", EARLY, **texts, **numbers, zz="there", campaign_id="c" * 100)
     found = store.adopt(("email_opened", [wide, opened("narrow", t59="fits"), opened("wide", LATE, t00="again")]))
     [row] = [filled(row) for row in found["email_opened"] if row["id"] == "wide"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from dlt.sources import DltSource
 
 from .. import inspect
-from ..catalog import CUT
+from ..catalog import CUT, TABLES, event_table
 from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
@@ -19,6 +19,7 @@ from ..sources.adopt.rows import declared_columns
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt
 from ..sources.adopt.verify import TableComparison, compare_tables
+from ..warehouses.dataset import TablesNotListed
 from ..warehouses.settings import TargetOptions
 from . import out
 from .inspecting import breaking_counts, difference_groups
@@ -72,7 +73,7 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
     try:
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
-    except DatasetNotFound:
+    except (DatasetNotFound, TablesNotListed):
         kind, dialect = inspect.kind_of(target)
         actual = dict(inspect.schema_of_catalogue(kind, dialect))
     queried = {}
@@ -88,9 +89,9 @@ def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wai
                 for name, column in columns.items()
             }
         )
-    found = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
+    changes = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
     if queried:
-        out.print_lines([*_coming(found), *_lost(adopted)], err=True)
+        out.print_lines([*_coming(changes), *_lost(adopted)], err=True)
 
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:

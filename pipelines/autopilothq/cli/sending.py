@@ -26,8 +26,8 @@ from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
 from ..display import plural, shortened, visible
-from ..errors import BusyError, InvalidQuery, RunError
-from ..explain import explain, explained
+from ..errors import InvalidQuery, RunError
+from ..explain import explained, is_unreachable
 from ..masking import masked
 from ..segment.message import Reject, digest, is_blank_line
 from ..sources.archive import list_files
@@ -35,7 +35,7 @@ from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.source import nothing_found
 from ..warehouses import lock
-from ..warehouses.query import run_query
+from ..warehouses.query import reason_of, run_query
 from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import notes, out
@@ -209,10 +209,9 @@ def query_rows(query: str, options: SendOptions) -> Iterator[tuple[list[str], Ke
         except InvalidQuery as error:
             raise RunError(f"{error} Nothing was sent.") from error
         except Exception as error:  # drivers have their own exceptions for wrong SQL
-            if isinstance(explain(error), BusyError):
+            if is_unreachable(error):
                 raise
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
+            raise RunError(f"The warehouse cannot answer the query: {reason_of(error)}\nNothing was sent.") from error
         yield names, rows
 
 

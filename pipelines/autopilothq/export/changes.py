@@ -11,12 +11,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..catalog import ADOPTED, AUDIT, LATEST
+from ..catalog import ADOPTED, AUDIT, FILE_NAMES, LATEST
 from ..display import plural
 from ..projection import engine
 from ..segment.json_text import BLANK
 from ..segment.naming import table_name
 from ..warehouses.dataset import Dataset
+from ..warehouses.hints import is_name_of
 from .messages import DiscardedValue
 
 _WHAT = {
@@ -85,8 +86,13 @@ def _of_events(rows: pa.Table) -> Iterator[str]:
         event, text = pair["event"], pair["event_text"]
         if text is None:
             yield from ["no_event_text"] * pair["count_all"]
-        elif event is not None and table_name(text) != event:
+        elif event is not None and not _is_table_of(event, table_name(text)):
             yield from ["other_event"] * pair["count_all"]
+
+
+def _is_table_of(event: str, name: str) -> bool:
+    """Returns whether a load gives the table `event` to an event whose table would be `name` if any name were good."""
+    return is_name_of(event, f"{name}_table" if name in FILE_NAMES else name)
 
 
 def _missing(rows: pa.Table, name: str, sources: Collection[str]) -> pa.ChunkedArray:

@@ -15,7 +15,8 @@ from .cursors import MAX_AHEAD
 from .dropped import dropped_before
 from .origin import LoadContext
 
-_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
+_QUERY = re.compile(r"(\s|\(|--.*\n|/\*[\s\S]*?\*/)*(select|with|from)\s", re.IGNORECASE)
+"""How a query begins, which may be with comments."""
 FoundPeople = (
     Iterable[Sequence[tuple[str, datetime | None]]] | Iterable[Sequence[tuple[str, datetime | None, str | None]]]
 )

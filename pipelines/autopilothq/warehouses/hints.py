@@ -56,6 +56,9 @@ STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
 }
 
 
+LEAST_MAX_NAME = 63
+"""The least limit of names that a destination has: PostgreSQL's."""
+
 # dlt's only format for the tables of a lake that needs no catalogue and is tested.
 LAKE_FORMAT = "delta"
 
@@ -165,6 +168,15 @@ def shorten_identifier(name: str, naming: NamingConvention) -> str:
     longest = min(MAX_NAME, naming.max_length or MAX_NAME)
     shorter: str = naming.shorten_identifier(name, name, longest)
     return shorter
+
+
+def is_name_of(identifier: str, name: str) -> bool:
+    """Returns whether `identifier` is the name of a table or column in some destination, whatever its limit.
+
+    Example: `is_name_of(shorten_identifier("a" * 200, naming), "a" * 200)`.
+    """
+    shorter = LEAST_MAX_NAME <= len(identifier) < len(name)
+    return identifier == (NamingConvention.shorten_identifier(name, name, len(identifier)) if shorter else name)
 
 
 def keys_are_declared(pipeline: dlt.Pipeline) -> bool:

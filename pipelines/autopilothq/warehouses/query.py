@@ -18,8 +18,16 @@ from typing import Any
 
 import dlt
 
+from ..errors import AutopilothqError, InvalidQuery
+from ..masking import masked
 from .dataset.delta import DeltaDataset, QueryRows
-from .dlt_internals import DBApiCursor, DuckDbCredentials, FilesystemClient, SqlClientBase
+from .dlt_internals import (
+    DBApiCursor,
+    DestinationConnectionError,
+    DuckDbCredentials,
+    FilesystemClient,
+    SqlClientBase,
+)
 from .dlt_internals.clients import client_for
 from .query_check import check_query
 
@@ -35,7 +43,7 @@ _SESSIONS = {
 def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
     """Yields the names of the result's columns and its rows in batches, from a new connection.
 
-    Raises InvalidQuery before anything is sent to the warehouse.
+    Raises InvalidQuery before anything is sent to the warehouse, and DestinationConnectionError if it cannot be opened.
     """
     if isinstance(dataset.destination_client, FilesystemClient):
         with DeltaDataset(dataset.destination_client).answer(sql) as answer:
@@ -44,11 +52,25 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
     client = dataset.sql_client
     dialect = client.capabilities.sqlglot_dialect
     check_query(sql, dialect)
-    with client, _read_only_cursor(client, dialect, sql) as cursor:
+    with _opened(client), _read_only_cursor(client, dialect, sql) as cursor:
         first = cursor.fetchmany(QUERY_ROWS_PER_FETCH)
         keys = getattr(cursor, "keys", None)  # SQLAlchemy's word
         names = list(keys()) if keys else [column[0] for column in cursor.description or ()]
         yield names, itertools.chain([first] if first else [], iter(lambda: cursor.fetchmany(QUERY_ROWS_PER_FETCH), []))
+
+
+@contextmanager
+def _opened(client: SqlClientBase[Any]) -> Iterator[None]:
+    """Opens a client. Some of dlt's let the driver's error pass, which may also be that of a wrong query."""
+    is_open = False
+    try:
+        with client:
+            is_open = True
+            yield
+    except Exception as error:
+        if is_open or isinstance(error, AutopilothqError | DestinationConnectionError):
+            raise
+        raise DestinationConnectionError(type(client).__name__, client.dataset_name, str(error), error) from error
 
 
 @contextmanager
@@ -94,6 +116,19 @@ def _read_only_dataset(pipeline: dlt.Pipeline, schema: dlt.Schema) -> dlt.Datase
 
 
 def read_query(sql: str) -> Iterator[QueryRows]:
-    """Yields the rows of a user's query on the dataset of the running source, in batches. Raises InvalidQuery."""
-    with run_query(_read_only_dataset(dlt.current.pipeline(), dlt.current.source().schema), sql) as (_, rows):
-        yield from rows
+    """Yields the rows of a user's query on the dataset of the running source, in batches.
+
+    Raises InvalidQuery, also for what the warehouse says of the query.
+    """
+    try:
+        with run_query(_read_only_dataset(dlt.current.pipeline(), dlt.current.source().schema), sql) as (_, rows):
+            yield from rows
+    except (AutopilothqError, DestinationConnectionError):
+        raise
+    except Exception as error:  # drivers have their own exceptions for wrong SQL
+        raise InvalidQuery(f"The warehouse cannot answer the query: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Returns the first line of an error, which says what is wrong, without secrets."""
+    return masked(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))

@@ -75,9 +75,10 @@ SELECT seq, min(position) AS "first:" FROM (
 WHERE bytes > {room} GROUP BY seq
 
 -- name: discard_too_wide
+-- A table itself would have a `rowid` beside the rows' own.
 INSERT INTO adopted_discards
 SELECT $table_name, id, v."column", v.value, 'row_too_wide', received_at
-FROM (SELECT id, received_at, "first:", unnest([{values}]) AS v FROM ({rows}) JOIN {name} USING (seq))
+FROM (SELECT id, received_at, "first:", unnest([{values}]) AS v FROM ({rows}) JOIN (FROM {name}) w USING (seq))
 WHERE v.value IS NOT NULL AND v.position >= "first:"
 
 -- name: discarded

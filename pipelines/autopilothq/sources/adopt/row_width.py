@@ -66,7 +66,7 @@ def without_too_wide(context: ProjectionContext, table: str, columns: AdoptedCol
         for column, position in positions.items()
         for cell in [aliased(columns.names[column])]
     ]
-    return f"SELECT * REPLACE ({', '.join(cells)}) FROM ({rows}) LEFT JOIN {name} USING (seq)"
+    return f"SELECT * REPLACE ({', '.join(cells)}) FROM ({rows}) LEFT JOIN (FROM {name}) w USING (seq)"
 
 
 def _size(type_: Type, cell: str) -> str:

@@ -54,6 +54,7 @@ __all__ = [
     "Row",
     "SqlDataset",
     "TableNames",
+    "TablesNotListed",
     "are_named_alike",
     "audit_row",
     "audit_sums",
@@ -117,14 +118,18 @@ def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     raise RunError(no_warehouse(kind))
 
 
+class TablesNotListed(RunError):
+    """A destination cannot list the tables that exist."""
+
+
 def queryable_client(pipeline: dlt.Pipeline) -> JobClientBase:
-    """Returns the client of a pipeline's destination. Raises RunError if it cannot list the tables that exist."""
+    """Returns the client of a pipeline's destination. Raises TablesNotListed if it has no list of tables."""
     client = pipeline.destination_client()
     dataset_of(client)
     if isinstance(client, SqlJobClientBase) and getattr(client.sql_client, "dialect_name", "") == "sqlite":
-        raise RunError(
+        raise TablesNotListed(
             "Expected a destination with an information_schema, but SQLite has none.\n"
-            "`load archive` works there; to look at the tables ask SQLite itself, or load into DuckDB too."
+            "Loads and `adopt` work there; to look at the tables ask SQLite itself, or load into DuckDB too."
         )
     return client
 
