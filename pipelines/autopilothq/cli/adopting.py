@@ -8,7 +8,7 @@ from datetime import timedelta
 from dlt.sources import DltSource
 
 from .. import inspect
-from ..catalog import CUT, TABLES, event_table
+from ..catalog import CUT
 from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
