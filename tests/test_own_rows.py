@@ -10,6 +10,7 @@ import dlt
 import pytest
 from dlt.destinations.exceptions import DatabaseTerminalException
 from dlt.destinations.job_client_impl import SqlLoadJob
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltSource
 
@@ -74,3 +75,9 @@ def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
     assert found("b") == [1.5, 2.5, 3.5]
     first.run(source_of("a"))
     assert (found("a"), found("b")) == ([1.5, 2.5], [1.5, 2.5, 3.5])
+
+
+def test_staged_rows_that_are_selected_have_an_alias() -> None:
+    """PostgreSQL before 16 requires one."""
+    selected = SqlMergeFollowupJob.gen_select_from_dedup_sql("(SELECT * FROM staged WHERE true)", ["id"], ["id"])
+    assert "FROM (SELECT * FROM staged WHERE true) AS s" in selected

@@ -234,13 +234,15 @@ def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]]
     def narrowed(
         self: SqlJobClientBase, table_chain: Sequence[PreparedTableSchema], jobs: Sequence[LoadJobInfo] | None = None
     ) -> list[FollowupJobRequest]:
-        names = self.sql_client.get_qualified_table_names
+        names, files = self.sql_client.get_qualified_table_names, _files_of(jobs or ())
+
+        @cache
+        def condition(table: str) -> str | None:
+            return condition_of(self, table, files) if files and len(table_chain) == 1 else None
 
         def narrow(table: str, *args: Any, **kwargs: Any) -> tuple[str, str]:
             name, staged = names(table, *args, **kwargs)
-            files = _files_of(jobs or ())
-            condition = condition_of(self, table, files) if files and len(table_chain) == 1 else None
-            return name, f"(SELECT * FROM {staged} WHERE {condition})" if condition else staged
+            return name, f"(SELECT * FROM {staged} WHERE {condition(table)})" if condition(table) else staged
 
         vars(self.sql_client)[names.__name__] = narrow
         try:
