@@ -19,6 +19,7 @@ from .sources import isolate
 from .sources import refused as refusals
 from .sources.completion import complete_only_whole_loads
 from .sources.load_folder import drop_files
+from .sources.own_rows import merge_only_own_rows
 from .sources.refused import target_of
 from .sources.report import LoadReport
 from .warehouses import lock, working_folder
@@ -97,6 +98,7 @@ def pipeline(
     """
     cache_repeated_work()
     complete_only_whole_loads()
+    merge_only_own_rows()
     with explained():
         options = TargetOptions(destination, credentials, dataset)
         to, dataset_name = make_destination(options, create, wait)

@@ -243,6 +243,7 @@ def test_a_load_whose_times_a_user_has_changed_is_completed(monkeypatch: pytest.
     source.email_opened.apply_hints(columns={"uuid_ts": {"precision": 0, "timezone": False}})
     target.run(source)
     assert (target.con.execute(COMPLETE).fetchall(), said) == ([(str(Path("a.ndjson").resolve()),)], [])
+    assert [target.count(name) for name in ("tracks", "pages", "email_opened")] == [1, 1, 1]
 
 
 COMPLETE = "SELECT file FROM data._audit SEMI JOIN (FROM data._dlt_loads WHERE status = 0) USING (load_id)"

@@ -7,28 +7,21 @@ staged; if not, they are counted where they belong. It does not matter whether t
 or is still at work. A load that lacks rows is never completed, so that everybody reads again what it had read.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ..catalog import key_of
 from ..projection.engine import batched
-from ..utc import parse_time, to_utc
+from ..utc import parse_time
 from ..warehouses.dataset import Dataset, Row, dataset_of, qualified_name, rows_of_statement
 from ..warehouses.dlt_internals import DatabaseTerminalException, DatabaseUndefinedRelation, JobClientBase, logger
 from ..warehouses.dlt_internals.clients import check_before_completing
-from ..warehouses.native import SEGMENT_TABLE_HINT
 from .earlier_load import BOOK_TIMES, LOST_DIGITS, rows_noted, stored_at
+from .own_rows import is_known_by_time, rows_by_time
 
-_MOST_TIMES = 20  # of the rows of one load: one for each of its sources
-_LEAST_DIGITS = 3  # of a second, with which times are told apart: LOST_DIGITS
-_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES_PER_QUERY = 50
 
 
@@ -44,12 +37,12 @@ def _has_staged_rows(
 
     Of files that are not Parquet, the load's note tells how many rows they have.
     """
-    ours = sorted(table for table in files if _is_known_by_time(cast(Any, client.schema.tables[table]), table))
+    ours = sorted(table for table in files if is_known_by_time(cast(Any, client.schema.tables[table]), table))
     brought = rows_noted(working_folder, load_id)
     counts: dict[str, Mapping[datetime, int]] = {}
     for table in ours:
         if all(path.suffix == ".parquet" for path in files[table]):
-            counts[table] = _rows_by_time(table, files[table])
+            counts[table] = rows_by_time(table, files[table]) or {}
         else:
             counts[table] = {datetime.fromisoformat(at): rows[table] for at, rows in brought if table in rows}
     counts = {table: found for table, found in counts.items() if found}
@@ -68,32 +61,6 @@ def _has_staged_rows(
             " time, and took them away. This one does not count as complete, and the next run reads again what it read."
         )
     return not lacking
-
-
-def _is_known_by_time(hints: Mapping[str, Any], table: str) -> bool:
-    """Returns whether it is a table of this package whose times are not rounded, as users may have requested."""
-    precision = hints.get("columns", {}).get(stored_at(table), {}).get("precision")
-    return bool(hints.get(SEGMENT_TABLE_HINT)) and (precision is None or precision >= _LEAST_DIGITS)
-
-
-def _rows_by_time(table: str, files: Sequence[Path]) -> dict[datetime, int]:
-    """Returns how many rows files have by the time at which they are stored; empty if they do not say.
-
-    Steps of a user may have changed the times, even into texts, or into some that are beyond Python's calendar.
-    """
-    counts = Counter[datetime]()
-    column = stored_at(table)
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            if column not in file.schema_arrow.names or not pa.types.is_timestamp(file.schema_arrow.field(column).type):
-                return {}
-            for batch in file.iter_batches(columns=[column]):
-                try:
-                    times = [(each["values"].as_py(), each["counts"].as_py()) for each in batch[column].value_counts()]
-                    counts.update({to_utc(time or _NO_TIME): count for time, count in times})
-                except (OverflowError, ValueError):
-                    return {}
-    return {} if len(counts) > _MOST_TIMES or _NO_TIME in counts else counts
 
 
 def tables_without_rows(

@@ -21,6 +21,7 @@ from . import user_hints
 from .completion import complete_only_whole_loads
 from .load import Load, run_load
 from .origin import Origin
+from .own_rows import merge_only_own_rows
 from .plan import LoadSettings
 from .row_files import event_table_of
 
@@ -114,6 +115,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     dlt_resources.record_extractions()
     cache_repeated_work()
     complete_only_whole_loads()
+    merge_only_own_rows()
     loads = SourceLoads(origin, settings)
     names = (*origin.tables, *(book.name for book in BOOKS))
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]

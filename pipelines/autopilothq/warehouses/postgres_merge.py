@@ -63,7 +63,7 @@ class MergeNew(SqlMergeFollowupJob):
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statement."""
         parts = _StatementParts(table_chain[0], sql_client)
-        rows = f"SELECT {parts.cells} FROM {parts.staged}"
+        rows = f"SELECT {parts.cells} FROM {parts.staged} s"
         return parts.checked(
             f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"
         )
@@ -105,5 +105,5 @@ class Replace(SqlStagingReplaceFollowupJob):
 
 def _insert_once(parts: _StatementParts) -> str:
     """Returns the statement that inserts each row once: a killed load may have put a file into staging twice."""
-    rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
+    rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged} s"
     return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"

@@ -15,18 +15,19 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination
-from dlt.common.destination.client import JobClientBase, LoadJob, WithStagingDataset, WithStateSync
+from dlt.common.destination.client import FollowupJobRequest, JobClientBase, LoadJob, WithStagingDataset, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
-from dlt.common.storages.load_package import PackageStorage, ParsedLoadJobFileName
+from dlt.common.storages.load_package import LoadJobInfo, PackageStorage, ParsedLoadJobFileName
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.typing import is_optional_type
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.extract.storage import ExtractorItemStorage
 from dlt.load.load import Load
 from dlt.pipeline.exceptions import PipelineStateEngineNoUpgradePathException
@@ -204,16 +205,65 @@ def check_before_completing(is_whole: Callable[[JobClientBase, Path, str, Mappin
     setattr(Load, "complete_package", checked)  # noqa: B010
 
 
+_NO_ROWS = ("sql", "reference")  # formats of the jobs that come after files with rows
+
+
 def _staged_files(step: Load, load_id: str, client: JobClientBase) -> dict[str, list[Path]]:
     packages = step.load_storage.normalized_packages
     done = packages.get_job_state_folder_path(load_id, PackageStorage.COMPLETED_JOBS_FOLDER)
     files: dict[str, list[Path]] = {}
     for path in sorted(Path(packages.storage.make_full_path(done)).iterdir()):
         job = ParsedLoadJobFileName.parse(path.name)
-        if job.file_format not in ("sql", "reference"):  # which come after the files
+        if job.file_format not in _NO_ROWS:
             files.setdefault(job.table_name, []).append(path)
     staged = client.should_load_data_to_staging_dataset if isinstance(client, WithStagingDataset) else None
     return {table: paths for table, paths in files.items() if staged is not None and staged(table)}
+
+
+@cache
+def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]], str | None]) -> None:
+    """Patches dlt, once per process, to merge of a table's staged rows only those that meet a condition.
+
+    `condition_of` gets a client, the table, and the files that were staged for it. It returns an SQL condition, or None
+    for all rows. All rows of a table with nested ones are merged.
+    """
+    create = SqlJobClientBase.create_table_chain_completed_followup_jobs
+    select = SqlMergeFollowupJob.gen_select_from_dedup_sql.__func__  # type: ignore[attr-defined]
+
+    @wraps(create)
+    def narrowed(
+        self: SqlJobClientBase, table_chain: Sequence[PreparedTableSchema], jobs: Sequence[LoadJobInfo] | None = None
+    ) -> list[FollowupJobRequest]:
+        names, files = self.sql_client.get_qualified_table_names, _files_of(jobs or ())
+
+        @cache
+        def condition(table: str) -> str | None:
+            return condition_of(self, table, files) if files and len(table_chain) == 1 else None
+
+        def narrow(table: str, *args: Any, **kwargs: Any) -> tuple[str, str]:
+            name, staged = names(table, *args, **kwargs)
+            return name, f"(SELECT * FROM {staged} WHERE {condition(table)})" if condition(table) else staged
+
+        vars(self.sql_client)[names.__name__] = narrow
+        try:
+            return create(self, table_chain, jobs)
+        finally:
+            del vars(self.sql_client)[names.__name__]
+
+    @wraps(select)
+    def with_alias(of: type[SqlMergeFollowupJob], table_name: str, *args: Any, **kwargs: Any) -> Any:
+        # PostgreSQL before 16 requires that a subquery has an alias, which dlt gives it everywhere else.
+        return select(of, f"{table_name} AS s" if table_name.startswith("(") else table_name, *args, **kwargs)
+
+    setattr(SqlJobClientBase, create.__name__, narrowed)
+    setattr(SqlMergeFollowupJob, select.__name__, classmethod(with_alias))
+
+
+def _files_of(jobs: Sequence[LoadJobInfo]) -> list[Path]:
+    """Returns the files with rows of completed jobs. dlt has not moved the last one yet."""
+    done = [Path(job.file_path) for job in jobs if job.job_file_info.file_format not in _NO_ROWS]
+    started = [path.parent.parent / PackageStorage.STARTED_JOBS_FOLDER / path.name for path in done]
+    return [path if path.exists() else before for path, before in zip(done, started, strict=True)]
 
 
 def client_of(job: LoadJob) -> Any:

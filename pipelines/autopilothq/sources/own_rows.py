@@ -1,0 +1,84 @@
+"""Merges of the staged rows only a load's own.
+
+Two loads at the same time stage their rows in the same tables. One of them that merged the other's rows would leave out
+their columns that its schema does not know, and the other one would find its rows stored. So the statements that merge
+take only rows with the times at which the load stores its own.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..utc import to_utc
+from ..warehouses.dlt_internals import SqlJobClientBase
+from ..warehouses.dlt_internals.clients import narrow_merges
+from ..warehouses.native import SEGMENT_TABLE_HINT
+from .earlier_load import rows_noted, stored_at
+
+_MOST_TIMES = 20  # of the rows of one load: one for each of its sources
+_LEAST_DIGITS = 3  # of a second, with which times are told apart: LOST_DIGITS
+_DIGITS = 6  # that times have
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_DIALECTS = ("duckdb", "postgres")  # in which it is tested that the stored times are the same
+
+
+def merge_only_own_rows() -> None:
+    """Makes dlt merge only rows that the same load has staged, in DuckDB and PostgreSQL."""
+    narrow_merges(_condition)
+
+
+def _condition(client: SqlJobClientBase, table: str, files: Sequence[Path]) -> str | None:
+    """Returns the SQL condition for a load's rows; None if their times are unknown, or may be stored otherwise."""
+    hints = cast(Mapping[str, Any], client.schema.tables[table])
+    if client.capabilities.sqlglot_dialect not in _DIALECTS or not is_known_by_time(hints, table):
+        return None
+    time: Mapping[str, Any] = hints["columns"].get(stored_at(table), {})
+    is_exact = client.capabilities.timestamp_precision == _DIGITS and "precision" not in time
+    if time.get("data_type") != "timestamp" or time.get("timezone") is False or not is_exact:
+        return None
+    found = _times_of(table, files)
+    if found is None:
+        return None
+    times = ", ".join(f"TIMESTAMPTZ '{at.isoformat()}'" for at in sorted(found))
+    return f"{client.sql_client.escape_column_name(stored_at(table))} IN ({times})" if times else "1 = 0"
+
+
+def _times_of(table: str, files: Sequence[Path]) -> Collection[datetime] | None:
+    """Returns the times at which a load's rows are stored; None if unknown.
+
+    Of files that are not Parquet, such as dlt makes for tables without rows, the load's note tells the times.
+    """
+    if all(path.suffix == ".parquet" for path in files):
+        return rows_by_time(table, files)
+    package = files[0].parent.parent
+    return {datetime.fromisoformat(at) for at, _ in rows_noted(package.parents[2], package.name)} or None
+
+
+def is_known_by_time(hints: Mapping[str, Any], table: str) -> bool:
+    """Returns whether it is a table of this package whose times are not rounded, as users may have requested."""
+    precision = hints.get("columns", {}).get(stored_at(table), {}).get("precision")
+    return bool(hints.get(SEGMENT_TABLE_HINT)) and (precision is None or precision >= _LEAST_DIGITS)
+
+
+def rows_by_time(table: str, files: Sequence[Path]) -> Mapping[datetime, int] | None:
+    """Returns how many rows a table's Parquet files have by the time at which they are stored; None if unknown.
+
+    Steps of a user may have changed the times, even into texts, or into some that are beyond Python's calendar.
+    """
+    counts, column = Counter[datetime](), stored_at(table)
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            if column not in file.schema_arrow.names or not pa.types.is_timestamp(file.schema_arrow.field(column).type):
+                return None
+            for batch in file.iter_batches(columns=[column]):
+                try:
+                    times = [(each["values"].as_py(), each["counts"].as_py()) for each in batch[column].value_counts()]
+                    counts.update({to_utc(time or _NO_TIME): count for time, count in times})
+                except (OverflowError, ValueError):
+                    return None
+    return None if len(counts) > _MOST_TIMES or _NO_TIME in counts else counts

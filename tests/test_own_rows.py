@@ -1,0 +1,83 @@
+"""Two loads at the same time stage their rows in the same tables, and each merges only its own."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+import dlt
+import pytest
+from dlt.destinations.exceptions import DatabaseTerminalException
+from dlt.destinations.job_client_impl import SqlLoadJob
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob
+from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.sources import DltSource
+
+import stock
+from autopilothq import archive
+from autopilothq.warehouses.dlt_internals.clients import file_of
+from autopilothq.warehouses.postgres import postgres as segment_postgres
+from dlt_habits.habits import archive_of, at, identify, track
+
+DESTINATIONS: dict[str, Callable[[str], Any]] = {
+    "DuckDB": lambda _: stock.duckdb("own.duckdb"),
+    "dlt's PostgreSQL": stock.postgres,
+    "this PostgreSQL": segment_postgres,
+}
+SELECTED = ("pages", "email_opened", "identifies", "users", "_audit")
+
+
+def source_of(name: str) -> DltSource:
+    """Rows with columns that no other source has, and an event only of one; floats are staged in PostgreSQL, too."""
+    page = {"type": "page", "userId": name, "messageId": name, "receivedAt": at(1), "properties": {f"page_{name}": 1.5}}
+    events = [track("m", "Email Opened", 1, event_b=3.5)] if name == "b" else []
+    lines = page, identify(f"i{name}", name, 1, **{f"user_{name}": 2.5}), *events
+    return archive(archive_of(f"{name}.ndjson", *lines)).with_resources(*SELECTED)
+
+
+@pytest.mark.parametrize("kind", DESTINATIONS)
+def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
+    kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The other one has merged its users, which are replaced, and not yet its messages, which stay as first stored."""
+    url = request.getfixturevalue("postgres") if "PostgreSQL" in kind else ""
+    first, other = (dlt.pipeline(name, destination=DESTINATIONS[kind](url), dataset_name="data") for name in "ab")
+    merge, begins, begun, has_users = SqlLoadJob.run, Lock(), list[str](), Event()
+
+    def overtaken(job: SqlLoadJob) -> None:
+        if Path(other.working_dir) in Path(file_of(job)).parents:
+            if job.load_table_name in ("pages", "email_opened"):
+                assert has_users.wait(60)
+                raise DatabaseTerminalException(ValueError("not yet"))
+        else:
+            with begins, ThreadPoolExecutor(1) as pool:
+                if not begun:
+                    begun.append(job.load_table_name)
+                    assert isinstance(pool.submit(other.run, source_of("b")).exception(), PipelineStepFailed)
+        merge(job)
+        if begun and job.load_table_name == "users":
+            has_users.set()
+
+    monkeypatch.setattr(SqlLoadJob, "run", overtaken)
+    first.run(source_of("a"))
+    monkeypatch.setattr(SqlLoadJob, "run", merge)
+    other.run()
+
+    def found(name: str) -> list[float]:
+        columns = {f"page_{name}": "pages", f"user_{name}": "users"}
+        if name == "b":
+            columns["event_b"] = "email_opened"
+        queries = [f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL" for column, table in columns.items()]
+        with other.sql_client() as client:
+            return [number for query in queries for (number,) in client.execute_sql(query) or ()]
+
+    assert found("b") == [1.5, 2.5, 3.5]
+    first.run(source_of("a"))
+    assert (found("a"), found("b")) == ([1.5, 2.5], [1.5, 2.5, 3.5])
+
+
+def test_staged_rows_that_are_selected_have_an_alias() -> None:
+    """PostgreSQL before 16 requires one."""
+    selected = SqlMergeFollowupJob.gen_select_from_dedup_sql("(SELECT * FROM staged WHERE true)", ["id"], ["id"])
+    assert "FROM (SELECT * FROM staged WHERE true) AS s" in selected
