@@ -254,7 +254,9 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
         books.execute("CREATE SCHEMA IF NOT EXISTS autopilothq_staging")
         books.execute("CREATE OR REPLACE TABLE autopilothq_staging.tracks AS FROM autopilothq.tracks")
         books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
-        books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id")
+        books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id, unnest([1, NULL]) AS id")
+        books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
+        books.execute("UPDATE autopilothq.email_clicked SET anonymous_id = NULL")  # the row of tracks has it still
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
@@ -262,7 +264,7 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")
-    assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 1}
+    assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 2, "own": 1}
     assert not runner.pipeline().has_pending_data
     assert not list(working.rglob("*_jobs/*"))
     assert not list(working.glob("autopilothq*"))

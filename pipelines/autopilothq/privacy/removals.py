@@ -40,8 +40,8 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
     """
     direct, ids = _direct(tables, person)
     messages = set().union(*ids.values())
-    events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
-    # A track's two rows are deleted together, even if only one of them has a property with the person's id.
+    events = {table: ids.get(table, set()) for table, of in tables.columns.items() if {"id", "event"} <= of.keys()}
+    # A track's two rows are deleted together, even if only one of them has the person's id.
     tracks = events.pop(TRACKS.name, set())
     unpaired = tracks ^ set().union(*events.values())
     for table in (TRACKS.name, *events):
@@ -65,7 +65,8 @@ def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dic
         key = dataset.quoted(table, "id") if has_id else "1"
         found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
         if has_id and table != USERS.name:
-            ids[table] = set(found)
+            # A message's id is text: a table that somebody added may have other ids, or rows without one.
+            ids[table] = {id_ for id_ in found if isinstance(id_, str)}
         if found:
             removals.append(Removal(tables, table, where, texts, len(found)))
     return removals, ids
@@ -99,10 +100,17 @@ def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
 
 def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
     for part in map(list, batched(sorted(ids), PARAMETERS)) if table in tables.columns else ():
-        where = f"{tables.dataset.quoted(table, 'id')} IN ({placeholders(part)})"
+        where = f"{_id_text(tables, table)} IN ({placeholders(part)})"
         [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
         if count:
             yield Removal(tables, table, where, part, count)
+
+
+def _id_text(tables: PersonTables, table: str) -> str:
+    """Returns the SQL that reads a row's id as text: a table that somebody added may have ids of another type."""
+    name = tables.dataset.quoted(table, "id")
+    of_messages = tables.columns.get(TRACKS.name, {}).get("id")
+    return name if tables.columns[table]["id"] == of_messages else f"CAST({name} AS {tables.dataset.text_type()})"
 
 
 def _discards(
