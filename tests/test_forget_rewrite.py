@@ -404,6 +404,18 @@ def test_a_copy_that_differs_replaces_no_file(change: str, monkeypatch: pytest.M
     assert (Path("autopilot.duckdb").read_bytes(), list(Path().glob(".*"))) == (before, [])
 
 
+@pytest.mark.parametrize("name", ["memory", 'it\'s "my".data %s'])
+def test_a_file_may_have_any_name(name: str) -> None:
+    file = f"{Path.cwd()}/{name}.duckdb"
+    with duckdb.connect(file) as con:
+        con.execute("CREATE TABLE t AS SELECT 1 AS n; CREATE VIEW v AS FROM t")
+    before, inode = inventory(file), os.stat(file).st_ino
+    into = runner.pipeline("duckdb", file)
+    rewrite.check_rewritable(into)
+    assert rewrite.rewrite(into) == ([file], {}, None)
+    assert (inventory(file), os.stat(file).st_ino != inode) == (before, True)
+
+
 def test_where_it_can_do_nothing() -> None:
     kinds = rewrite.KEPT | {"mssql": rewrite.OTHERS}
     for kind in sorted(kinds.keys() - {"duckdb", "postgres"}):

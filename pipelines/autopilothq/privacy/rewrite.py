@@ -173,6 +173,8 @@ def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb
         **parts.EARLY_CHECKPOINTS,
     }
     with duckdb.connect(config=config) as engine:
+        # The name of the database in memory may be the file's, but no file has a slash in its name.
+        engine.execute("""ATTACH ':memory:' AS "/"; USE "/"; DETACH memory""")
         before = _databases(engine)
         engine.execute(f"ATTACH {values.literal(file)} (READ_ONLY)")
         [(old, version)] = [each for each in _databases(engine) if each not in before]
