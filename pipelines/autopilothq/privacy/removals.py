@@ -40,7 +40,11 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
     """
     direct, ids = _direct(tables, person)
     messages = set().union(*ids.values())
-    events = {table: ids.get(table, set()) for table, of in tables.columns.items() if {"id", "event"} <= of.keys()}
+    events = {
+        table: ids.get(table, set())
+        for table, of in tables.columns.items()
+        if "event_text" in of or ("event" in of and table in ids)
+    }
     # A track's two rows are deleted together, even if only one of them has the person's id.
     tracks = events.pop(TRACKS.name, set())
     unpaired = tracks ^ set().union(*events.values())
@@ -61,12 +65,12 @@ def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dic
         where, texts = _where(tables, table, person)
         if not texts:
             continue
-        has_id = "id" in tables.columns[table]
+        # A message's id is text: a table that somebody added may have other ids, or rows without one.
+        has_id = "id" in tables.columns[table] and tables.columns[table]["id"].type == "text"
         key = dataset.quoted(table, "id") if has_id else "1"
         found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
         if has_id and table != USERS.name:
-            # A message's id is text: a table that somebody added may have other ids, or rows without one.
-            ids[table] = {id_ for id_ in found if isinstance(id_, str)}
+            ids[table] = {str(id_) for id_ in found if id_ is not None}
         if found:
             removals.append(Removal(tables, table, where, texts, len(found)))
     return removals, ids
