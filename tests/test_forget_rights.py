@@ -30,7 +30,18 @@ def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: C
     stored = "SELECT user_id FROM autopilothq.email_opened ORDER BY 1"
     assert ask(postgres, stored) == [("ada",), ("eve",)]
 
-    ask(postgres, "GRANT ALL ON autopilothq.tracks TO deleter")
+    secured = "ALTER TABLE autopilothq.tracks {} ROW LEVEL SECURITY"
+    ask(postgres, f"GRANT ALL ON autopilothq.tracks TO deleter; {secured.format('ENABLE')}")
+    said = call(*asked)
+    words = (
+        "Error: Expected the right to see all rows of the dataset, but policies may hide some of autopilothq.tracks"
+        " from this role (row-level security): rows of the person there would stay. Nothing was changed.\n"
+        "Use the role that owns the tables, or one with BYPASSRLS."
+    )
+    assert (said.status, "\n".join(errors(said))) == (1, words)
+    assert ask(postgres, stored) == [("ada",), ("eve",)]
+
+    ask(postgres, secured.format("DISABLE"))
     assert call(*asked).status == 0
     assert ask(postgres, f"{stored.partition(' ORDER')[0]} UNION ALL SELECT user_id FROM autopilothq.tracks") == [
         ("eve",),

@@ -227,7 +227,13 @@ def connected(dataset: Dataset) -> AbstractContextManager[None]:
 
 def may_hide_rows(dataset: Dataset, table: str) -> bool:
     """Returns whether row-level security applies to the user in a table of PostgreSQL."""
-    return isinstance(dataset, SqlDataset) and dataset.kind == "postgres" and table in secured_tables(dataset.sql)
+    return table in tables_that_hide_rows(dataset)
+
+
+def tables_that_hide_rows(dataset: Dataset) -> list[str]:
+    """Returns the tables of PostgreSQL in which row-level security applies to the user, so that rows may be hidden."""
+    is_postgres = isinstance(dataset, SqlDataset) and dataset.kind == "postgres"
+    return secured_tables(dataset.sql) if is_postgres else []
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:
