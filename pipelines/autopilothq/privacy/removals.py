@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from ..catalog import DELIVERY_LOGS, DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..destination.delivery_log import CHANGED, address_digest
+from ..display import plural
+from ..errors import RunError
 from ..projection import suppression
 from ..projection.engine import batched
 from ..warehouses.dataset import placeholders
@@ -15,6 +17,7 @@ from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
 PARAMETERS = 500  # at most, of one statement
+TRIGGERED = ("postgres", "mssql", "synapse", "sqlalchemy")  # destinations in which a trigger can keep rows
 _LOGS = frozenset(log.name for log in DELIVERY_LOGS)
 
 
@@ -163,5 +166,14 @@ def _ids_of_mentions(batch: Sequence[tuple[Any, ...]], key: str | None, engine: 
 
 
 def delete_rows(removal: Removal) -> None:
-    """Deletes the rows of a removal."""
-    removal.tables.dataset.delete(removal.name, removal.where, removal.values)
+    """Deletes the rows of a removal. Raises RunError if the destination keeps some of them without an error."""
+    tables, name, where, values, _ = removal
+    tables.dataset.delete(name, where, values)
+    if tables.dataset.kind in TRIGGERED:
+        [(left,)] = tables.dataset.stream("SELECT count(*) FROM", name, f"WHERE {where}", values)
+        if left:
+            raise RunError(
+                f"Expected {plural(removal.rows, 'row')} of the person to be deleted from {removal.table}, but"
+                f" {left:,} stayed: a trigger or a rule of that table keeps them.\n"
+                "Drop or disable it, then run this again."
+            )

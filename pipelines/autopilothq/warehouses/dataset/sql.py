@@ -232,8 +232,7 @@ def may_hide_rows(dataset: Dataset, table: str) -> bool:
 
 def tables_that_hide_rows(dataset: Dataset) -> list[str]:
     """Returns the tables of PostgreSQL in which row-level security applies to the user, so that rows may be hidden."""
-    is_postgres = isinstance(dataset, SqlDataset) and dataset.kind == "postgres"
-    return secured_tables(dataset.sql) if is_postgres else []
+    return secured_tables(dataset.sql) if isinstance(dataset, SqlDataset) and dataset.kind == "postgres" else []
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:
