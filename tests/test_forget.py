@@ -167,7 +167,11 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     [row] = here()["_deliveries"].dicts()
     assert (row["email"], row["content"]) == ("new@example.com", f"{CHANGED}{address_digest('eßter@example.com')}")
     # By its digest anybody could find out that the old address was somebody's here, and whose it is now.
-    assert forget(call, "--email", "EßTER@example.com")["rows"] == {"_deliveries": 1}
+    assert forget(call, "--email", "EßTER@example.com", "--dry-run")["rows"] == {"_deliveries": 1}
+    with duckdb.connect("autopilot.duckdb") as con:
+        found = "'m' AS id, 'esther' AS user_id, ' EßTER@example.com' AS context_traits_email"
+        con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
+    assert forget(call, "--user-id", "esther")["rows"] == {"_deliveries": 1, "tracks": 1}
     assert here()["_deliveries"].dicts() == []
 
 
@@ -256,7 +260,12 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
         books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
         books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id, unnest([1, NULL]) AS id")
         books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
+        message = "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'another' AS id"  # of somebody else
+        books.execute(
+            f"INSERT INTO autopilothq._discards SELECT * REPLACE ({message}) FROM autopilothq._discards LIMIT 1"
+        )
         books.execute("UPDATE autopilothq.email_clicked SET anonymous_id = NULL")  # the row of tracks has it still
+        books.execute("UPDATE autopilothq.tracks SET user_id = 'x' WHERE id = 'm-2'")  # that of email_opened has it
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
@@ -341,8 +350,11 @@ def test_postgres(
     assert rows(tables) == without_ada
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
-        cursor.execute('CREATE TABLE autopilothq."numbers 100%s {}" AS SELECT 5::bigint AS contact_id')
-    assert forget(call, "--contact-id", "5", "--contact-id", "no number")["rows"] == {"numbers 100%s {}": 1}
+        numbers = """SELECT 5::bigint AS contact_id, NULL::bigint AS "Contact_ID" UNION ALL SELECT NULL, 6"""
+        cursor.execute(f'CREATE TABLE autopilothq."numbers 100%s {{}}" AS {numbers}')
+    assert forget(call, "--contact-id", "5", "--contact-id", "6", "--contact-id", "no number")["rows"] == {
+        "numbers 100%s {}": 2
+    }
     shutil.copy("a.ndjson", "again.ndjson")
     assert load(call, "again.ndjson")["rejects"] == {"suppressed": 12, "not_json": 1, "unknown_type": 1}
     tables = content(postgres)
