@@ -16,6 +16,8 @@ import autopilothq
 from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.destination.delivery_log import CHANGED, address_digest
+from autopilothq.privacy import deletion
+from autopilothq.privacy.removals import Removal, delete_rows
 from autopilothq.warehouses import lock
 from calling import Call, errors
 from contract.duck import held
@@ -171,8 +173,16 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     with duckdb.connect("autopilot.duckdb") as con:
         found = "'m' AS id, 'esther' AS user_id, ' EßTER@example.com' AS context_traits_email"
         con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
+    order: list[str] = []
+
+    def delete(removal: Removal) -> None:
+        order.append(removal.name)
+        delete_rows(removal)
+
+    monkeypatch.setattr(deletion, "delete_rows", delete)
     assert forget(call, "--user-id", "esther")["rows"] == {"_deliveries": 1, "tracks": 1}
     assert here()["_deliveries"].dicts() == []
+    assert order == ["_deliveries", "tracks"]  # so that a lake's, if it is killed, still knows the address
 
 
 NOT_FOLLOWED = (
