@@ -270,10 +270,12 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
         books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
         books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id, unnest([1, NULL]) AS id")
         books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
-        message = "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'another' AS id"  # of somebody else
-        books.execute(
-            f"INSERT INTO autopilothq._discards SELECT * REPLACE ({message}) FROM autopilothq._discards LIMIT 1"
-        )
+        for changed in (
+            "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'other' AS id",  # of a message `ada`
+            "'x' AS row_id, 'contact_id' AS column_name, '\"person_A\"' AS value, 'hers' AS id",
+        ):
+            discard = f"SELECT * REPLACE ({changed}) FROM autopilothq._discards LIMIT 1"
+            books.execute(f"INSERT INTO autopilothq._discards {discard}")
         books.execute("UPDATE autopilothq.email_clicked SET anonymous_id = NULL")  # the row of tracks has it still
         books.execute("UPDATE autopilothq.tracks SET user_id = 'x' WHERE id = 'm-2'")  # that of email_opened has it
     # A load that was cut off before it reached the dataset.
@@ -283,7 +285,7 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")
-    assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 2, "own": 1}
+    assert found["rows"] == REMOVED | {"_discards": 2, "autopilothq_staging.tracks": 7, "numbers": 2, "own": 1}
     assert not runner.pipeline().has_pending_data
     assert not list(working.rglob("*_jobs/*"))
     assert not list(working.glob("autopilothq*"))

@@ -91,7 +91,11 @@ def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
     """Returns the cells of a column as Arrow. The driver has `numeric` as decimals."""
     if pa.types.is_floating(type_):
         column = tuple(None if cell is None else float(cell) for cell in column)
-    return pa.array(column, type_)
+    try:
+        return pa.array(column, type_)
+    except pa.ArrowTypeError:
+        # dlt takes all types that it does not know for text, but the driver does not: `real`, arrays, ranges.
+        return pa.array([None if cell is None else str(cell) for cell in column]).cast(type_)
 
 
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
