@@ -183,6 +183,13 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     assert forget(call, "--user-id", "esther")["rows"] == {"_deliveries": 1, "tracks": 1}
     assert here()["_deliveries"].dicts() == []
     assert order == ["_deliveries", "tracks"]  # so that a lake's, if it is killed, still knows the address
+    with duckdb.connect("autopilot.duckdb") as con:  # another program stores the row again
+        con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
+    again = forget(call, "--user-id", "esther")
+    assert [(id_["kind"], id_["found_with"]) for id_ in again["ids"]] == [
+        ("user_id", None),
+        ("email", "user_id esther"),
+    ]
 
 
 NOT_FOLLOWED = (
