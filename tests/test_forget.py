@@ -135,6 +135,7 @@ def test_a_person_is_gone_and_stays_away(call: Call, gone_here: Gone, without_ad
         REMAINS.format(Path.cwd()),
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
+    assert here()[SUPPRESSIONS.name].rows == tables[SUPPRESSIONS.name].rows
 
 
 def rejects_of(tables: dict[str, Table], name: str) -> list[dict[str, Any]]:
