@@ -128,7 +128,12 @@ class SqlDataset(Dataset):
 
     def views(self) -> set[str]:
         """Returns the names of the views."""
-        return set(map(str.lower, taken_names(self.sql, self.kind, self.dialect)["view"]))
+        found = taken_names(self.sql, self.kind, self.dialect)["view"]
+        if self.kind != "postgres":
+            return set(map(str.lower, found))
+        self.columns()  # notes the spellings: a view may be named like a table but for its case
+        names = {spelt: name for (name, _), (spelt, _) in self.sql.spelt.items()}
+        return {names.get(view, view.lower()) for view in found if view in names or view.lower() not in names}
 
     def parts(self) -> Sequence[Dataset]:
         """Returns this dataset, and the staging dataset if it exists."""
