@@ -128,12 +128,7 @@ class SqlDataset(Dataset):
 
     def views(self) -> set[str]:
         """Returns the names of the views."""
-        found = taken_names(self.sql, self.kind, self.dialect)["view"]
-        if self.kind != "postgres":
-            return set(map(str.lower, found))
-        self.columns()  # notes the spellings: a view may be named like a table but for its case
-        names = {spelt: name for (name, _), (spelt, _) in self.sql.spelt.items()}
-        return {names.get(view, view.lower()) for view in found if view in names or view.lower() not in names}
+        return _views(self)
 
     def parts(self) -> Sequence[Dataset]:
         """Returns this dataset, and the staging dataset if it exists."""
@@ -210,6 +205,15 @@ class SqlDataset(Dataset):
     def drop_copies(self) -> None:
         """Keeps one copy of each row that a killed load stored twice."""
         _drop_copies(self)
+
+
+def _views(dataset: SqlDataset) -> set[str]:
+    found = taken_names(dataset.sql, dataset.kind, dataset.dialect)["view"]
+    if dataset.kind != "postgres":
+        return set(map(str.lower, found))
+    dataset.columns()  # notes the spellings: a view may be named like a table but for its case
+    names = {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
+    return {names.get(view, view.lower()) for view in found if view in names or view.lower() not in names}
 
 
 def _conditions(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
