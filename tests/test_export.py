@@ -231,8 +231,8 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
     )
     # PostgreSQL distinguishes names that differ only in case, and so does the export.
     twins = (
-        'CREATE TABLE autopilothq.myshoes (name integer, "Name" text)',
-        "INSERT INTO autopilothq.myshoes VALUES (7, 'x')",
+        'CREATE TABLE autopilothq.myshoes (name integer, "Name" text, worn real, marks integer[])',
+        "INSERT INTO autopilothq.myshoes VALUES (7, 'x', 1.5, '{1,2}')",
         'ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" integer',
     )
     with isolation(tmp_path):
@@ -242,7 +242,10 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             assert command("load", "archive", "archive", *target).status == 0
             if kind == "duckdb":
                 with duckdb.connect(url) as con:
-                    for statement in own:
+                    for statement in (
+                        *own,
+                        "ALTER TABLE autopilothq.MyShoes ADD COLUMN marks INTEGER[] DEFAULT [1, 2]",
+                    ):
                         con.execute(statement)
             else:
                 ask(url, "; ".join((*own, *twins)))
@@ -250,7 +253,7 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             left_out = "" if kind == "duckdb" else "Warning: Not exported: myshoes: Name\n"
             assert (said.status, said.err) == (0, left_out)
         shoes = [{"shoesize": 43, "name": "brogue"}]
-        assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == shoes
+        assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == [{**shoes[0], "marks": "[1, 2]"}]
         assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
-        assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [{"name": 7}]
+        assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [{"name": 7, "worn": "1.5", "marks": "[1, 2]"}]
         assert "own col" in pq.read_schema("postgres/tracks.parquet").names

@@ -16,6 +16,8 @@ import autopilothq
 from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.destination.delivery_log import CHANGED, address_digest
+from autopilothq.privacy import deletion
+from autopilothq.privacy.removals import Removal, delete_rows
 from autopilothq.warehouses import lock
 from calling import Call, errors
 from contract.duck import held
@@ -133,6 +135,7 @@ def test_a_person_is_gone_and_stays_away(call: Call, gone_here: Gone, without_ad
         REMAINS.format(Path.cwd()),
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
+    assert here()[SUPPRESSIONS.name].rows == tables[SUPPRESSIONS.name].rows
 
 
 def rejects_of(tables: dict[str, Table], name: str) -> list[dict[str, Any]]:
@@ -167,8 +170,27 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     [row] = here()["_deliveries"].dicts()
     assert (row["email"], row["content"]) == ("new@example.com", f"{CHANGED}{address_digest('eßter@example.com')}")
     # By its digest anybody could find out that the old address was somebody's here, and whose it is now.
-    assert forget(call, "--email", "EßTER@example.com")["rows"] == {"_deliveries": 1}
+    assert forget(call, "--email", "EßTER@example.com", "--dry-run")["rows"] == {"_deliveries": 1}
+    with duckdb.connect("autopilot.duckdb") as con:
+        found = "'m' AS id, 'esther' AS user_id, ' EßTER@example.com' AS context_traits_email"
+        con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
+    order: list[str] = []
+
+    def delete(removal: Removal) -> None:
+        order.append(removal.name)
+        delete_rows(removal)
+
+    monkeypatch.setattr(deletion, "delete_rows", delete)
+    assert forget(call, "--user-id", "esther")["rows"] == {"_deliveries": 1, "tracks": 1}
     assert here()["_deliveries"].dicts() == []
+    assert order == ["_deliveries", "tracks"]  # so that a lake's, if it is killed, still knows the address
+    with duckdb.connect("autopilot.duckdb") as con:  # another program stores the row again
+        con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
+    again = forget(call, "--user-id", "esther")
+    assert [(id_["kind"], id_["found_with"]) for id_ in again["ids"]] == [
+        ("user_id", None),
+        ("email", "user_id esther"),
+    ]
 
 
 NOT_FOLLOWED = (
@@ -250,11 +272,21 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
     monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")  # as loads in plain dlt leave them
     working = loaded / "dlt/pipelines/autopilot_events"
     assert list(working.glob("load/loaded/*/completed_jobs/*"))
+    assert (working / "trace.pickle").exists()
     with duckdb.connect("autopilot.duckdb") as books:
         books.execute("CREATE SCHEMA IF NOT EXISTS autopilothq_staging")
         books.execute("CREATE OR REPLACE TABLE autopilothq_staging.tracks AS FROM autopilothq.tracks")
         books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
-        books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id")
+        books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id, unnest([1, NULL]) AS id")
+        books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
+        for changed in (
+            "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'other' AS id",  # of a message `ada`
+            "'x' AS row_id, 'contact_id' AS column_name, '\"person_A\"' AS value, 'hers' AS id",
+        ):
+            discard = f"SELECT * REPLACE ({changed}) FROM autopilothq._discards LIMIT 1"
+            books.execute(f"INSERT INTO autopilothq._discards {discard}")
+        books.execute("UPDATE autopilothq.email_clicked SET anonymous_id = NULL")  # the row of tracks has it still
+        books.execute("UPDATE autopilothq.tracks SET user_id = 'x' WHERE id = 'm-2'")  # that of email_opened has it
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
@@ -262,9 +294,10 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")
-    assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 1}
+    assert found["rows"] == REMOVED | {"_discards": 2, "autopilothq_staging.tracks": 7, "numbers": 2, "own": 1}
     assert not runner.pipeline().has_pending_data
     assert not list(working.rglob("*_jobs/*"))
+    assert not (working / "trace.pickle").exists()  # it quotes values of rows
     assert not list(working.glob("autopilothq*"))
     again = load(call, "later.ndjson")
     assert (again["stored"], again["rejects"]) == (1, {"suppressed": 1})
@@ -321,8 +354,9 @@ def test_a_dataset_that_is_not_there(call: Call) -> None:
 
 
 @pytest.mark.usefixtures("loaded")
-def test_a_load_is_at_work(call: Call) -> None:
-    with lock.held(runner.pipeline(), 0):
+@pytest.mark.parametrize("work", ["", "send"])
+def test_a_load_is_at_work(call: Call, work: str) -> None:
+    with lock.held(runner.pipeline(), 0, work):
         assert call("forget", "--user-id", "bob").status == 75
 
 
@@ -339,11 +373,15 @@ def test_postgres(
     assert rows(tables) == without_ada
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
-        cursor.execute('CREATE TABLE autopilothq."numbers 100%s {}" AS SELECT 5::bigint AS contact_id')
-    assert forget(call, "--contact-id", "5", "--contact-id", "no number")["rows"] == {"numbers 100%s {}": 1}
+        numbers = """SELECT 5::bigint AS contact_id, NULL::bigint AS "Contact_ID" UNION ALL SELECT NULL, 6"""
+        cursor.execute(f'CREATE TABLE autopilothq."numbers 100%s {{}}" AS {numbers}')
+        cursor.execute('CREATE VIEW autopilothq."NUMBERS 100%s {}" AS SELECT 1 AS one')
+    assert forget(call, "--contact-id", "5", "--contact-id", "6", "--contact-id", "no number")["rows"] == {
+        "numbers 100%s {}": 2
+    }
     shutil.copy("a.ndjson", "again.ndjson")
     assert load(call, "again.ndjson")["rejects"] == {"suppressed": 12, "not_json": 1, "unknown_type": 1}
     tables = content(postgres)
-    assert tables.pop("numbers 100%s {}").rows == []
+    assert (tables.pop("numbers 100%s {}").rows, tables.pop("NUMBERS 100%s {}").rows) == ([], [(1,)])
     assert_sound(tables)
     assert (tables["_audit"].total("stored"), messages(tables)) == (19, 10)

@@ -202,6 +202,8 @@ def test_no_byte_is_left_in_postgres(
         cursor = server.cursor()
         everybody = [*ADA, contact, *BOB]
         cursor.execute(PROFILES)
+        cursor.execute('CREATE TABLE autopilothq."Own" ("Email" text)')
+        cursor.execute('INSERT INTO autopilothq."Own" SELECT %s FROM generate_series(1, 9)', ADA[:1])
         cursor.execute("ANALYZE")
         cursor.execute("CHECKPOINT")
         files = relations(cursor)
@@ -213,7 +215,7 @@ def test_no_byte_is_left_in_postgres(
         )
         anew = forget(call, "--user-id", BOB[1], "--archive", "archive", "--rewrite")
         assert (anew["remains"], anew["left"]) == (None, {})
-        assert {"autopilothq.tracks", "autopilothq._rejects", "autopilothq_staging.users"} <= set(anew["rewritten"])
+        assert {"autopilothq.tracks", "autopilothq.Own", "autopilothq_staging.users"} <= set(anew["rewritten"])
         cursor.execute("CHECKPOINT")
         assert found_in(files, everybody) == set()
         assert found_in(tmp_path, everybody) == set()
@@ -402,6 +404,18 @@ def test_a_copy_that_differs_replaces_no_file(change: str, monkeypatch: pytest.M
         f" {DIFFERENCES[change]}.\nAll rows that were to be deleted are deleted. Please report this."
     )
     assert (Path("autopilot.duckdb").read_bytes(), list(Path().glob(".*"))) == (before, [])
+
+
+@pytest.mark.parametrize("name", ["memory", 'it\'s "my".data %s'])
+def test_a_file_may_have_any_name(name: str) -> None:
+    file = f"{Path.cwd()}/{name}.duckdb"
+    with duckdb.connect(file) as con:
+        con.execute("CREATE TABLE t AS SELECT 1 AS n; CREATE VIEW v AS FROM t")
+    before, inode = inventory(file), os.stat(file).st_ino
+    into = runner.pipeline("duckdb", file)
+    rewrite.check_rewritable(into)
+    assert rewrite.rewrite(into) == ([file], {}, None)
+    assert (inventory(file), os.stat(file).st_ino != inode) == (before, True)
 
 
 def test_where_it_can_do_nothing() -> None:

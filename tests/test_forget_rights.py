@@ -30,7 +30,31 @@ def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: C
     stored = "SELECT user_id FROM autopilothq.email_opened ORDER BY 1"
     assert ask(postgres, stored) == [("ada",), ("eve",)]
 
-    ask(postgres, "GRANT ALL ON autopilothq.tracks TO deleter")
+    secured = "ALTER TABLE autopilothq.tracks {} ROW LEVEL SECURITY"
+    ask(postgres, f"GRANT ALL ON autopilothq.tracks TO deleter; {secured.format('ENABLE')}")
+    said = call(*asked)
+    words = (
+        "Error: Expected the right to see all rows of the dataset, but policies may hide some of autopilothq.tracks"
+        " from this role (row-level security): rows of the person there would stay. Nothing was changed.\n"
+        "Use the role that owns the tables, or one with BYPASSRLS."
+    )
+    assert (said.status, "\n".join(errors(said))) == (1, words)
+    assert ask(postgres, stored) == [("ada",), ("eve",)]
+
+    keeps = "CREATE RULE keep AS ON DELETE TO autopilothq.tracks WHERE old.user_id = 'ada' DO INSTEAD NOTHING"
+    ask(postgres, f"{secured.format('DISABLE')}; {keeps}")
+    said = call(*asked)
+    words = (
+        "Error: Expected 1 row of the person to be deleted from tracks, but 1 stayed: a trigger or a rule of that table"
+        " keeps them.\nDrop or disable it, then run this again."
+    )
+    assert (said.status, "\n".join(errors(said))) == (1, words)
+    assert ask(postgres, f"{stored.partition(' ORDER')[0]} UNION ALL SELECT id FROM autopilothq._suppressions") == [
+        ("ada",),
+        ("eve",),
+    ]
+
+    ask(postgres, "DROP RULE keep ON autopilothq.tracks")
     assert call(*asked).status == 0
     assert ask(postgres, f"{stored.partition(' ORDER')[0]} UNION ALL SELECT user_id FROM autopilothq.tracks") == [
         ("eve",),

@@ -78,6 +78,9 @@ def test_what_is_not_one_query_is_refused_everywhere(sql: str, got: str, dialect
         ("duckdb", "FROM enable_profiling(save_location = 'a.json')", "enable_profiling()"),
         ("duckdb", "SELECT 'é', * FROM \"Enable_Logging\" ()", "enable_logging()"),
         ("duckdb", "FROM query('FROM force_checkpoint()')", "query()"),
+        ("duckdb", "FROM query/**/('FROM a')", "query()"),
+        ("duckdb", "FROM \"query\"--\n('FROM a')", "query()"),
+        ("duckdb", "SELECT 'é\u3000', (FROM\u00a0\u2003main.query\ufeff('FROM a'))", "query()"),
     ],
 )
 def test_what_changes_something_is_refused(dialect: str, sql: str, got: str) -> None:
@@ -98,7 +101,9 @@ def test_a_query_is_taken(sql: str, dialect: str) -> None:
     check_query(sql, dialect)
 
 
-@pytest.mark.parametrize("sql", ["FROM people", "PIVOT people ON plan USING count(*)", "VALUES ('é')", "TABLE people"])
+@pytest.mark.parametrize(
+    "sql", ["FROM people", "PIVOT people ON plan USING count(*)", "VALUES ('é')", "TABLE people", "FROM queryé('a')"]
+)
 def test_duckdbs_own_forms_of_a_query_are_taken(sql: str) -> None:
     check_query(sql, "duckdb")
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from autopilothq.report import RateLimit, report_dict, report_page, theme, wording
+from autopilothq.report import RateLimit, charts, report_dict, report_page, theme, wording
 from autopilothq.report.assemble import OPENING_TIME, Pairs, day_of, days_of, journeys_of, rated_until
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
@@ -228,12 +228,26 @@ def test_spans_of_time_have_one_unit(seconds: int, shown: str) -> None:
         (0, [0, 1]),
         (1, [0, 1]),
         (3, [0, 1, 2, 3]),
+        (5, [0, 1, 2, 3, 4, 5]),
         (17, [0, 5, 10, 15, 20]),
         (17_000, [0, 5000, 10_000, 15_000, 20_000]),
     ],
 )
 def test_axes_have_round_numbers(most: int, found: list[int]) -> None:
     assert ticks(most) == found
+
+
+def test_what_charts_show() -> None:
+    [path] = re.findall(' d="(.*?)"', charts.sparkline([1, None, 2, 3, None, 4], "label"))
+    assert path == "M0.0 192.0h0M400.0 130.7L600.0 69.3M1000.0 8.0h0"  # a value between gaps is a dot
+    bars = charts.columns([("1", "hour"), ("2", "hours")], [1, 3], median=1)
+    assert re.findall('class="(column.*?)"', bars) == ["columns", "column", "column median"]
+    assert list(map(charts.percent_short, (0, 0.2, 0.5, 99.6))) == ["0%", "<1%", "0%", "100%"]
+    lines = [charts.Line(name, name, [1, 2, 2]) for name in "abcd"]
+    plot = charts.plot(["x", "y", "z"], lines, "label")
+    ends = ["100.0", "107.5", "115.0", "118.0"]  # names at the end of a line do not overlap
+    assert re.findall('class="end .*?bottom:(.*?)%', plot) == ends
+    assert re.findall('class="(tip.*?)"', plot) == ["tip", "tip", "tip left"]
 
 
 def test_days_on_the_axis_are_spread_evenly() -> None:

@@ -105,9 +105,10 @@ def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest
     listed = rows_in(SUPPRESSIONS.name)
     keyed = {row["id"] for row in listed if row["salt"].startswith(KEYED)}
     assert {row["person"] for row in listed} <= keyed
-    made = forget(call, "--user-id", "ada")
-    assert made["suppressed"] == 2
-    assert salts() == dict.fromkeys(["ada@example.com", "ada", "bob@example.com", "bob"], "keyed")
+    for _ in range(2):  # the second time all are listed
+        made = forget(call, "--user-id", "ada")
+        assert made["suppressed"] == 2
+        assert salts() == dict.fromkeys(["ada@example.com", "ada", "bob@example.com", "bob"], "keyed")
     assert len(persons()) == 2
     assert load(call, "keyed.ndjson")["rejects"] == {"suppressed": 2}
     with FakeAutopilot(0) as account:

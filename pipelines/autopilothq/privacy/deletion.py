@@ -23,7 +23,7 @@ from ..segment.identity import HashedIds, Id
 from ..sources.archive.listing import File
 from ..warehouses import lock
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, dataset_of, queryable_client
+from ..warehouses.dataset import Dataset, dataset_of, queryable_client, tables_that_hide_rows
 from ..warehouses.dlt_internals import SqlJobClientBase
 from ..warehouses.resolve import Target, resolve_target
 from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
@@ -167,13 +167,21 @@ def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: 
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if this user cannot read a table that could hold rows of the person."""
-    hidden = [f"{part.name}.{table}" for part in dataset.parts() for table in part.unreadable()]
+    """Raises RunError if this user cannot read a table, or all of its rows, that could hold rows of the person."""
+    parts = dataset.parts()
+    hidden = [f"{part.name}.{table}" for part in parts for table in part.unreadable()]
     if hidden:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read:"
             " rows of the person there would stay. Nothing was changed.\n"
             "Grant SELECT and DELETE on them, or use the role that owns them."
+        )
+    partly = [f"{part.name}.{table}" for part in parts for table in tables_that_hide_rows(part)]
+    if partly:
+        raise RunError(
+            f"Expected the right to see all rows of the dataset, but policies may hide some of {', '.join(partly)} from"
+            " this role (row-level security): rows of the person there would stay. Nothing was changed.\n"
+            "Use the role that owns the tables, or one with BYPASSRLS."
         )
 
 

@@ -51,7 +51,8 @@ class PersonTables:
         left_out = {SUPPRESSIONS.name, *dataset.views()}
         self.columns = {table: columns for table, columns in tables_of(dataset).items() if table not in left_out}
         self.kinds = {
-            table: {column: kinds for column in columns if (kinds := kinds_of(table, column))}
+            # Of names that differ only in case, one is spelt here as in the destination.
+            table: {column: kinds for column in columns if (kinds := kinds_of(table.lower(), column.lower()))}
             for table, columns in self.columns.items()
         }
         self.positions = {(table, column): next(numbers) for table, kinds in self.kinds.items() for column in kinds}

@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from ..catalog import DELIVERY_LOGS, DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..destination.delivery_log import CHANGED, address_digest
+from ..display import plural
+from ..errors import RunError
 from ..projection import suppression
 from ..projection.engine import batched
 from ..warehouses.dataset import placeholders
@@ -15,6 +17,7 @@ from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
 PARAMETERS = 500  # at most, of one statement
+TRIGGERED = ("postgres", "mssql", "synapse", "sqlalchemy")  # destinations in which a trigger can keep rows
 _LOGS = frozenset(log.name for log in DELIVERY_LOGS)
 
 
@@ -40,8 +43,12 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
     """
     direct, ids = _direct(tables, person)
     messages = set().union(*ids.values())
-    events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
-    # A track's two rows are deleted together, even if only one of them has a property with the person's id.
+    events = {
+        table: ids.get(table, set())
+        for table, of in tables.columns.items()
+        if "event_text" in of or ("event" in of and table in ids)
+    }
+    # A track's two rows are deleted together, even if only one of them has the person's id.
     tracks = events.pop(TRACKS.name, set())
     unpaired = tracks ^ set().union(*events.values())
     for table in (TRACKS.name, *events):
@@ -61,11 +68,12 @@ def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dic
         where, texts = _where(tables, table, person)
         if not texts:
             continue
-        has_id = "id" in tables.columns[table]
+        # A message's id is text: a table that somebody added may have other ids, or rows without one.
+        has_id = "id" in tables.columns[table] and tables.columns[table]["id"].type == "text"
         key = dataset.quoted(table, "id") if has_id else "1"
         found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
         if has_id and table != USERS.name:
-            ids[table] = set(found)
+            ids[table] = {str(id_) for id_ in found if id_ is not None}
         if found:
             removals.append(Removal(tables, table, where, texts, len(found)))
     return removals, ids
@@ -99,10 +107,17 @@ def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
 
 def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
     for part in map(list, batched(sorted(ids), PARAMETERS)) if table in tables.columns else ():
-        where = f"{tables.dataset.quoted(table, 'id')} IN ({placeholders(part)})"
+        where = f"{_id_text(tables, table)} IN ({placeholders(part)})"
         [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
         if count:
             yield Removal(tables, table, where, part, count)
+
+
+def _id_text(tables: PersonTables, table: str) -> str:
+    """Returns the SQL that reads a row's id as text: a table that somebody added may have ids of another type."""
+    name = tables.dataset.quoted(table, "id")
+    of_messages = tables.columns.get(TRACKS.name, {}).get("id")
+    return name if tables.columns[table]["id"] == of_messages else f"CAST({name} AS {tables.dataset.text_type()})"
 
 
 def _discards(
@@ -151,5 +166,14 @@ def _ids_of_mentions(batch: Sequence[tuple[Any, ...]], key: str | None, engine: 
 
 
 def delete_rows(removal: Removal) -> None:
-    """Deletes the rows of a removal."""
-    removal.tables.dataset.delete(removal.name, removal.where, removal.values)
+    """Deletes the rows of a removal. Raises RunError if the destination keeps some of them without an error."""
+    tables, name, where, values, _ = removal
+    tables.dataset.delete(name, where, values)
+    if tables.dataset.kind in TRIGGERED:
+        [(left,)] = tables.dataset.stream("SELECT count(*) FROM", name, f"WHERE {where}", values)
+        if left:
+            raise RunError(
+                f"Expected {plural(removal.rows, 'row')} of the person to be deleted from {removal.table}, but"
+                f" {left:,} stayed: a trigger or a rule of that table keeps them.\n"
+                "Drop or disable it, then run this again."
+            )

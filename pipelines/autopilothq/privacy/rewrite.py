@@ -173,6 +173,8 @@ def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb
         **parts.EARLY_CHECKPOINTS,
     }
     with duckdb.connect(config=config) as engine:
+        # The name of the database in memory may be the file's, but no file has a slash in its name.
+        engine.execute("""ATTACH ':memory:' AS "/"; USE "/"; DETACH memory""")
         before = _databases(engine)
         engine.execute(f"ATTACH {values.literal(file)} (READ_ONLY)")
         [(old, version)] = [each for each in _databases(engine) if each not in before]
@@ -332,7 +334,7 @@ def _vacuum(into: dlt.Pipeline) -> Rewritten:
             with dataset():
                 for table in _tables(sql):
                     name = f"{sql.dataset_name}.{table}"
-                    why = _vacuum_table(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))
+                    why = _vacuum_table(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table, casefold=False))
                     if why := why or _drop_samples(sql, table):
                         left[name] = why
                     else:
@@ -352,12 +354,13 @@ def _drop_samples(sql: Any, table: str) -> str | None:
 
     Returns why that failed, or None. It fails if the role is not the table's owner, or a view uses the column.
     """
-    name = sql.make_qualified_table_name(table)
+    name = sql.make_qualified_table_name(table, casefold=False)
     if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
         return None
     try:
         for column, of in sql.execute_sql(sql_file("sampled_columns_postgres.sql"), sql.dataset_name, table) or ():
-            sql.execute_sql(f"ALTER TABLE {name} ALTER COLUMN {sql.escape_column_name(column)} TYPE {of}")
+            quoted = sql.escape_column_name(column, casefold=False)
+            sql.execute_sql(f"ALTER TABLE {name} ALTER COLUMN {quoted} TYPE {of}")
     except Exception as error:  # noqa: BLE001 - drivers raise errors of any type, and they are reported
         why = str(error).partition("\n")[0]
         return f"the planner's samples of its rows could not be removed: {why}"

@@ -21,11 +21,15 @@ def drop_working_copies(into: dlt.Pipeline) -> None:
     # Folders that could not be read were set aside with their contents.
     for folder in working.parent.glob(f"{glob.escape(working.name)}.unreadable-*"):
         shutil.rmtree(folder, ignore_errors=True)
-    # dlt's trace has the texts of errors, which quote values of rows.
+    if not into.has_pending_data or runner.is_unfinished_here(into):
+        _drop_packages(into, working)
+    # dlt's trace has the texts of errors, which quote values of rows. Last, because aborting a load writes it again.
     (working / "trace.pickle").unlink(missing_ok=True)
+
+
+def _drop_packages(into: dlt.Pipeline, working: Path) -> None:
+    """Removes the rows of all loads, finished or not."""
     if into.has_pending_data:
-        if not runner.is_unfinished_here(into):
-            return
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()

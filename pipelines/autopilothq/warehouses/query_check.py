@@ -1,6 +1,7 @@
 """Checks that a user's query only reads. Queries for DuckDB are parsed by DuckDB itself, others by sqlglot."""
 
 import itertools
+import re
 from typing import Any
 
 import duckdb
@@ -17,6 +18,8 @@ _WRITING = frozenset(
         "json_execute_serialized_sql", "query", "truncate_duckdb_logs",
     }
 )  # fmt: skip
+_SPACES = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")  # DuckDB reads these as blanks, too
+_TOKEN = re.compile(rb'"[^"]*|[\w$\x80-\xff]+|.', re.DOTALL)  # a word without quotes, or what else begins a token
 # Expressions of sqlglot that change or lock rows, or that it does not parse further.
 _CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy)
 
@@ -40,10 +43,10 @@ def _kinds_in_duckdb(sql: str) -> list[str]:
     # PIVOT is two statements: the first one, which has no text, creates a temporary type.
     statements = [(statement.type.name, statement.query) for statement in duckdb.extract_statements(sql)]
     kinds = [kind for kind, text in statements if kind != "CREATE" or text]
-    starts = [start for start, _ in duckdb.tokenize(sql)]
-    text = sql.encode()
-    words = [text[start:end].split() for start, end in itertools.pairwise([*starts, len(text)])]
-    tokens = [word[0].decode(errors="replace").strip('"').lower() if word else "" for word in words]
+    text = _SPACES.sub(" ", sql)
+    encoded = text.encode()
+    found = [_TOKEN.match(encoded, start) for start, _ in duckdb.tokenize(text)]
+    tokens = [token[0].decode(errors="replace").strip('"').lower() for token in found if token]
     if tokens[:1] == ["pragma"]:
         return ["PRAGMA"]
     called = next((name for name, sign in itertools.pairwise(tokens) if sign == "(" and name in _WRITING), None)

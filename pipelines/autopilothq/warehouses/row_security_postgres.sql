@@ -3,3 +3,4 @@ SELECT c.relname
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND row_security_active(c.oid)
+ORDER BY c.relname

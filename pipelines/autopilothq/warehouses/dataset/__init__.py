@@ -37,6 +37,7 @@ from .sql import (
     lacking_characters,
     may_hide_rows,
     stored_schema,
+    tables_that_hide_rows,
     writes_text,
 )
 from .sql_statements import Connections
@@ -86,6 +87,7 @@ __all__ = [
     "table_names",
     "table_path",
     "tables_of",
+    "tables_that_hide_rows",
     "writes_text",
 ]
 

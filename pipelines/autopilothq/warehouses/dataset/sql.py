@@ -128,7 +128,7 @@ class SqlDataset(Dataset):
 
     def views(self) -> set[str]:
         """Returns the names of the views."""
-        return set(map(str.lower, taken_names(self.sql, self.kind, self.dialect)["view"]))
+        return _views(self)
 
     def parts(self) -> Sequence[Dataset]:
         """Returns this dataset, and the staging dataset if it exists."""
@@ -207,6 +207,15 @@ class SqlDataset(Dataset):
         _drop_copies(self)
 
 
+def _views(dataset: SqlDataset) -> set[str]:
+    found = taken_names(dataset.sql, dataset.kind, dataset.dialect)["view"]
+    if dataset.kind != "postgres":
+        return set(map(str.lower, found))
+    dataset.columns()  # notes the spellings: a view may be named like a table but for its case
+    names = {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
+    return {names.get(view, view.lower()) for view in found if view in names or view.lower() not in names}
+
+
 def _conditions(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """Yields conditions and their values that select a table's rows by id; without ids, one that selects all rows.
 
@@ -227,7 +236,12 @@ def connected(dataset: Dataset) -> AbstractContextManager[None]:
 
 def may_hide_rows(dataset: Dataset, table: str) -> bool:
     """Returns whether row-level security applies to the user in a table of PostgreSQL."""
-    return isinstance(dataset, SqlDataset) and dataset.kind == "postgres" and table in secured_tables(dataset.sql)
+    return table in tables_that_hide_rows(dataset)
+
+
+def tables_that_hide_rows(dataset: Dataset) -> list[str]:
+    """Returns the tables of PostgreSQL in which row-level security applies to the user, so that rows may be hidden."""
+    return secured_tables(dataset.sql) if isinstance(dataset, SqlDataset) and dataset.kind == "postgres" else []
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:

@@ -1,6 +1,6 @@
 """Reads the results of queries as Arrow, in the contract's types, from destinations that answer SQL."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -91,7 +91,16 @@ def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
     """Returns the cells of a column as Arrow. The driver has `numeric` as decimals."""
     if pa.types.is_floating(type_):
         column = tuple(None if cell is None else float(cell) for cell in column)
-    return pa.array(column, type_)
+    try:
+        return pa.array(column, type_)
+    except pa.ArrowTypeError:
+        # dlt takes all types that it does not know for text, but the driver does not: `real`, arrays, ranges.
+        return _texts(column).cast(type_)
+
+
+def _texts(cells: Iterable[Any]) -> pa.Array:
+    """Returns values of any type as text."""
+    return pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
 
 
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
@@ -99,7 +108,10 @@ def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
         with suppress(pa.ArrowInvalid):  # raised for text with a zone
             column = column.cast(pa.timestamp(type_.unit))
-    return column.cast(type_)
+    try:
+        return column.cast(type_)
+    except pa.ArrowNotImplementedError:  # DuckDB's lists, structs and intervals, which dlt takes for text
+        return pa.chunked_array([_texts(column.to_pylist()).cast(type_)])
 
 
 def contract_types(
