@@ -17,6 +17,7 @@ import stock
 from autopilothq.sources import completion
 from autopilothq.sources.completion import tables_without_rows
 from autopilothq.sources.earlier_load import Brought
+from autopilothq.sources.own_rows import rows_by_time
 from autopilothq.warehouses.dataset import Dataset, connected, open_dataset
 from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 
@@ -135,19 +136,19 @@ def test_ids_are_counted_only_of_tables_whose_rows_came_in_several_files(destina
     ("times", "known"),
     [
         ([AT, AT, LATER], {AT: 2, LATER: 1}),
-        (pa.array([str(AT)]), {}),
-        (pa.array([1 << 62], pa.timestamp("us", "UTC")), {}),  # beyond Python's calendar
-        ([AT, None], {}),
-        ([AT + timedelta(seconds=second) for second in range(21)], {}),
+        (pa.array([str(AT)]), None),
+        (pa.array([1 << 62], pa.timestamp("us", "UTC")), None),  # beyond Python's calendar
+        ([AT, None], None),
+        ([AT + timedelta(seconds=second) for second in range(21)], None),
         ([AT + timedelta(seconds=second) for second in range(20)], {AT + timedelta(seconds=n): 1 for n in range(20)}),
     ],
 )
-def test_rows_of_a_file_are_known_by_a_few_times(times: Any, known: dict[datetime, int], tmp_path: Path) -> None:
+def test_rows_of_a_file_are_known_by_a_few_times(times: Any, known: dict[datetime, int] | None, tmp_path: Path) -> None:
     path = tmp_path / "tracks.parquet"
     column = pa.array(times, pa.timestamp("us", "UTC")) if isinstance(times, list) else times
     pq.write_table(pa.table({"uuid_ts": column}), path)
-    assert completion._rows_by_time("tracks", [path]) == known
-    assert completion._rows_by_time("_rejects", [path]) == {}  # which has no such column
+    assert rows_by_time("tracks", [path]) == known
+    assert rows_by_time("_rejects", [path]) is None  # which has no such column
 
 
 @pytest.mark.parametrize(

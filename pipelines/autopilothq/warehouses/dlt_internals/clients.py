@@ -235,10 +235,11 @@ def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]]
         self: SqlJobClientBase, table_chain: Sequence[PreparedTableSchema], jobs: Sequence[LoadJobInfo] | None = None
     ) -> list[FollowupJobRequest]:
         names, files = self.sql_client.get_qualified_table_names, _files_of(jobs or ())
+        merges_one = len(table_chain) == 1 and table_chain[0].get("write_disposition") == "merge"
 
         @cache
         def condition(table: str) -> str | None:
-            return condition_of(self, table, files) if files and len(table_chain) == 1 else None
+            return condition_of(self, table, files) if files and merges_one else None
 
         def narrow(table: str, *args: Any, **kwargs: Any) -> tuple[str, str]:
             name, staged = names(table, *args, **kwargs)
