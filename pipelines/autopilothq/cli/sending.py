@@ -1,5 +1,6 @@
 """Runs the commands `send` and `deliveries`."""
 
+import os
 import re
 import sys
 import time
@@ -26,8 +27,9 @@ from ..destination.audiences import Audience, PersonRows
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
+from ..disk import local_path
 from ..display import plural, shortened, visible
-from ..errors import InvalidQuery, RunError
+from ..errors import DatasetNotFound, InvalidQuery, RunError
 from ..explain import explained, is_unreachable
 from ..masking import masked
 from ..segment.message import Reject, digest, is_blank_line
@@ -37,6 +39,7 @@ from ..sources.archive.listing import File
 from ..sources.archive.source import nothing_found
 from ..warehouses import lock
 from ..warehouses.query import reason_of, run_query
+from ..warehouses.resolve import Target, resolve_target
 from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import notes, out
@@ -89,10 +92,19 @@ def print_deliveries(
         where = log_dataset(*target, reads=True, wait=wait)
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
+        if not rows and target.credentials:
+            _check_exists(resolve_target(target))
     if rows:
         out.document("\n".join([*_deliveries(list(map(_cells, rows))), ""]))
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+
+
+def _check_exists(target: Target) -> None:
+    """Raises DatasetNotFound if the file or folder of a target is missing, most likely because it is misspelt."""
+    path = target.database or local_path(target.location)
+    if os.path.isabs(path) and not os.path.exists(path):
+        raise DatasetNotFound(f"Expected a database or a lake at {path}, but nothing is there.\nCheck the spelling.")
 
 
 class _Cells(NamedTuple):
