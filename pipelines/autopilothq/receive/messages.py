@@ -32,7 +32,6 @@ _BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
 _MERGED = ("context", "integrations")
 _OF_ENVELOPE = (*_MERGED, "sentAt")
 _WITH_WRITE_KEYS = ("context", "batch")  # an object with `batch` is an envelope that was sent to the wrong path
-_MAY_BE_WRITE_KEY = re.compile(rb"writeKey|\\u")
 _EACH_TIME = ("messageId", "sentAt")  # keys that can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -172,7 +171,8 @@ def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, 
     if not element.startswith(b"{"):
         return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
-    repeated = _remove_keys(fields, repeated)
+    if b"writeKey" in element or b"\\u" in element:
+        repeated = _remove_keys(fields, repeated)
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
     if not _is_id(sent := fields.get("messageId", NULL)):
@@ -201,7 +201,7 @@ def _remove_keys(fields: JsonFields, repeated: bytes) -> bytes:
 
 def _without_keys(value: bytes) -> bytes:
     """Returns an object or an array without write keys; other values unchanged."""
-    if value.startswith((b"[", b"{")) and _MAY_BE_WRITE_KEY.search(value):
+    if value.startswith((b"[", b"{")) and (b"writeKey" in value or b"\\u" in value):
         with suppress(InvalidJson, RecursionError):
             found = _decoded(value)
             bare = _bare(found)
