@@ -8,6 +8,8 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import duckdb
@@ -22,6 +24,8 @@ from autopilothq.projection import context
 from autopilothq.sources.adopt import buffer
 from autopilothq.sources.adopt.buffer import column_names
 from autopilothq.sources.adopt.files import folded_name, table_files
+from autopilothq.sources.adopt.origin import AdoptedTables
+from autopilothq.sources.report import LoadReport
 from autopilothq.warehouses import hints
 from calling import Call, Said, errors
 from servers import S3, ask
@@ -615,6 +619,7 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["many"], "Expected at most 1 table of other events in the dataset, but with these it has 2.\nRaise"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
         (["long"], f"because rows are known by it, but there are {'x' * 79}…, name.\nLeave that table out"),
+        (["message"], "but there are type, messageid.\nIf these are messages, load them: autopilothq load archive. L"),
         (["no_column"], "Expected a column id in email_opened, because rows are known by it, but there are none."),
         (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
@@ -633,6 +638,7 @@ def test_what_cannot_be_adopted_is_said(
     files = {
         "bad/email_opened.parquet": "no",
         "no_id/email_opened.csv": "name\nx\n",
+        "message/email_opened.json": '{"messageId":"m","type":"track"}',
         "no_column/email_opened.csv": "loaded_at\nx\n",
         "long/a.csv": f"{'x' * 99},name\n1,2\n",
         "avro/email_opened.avro": "Obj",
@@ -654,6 +660,21 @@ def test_what_cannot_be_adopted_is_said(
     assert said.status == 1
     assert message in said.err
     assert "not-told" not in said.err
+    assert "LINE 1" not in said.err  # of the program's own SQL
+
+
+def test_an_archive_is_left_out_and_told() -> None:
+    archived = Path("logs/segment-logs/AbC/1551398400000/1551398400000.a.1.gz")
+    archived.parent.mkdir(parents=True)
+    archived.write_bytes(b"x")
+    warnings: list[str] = []
+    context: Any = SimpleNamespace(report=LoadReport(), warn=warnings.append, new=list)
+    assert AdoptedTables(("logs",)).plan(context) == []
+    assert warnings == ["Nothing to adopt was found at logs: it is an archive. Load it: autopilothq load archive URL."]
+    assert context.report.skipped == {"archived": 1}
+    Path("logs/users.csv").write_text("id\n1\n")
+    assert [work.table for work in AdoptedTables(("logs",)).plan(context)] == ["users"]
+    assert len(warnings) == 1
 
 
 def test_a_full_disk_is_not_said_of_the_file_that_is_adopted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,12 @@ def test_what_is_there_is_counted_in_words_that_agree(number: int, there: list[s
     assert found == f"Nothing to load was found at logs. What is there: {'; '.join(there)}."
 
 
+def test_where_exported_tables_are_loaded_as_an_archive_adopt_is_named() -> None:
+    found = nothing_found("load", ["exp"], {"exp/users.parquet": "unknown_suffix"})
+    assert found.endswith(".zst. Exported tables are adopted: autopilothq adopt FOLDER.")
+    assert "adopt" not in nothing_found("forward", ["exp"], {"exp/users.parquet": "unknown_suffix"})
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, ""), (1, "n0"), (3, "n0, n1, n2"), (4, "n0, n1, n2 and 1 more"), (1_004, "n0, n1, n2 and 1,001 more")],

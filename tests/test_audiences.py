@@ -148,7 +148,8 @@ def test_rows_wait_with_their_types_in_memory_or_in_a_file(monkeypatch: pytest.M
             [("a@b.c",), ("A@b.c",), ("a@b.c",), ("x@y.z",), ("x@y.z",)],
             (
                 "Expected one row for each email, got 3 for a@b.c, and 1 more that comes twice.\n"
-                "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
+                "Emails are compared without case. Let the query choose: GROUP BY lower(email), DISTINCT or QUALIFY."
+                " Nothing was sent."
             ),
         ),
     ],

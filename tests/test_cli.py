@@ -258,9 +258,13 @@ def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
         match=r"An unfinished load into .*autopilot\.duckdb.* waits, but this run goes to .*two\.duckdb",
     ):
         runner.run(other, archive("archive.ndjson"))
-    assert call("load", "archive", "archive.ndjson").status == 0
+    said = call("load", "archive", "archive.ndjson")
+    assert said.status == 0
+    assert said.out.startswith("0 lines, 0 stored, ")
+    assert said.out.endswith("\n1 earlier load that waited is complete now, whose rows are not counted here\n")
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]
+    assert "waited" not in call("load", "archive", "archive.ndjson").out
 
 
 def test_sample_is_the_same_for_a_seed(call: Call) -> None:

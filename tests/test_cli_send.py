@@ -530,6 +530,10 @@ def test_the_log_is_in_the_dataset_of_the_loads(server: FakeAutopilot, call: Cal
 def test_deliveries(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("deliveries") == (0, ["0 delivered, 0 refused, 0 failed, 0 unknown"], [])
     assert not Path("autopilot.duckdb").exists()
+    for where in (["autopliot.duckdb"], ["laek", "--destination", "filesystem"]):
+        said = call("deliveries", "--credentials", *where)
+        there = f"Error: Expected a database or a lake at {Path(where[0]).absolute()}, but nothing is there."
+        assert (said.status, said.out, said.err) == (1, [], [there, "Check the spelling."])
     path = write([identify(1, userId="u1"), track(1), track(2, "Later"), {"type": "identify", "messageId": "m3"}])
     call("send", "messages", path)
     call("send", "messages", path, "--trigger", "Later=0003")

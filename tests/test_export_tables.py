@@ -22,6 +22,7 @@ from autopilothq.warehouses.dataset import NativeType
 from autopilothq.warehouses.hints import arrow_schema
 
 AT = datetime(1970, 1, 5, 23, 59, 59, tzinfo=UTC)
+LATER = datetime(1970, 1, 6, tzinfo=UTC)
 EVENT: dict[str, Type] = {"id": "text", "received_at": "timestamp", "event": "text", "event_text": "text"}
 DISCARD: dict[str, Type] = dict.fromkeys(("table_name", "row_id", "column_name", "value", "reason"), "text")
 REJECT: dict[str, Type] = {"rejected_at": "timestamp", "reason": "text", "raw": "text"}
@@ -165,6 +166,35 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
         "opened: 3 rows without a timestamp or received_at, which a load makes of the other times",
     ]
     assert said.left_out == ["users: values that only adopted rows have; 2 rows that no message is about"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "tag", "said"),
+    [
+        ("pro", None, []),
+        ("free", None, []),  # an older message has it
+        ("gold", None, ["users: values that only adopted rows have"]),
+        ("pro", "x", ["users: values that only adopted rows have"]),  # in a column that messages lack
+    ],
+)
+def test_adopted_values_are_told_only_where_no_message_has_them(
+    plan: str, tag: str | None, said: list[str], tmp_path: Path
+) -> None:
+    text: Mapping[str, Type] = {"id": "text", "received_at": "timestamp", "plan": "text"}
+    dataset = Dataset(
+        {
+            "_audit": ({"version": "text"}, [("adopted users 1",)]),
+            "users": (
+                {**text, "tag": "text"},
+                [("u", datetime(1970, 1, 6, tzinfo=UTC), plan, tag), ("v", AT, None, None)],
+            ),
+            "identifies": (
+                {**text, "user_id": "text"},
+                [("i", AT, "free", "u"), ("j", AT, "pro", "u"), ("k", AT, "gold", "v")],
+            ),
+        }
+    )
+    assert exported(dataset, tmp_path / "out")[0].left_out == said
 
 
 class LoadedMeanwhile(Dataset):

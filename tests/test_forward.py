@@ -24,7 +24,7 @@ from autopilothq.clients.segment_api import SegmentApiSettings
 from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
 from autopilothq.destination.load_package import path_of_file
-from autopilothq.destination.outgoing import Outgoing, outgoing
+from autopilothq.destination.outgoing import Outgoing, outgoing, outgoing_row
 from autopilothq.destination.segment import forward_messages, resolve_segment_settings
 from autopilothq.errors import InvalidSetting
 from autopilothq.receive.files import published_files
@@ -39,6 +39,16 @@ from shared_loads import command, isolation
 from waiting import wait_for
 
 AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # what it stamps itself
+
+
+OWN_ID = (
+    "A row whose id is that of its person or group is no message. Of users, query SELECT id AS user_id and the columns"
+    " that are traits, without id and received_at"
+)
+TYPED = (
+    "A row whose type is not identify is no message without an id and a time. Select both, or give the column type"
+    " another name"
+)
 
 
 def track(number: int | str, **more: Any) -> dict[str, Any]:
@@ -294,6 +304,26 @@ def test_rows_become_messages() -> None:
     for row in ({"id": "7", "plan": "pro"}, {"timestamp": "t", "plan": "pro"}):
         assert made(**row)["traits"] == row
     assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"user_id": "u", "id": "u", "received_at": "t", "plan": "pro"}, OWN_ID),
+        ({"anonymous_id": "u", "ID": "u", "RECEIVED_AT": "t"}, OWN_ID),
+        ({"user_id": "u", "group_id": "g", "id": "g", "received_at": "t"}, OWN_ID),
+        ({"user_id": "u", "id": "u", "received_at": "t", "timestamp": "t"}, None),
+        ({"user_id": "u", "id": "u", "received_at": "t", "event": "e"}, None),
+        ({"user_id": "u", "id": "m", "received_at": "t"}, None),
+        ({"user_id": "u", "type": "page", "timestamp": "t"}, TYPED),
+        ({"user_id": "u", "type": "track", "id": "m", "event": "e"}, TYPED),
+        ({"user_id": "u", "type": "page", "id": "m", "timestamp": "t"}, None),
+        ({"user_id": "u", "type": "identify"}, None),
+        ({"user_id": "u", "type": "customer", "event": "e"}, None),
+    ],
+)
+def test_rows_that_would_become_another_message_are_refused(row: dict[str, Any], why: str | None) -> None:
+    assert outgoing_row(row).refusal == why
 
 
 def test_batches_have_a_hundred_messages_and_less_than_500_kb() -> None:

@@ -105,6 +105,18 @@ def test_a_folder_where_no_file_can_be_created_is_no_other_run(tmp_path: Path) -
     assert str(error.value) == "Cannot write to /proc/self/task: No such file or directory."
 
 
+@pytest.mark.parametrize(("place", "why"), [("/proc/nothing", "No such file"), ("file/lake", "Not a directory")])
+def test_a_folder_of_a_lake_that_cannot_be_made_is_told(tmp_path: Path, place: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    place = str(tmp_path / place)  # an absolute one stays
+    lake = machine(tmp_path, dlt.destinations.filesystem(place))
+    with pytest.raises(RunError) as error, lock.held(lake, 0):
+        pass
+    first, second = str(error.value).split("\n")
+    assert first.startswith(f"Expected a folder for the lake, but {place} cannot be made: {why}")
+    assert second == "Name another one: --credentials FOLDER, or bucket_url in [destination.filesystem]."
+
+
 def test_each_kind_of_work_has_locks_of_its_own(tmp_path: Path, postgres: str) -> None:
     place = str(Path("autopilot.duckdb").absolute())
     other = f", on {socket.gethostname()}, process {os.getpid()},"

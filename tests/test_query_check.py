@@ -108,6 +108,11 @@ def test_duckdbs_own_forms_of_a_query_are_taken(sql: str) -> None:
     check_query(sql, "duckdb")
 
 
+def test_postgres_short_form_of_a_query_is_taken() -> None:
+    check_query("\n table people", "postgres")
+    assert refused("TABLE people; DROP TABLE people", "postgres") == "2 statements (SELECT, DROP)"
+
+
 # ---- on the connection ---------------------------------------------------------------------------------------------
 
 

@@ -246,6 +246,24 @@ def test_an_envelope_without_messages_is_kept(path: str) -> None:
         ("/v1/track", '{"batch":[{"n": 1.10}]}', b'{"batch":[{"n": 1.10}],'),
         ("/v1/track", f'{{"batch":{"[" * 900}{"]" * 900}}}', b'{"batch":[[['),
         (
+            "/v1/track",
+            '{"context":{"writeKey":"secret","n":1.10,"ip":{"writeKey":1}}}',
+            b'{"context":{"n":1.10,"ip":{"writeKey":1}},',
+        ),
+        ("/v1/track", '{"context":{"n": 1.10}}', b'{"context":{"n": 1.10},'),
+        ("/v1/track", '{"context":5,"messageId":"m","context":{"write\\u004bey":"secret"}}', b'{"context":5,'),
+        ("/v1/batch", '{"batch":[[{"context":{"writeKey":"secret"}}]]}', b'[{"context":{}}]'),
+        (
+            "/v1/batch",
+            '{"context":{"writeKey":"secret","a":1,"writeKey":"secret"},"batch":[{"context":{"writeKey":"secret"}}]}',
+            b'{"context":{"a":1},',
+        ),
+        (
+            "/v1/batch",
+            '{"context":{"a":1},"batch":[{}],"context":{"writeKey":"secret","a":2}}',
+            b'{"messageId":"sha256-',
+        ),
+        (
             "/hook/ortto/shop",
             '{"writeKey":"secret","run_id":"r","write\\u004bey":"secret"}',
             b'{"type":"track","event":"ortto_journey_action",',

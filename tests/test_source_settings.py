@@ -179,6 +179,13 @@ def test_the_command_names_a_misspelt_setting_of_a_file(call: Call) -> None:
     assert (said.status, errors(said)) == (1, [f"Error: {error}"])
 
 
+def test_mapping_names_a_misspelt_setting(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MAPING", "1")
+    said = call("mapping", "nowhere")
+    error = "dlt's configuration has no setting sources.autopilothq.maping: did you mean mapping?"
+    assert (said.status, errors(said)) == (1, [f"Error: {error}"])
+
+
 def test_a_name_with_a_value_anywhere_is_that_of_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("A", "BELOW__X", "A_THEN__X", "A_THEN", "A_BEFORE", "A_BEFORE__X", "IN_FILE__X", "HERE"):
         monkeypatch.setenv(f"ROOM__PART__{name}", "1")

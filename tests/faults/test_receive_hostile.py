@@ -107,6 +107,9 @@ def test_false_requests(running: Receiver, sent: bytes, status: bytes) -> None:
     found = answers(running, sent)
     assert found.startswith(b"HTTP/1.1 " + status), found
     assert found.count(b"HTTP/1.1") == 1
+    head, _, body = found.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head.lower()
+    assert list(json.loads(body)) == ["code", "message"]
     still_works(running)
 
 

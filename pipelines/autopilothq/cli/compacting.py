@@ -19,4 +19,4 @@ def print_compacted(folder: str, target: TargetOptions, wait: timedelta) -> None
         files = plural(made.after, "file")
         out.print_line(f"{plural(made.before, 'file')} became {files} of {made.bytes:,} bytes.")
     else:
-        out.print_line("No files can be joined: they are large, new, not loaded, or have rejects.")
+        out.print_line("No files can be joined: they are large, new, have rejects, or are not loaded from this path.")

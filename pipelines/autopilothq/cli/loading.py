@@ -10,8 +10,10 @@ from rich.console import Console
 
 from .. import runner
 from ..catalog import CONTACTS
+from ..display import plural
 from ..errors import RunError
 from ..sources.report import LoadReport
+from . import out
 from .options import LoadOptions, describe_target, freeze_modules
 from .progress import Counted, ProgressDisplay, check_rejects, print_result
 
@@ -37,6 +39,7 @@ def run_load_command(
     """
     freeze_modules()
     started = time.monotonic()
+    completed = 0
     with ProgressDisplay(Console(stderr=True), counted) as display:
         parts = sources(display)
         first = next(parts)  # before anything is opened, so that wrong settings are reported at once
@@ -46,10 +49,15 @@ def run_load_command(
             runner.dry_run(options.target, steps, first, options.wait)
         else:
             into = runner.pipeline(*options.target, steps, wait=options.wait)
+            waiting = {*into.list_extracted_load_packages(), *into.list_normalized_load_packages()}
             runner.run(into, itertools.chain([first], parts), options.wait)
+            completed = len(waiting.intersection(into.list_completed_load_packages()))
     report = display.last
     report.seconds = time.monotonic() - started
     print_result(report, options.as_json, options.dry_run, location, counted)
+    if completed and not options.as_json:
+        loads = plural(completed, "earlier load that waited is", "earlier loads that waited are")
+        out.print_wrapped(f"{loads} complete now, whose rows are not counted here")
     if report.failed and not report.cut_off:
         raise RunError(_failed(report, options.dry_run))
     if report.cut_off:

@@ -12,6 +12,7 @@ from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty,
 from ..sources.archive import list_files
 from ..sources.archive.source import nothing_found
 from ..sources.archive.unknown import EventSurvey, survey_events
+from ..sources.settings import check_origin_settings
 from ..warehouses.settings import setting
 from . import log, out
 from .options import archive_urls
@@ -21,6 +22,7 @@ _WIDTH = 80
 
 def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
     """Prints the proposal for the archives at `urls`, by default for the configured one."""
+    check_origin_settings("archive")
     found = archive_urls(urls)
     with explained():
         left_out: dict[str, str] = {}

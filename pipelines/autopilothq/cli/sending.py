@@ -1,5 +1,7 @@
 """Runs the commands `send` and `deliveries`."""
 
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,8 +27,9 @@ from ..destination.audiences import Audience, PersonRows
 from ..destination.kind import ACCOUNT_KINDS, AUTOPILOT, ORTTO, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.settings import ORTTO_SECTION, SECTION, AnySettings, OrttoDestinationSettings
+from ..disk import local_path
 from ..display import plural, shortened, visible
-from ..errors import InvalidQuery, RunError
+from ..errors import DatasetNotFound, InvalidQuery, RunError
 from ..explain import explained, is_unreachable
 from ..masking import masked
 from ..segment.message import Reject, digest, is_blank_line
@@ -36,6 +39,7 @@ from ..sources.archive.listing import File
 from ..sources.archive.source import nothing_found
 from ..warehouses import lock
 from ..warehouses.query import reason_of, run_query
+from ..warehouses.resolve import Target, resolve_target
 from ..warehouses.settings import TargetOptions, setting
 from . import log as logs
 from . import notes, out
@@ -88,10 +92,19 @@ def print_deliveries(
         where = log_dataset(*target, reads=True, wait=wait)
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
+        if not rows and target.credentials:
+            _check_exists(resolve_target(target))
     if rows:
         out.document("\n".join([*_deliveries(list(map(_cells, rows))), ""]))
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
     out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+
+
+def _check_exists(target: Target) -> None:
+    """Raises DatasetNotFound if the file or folder of a target is missing, most likely because it is misspelt."""
+    path = target.database or local_path(target.location)
+    if os.path.isabs(path) and not os.path.exists(path):
+        raise DatasetNotFound(f"Expected a database or a lake at {path}, but nothing is there.\nCheck the spelling.")
 
 
 class _Cells(NamedTuple):
@@ -108,6 +121,7 @@ class _Cells(NamedTuple):
     answer: str
 
 
+_DONE = re.compile(" was (not )?(?=left out|sent|taken)")
 _HEAD = _Cells("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
 
 
@@ -358,7 +372,12 @@ def print_counts(counts: Counts, title: str, dry_run: bool = False, more: Iterab
     for (status, why), number in counts.reasons.most_common(20):
         out.print_wrapped(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        out.print_wrapped(f"  {plural(number, 'time')} {remark}")
+        out.print_wrapped(f"  {plural(number, 'time')} {_conditional(remark, dry_run)}")
     for name, number in counts.unmapped.most_common(20):
-        why = "it is spelt like a contact's field"
-        out.print_wrapped(f"  {plural(number, 'time')} the property {name} was not taken: {why}")
+        line = _conditional(f"the property {name} was not taken: it is spelt like a contact's field", dry_run)
+        out.print_wrapped(f"  {plural(number, 'time')} {line}")
+
+
+def _conditional(remark: str, dry_run: bool) -> str:
+    """Returns the remark; of a dry run, which does nothing, in the conditional."""
+    return _DONE.sub(r" would \1be ", remark, count=1) if dry_run else remark

@@ -90,9 +90,11 @@ def _check_unique(identities: Iterable[str], key: str) -> None:
         who, number = repeated[0]
         others = len(repeated) - 1
         more = f", and {plural(others, 'more that comes', 'more that come')} twice" if others else ""
+        by = "lower(email)" if key == "email" else key
+        case = "Emails are compared without case. " if key == "email" else ""
         raise RunError(
             f"Expected one row for each {key}, got {number} for {shortened(who)}{more}.\n"
-            "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
+            f"{case}Let the query choose: GROUP BY {by}, DISTINCT or QUALIFY. Nothing was sent."
         )
 
 

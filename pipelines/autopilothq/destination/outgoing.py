@@ -8,15 +8,18 @@ from ..clients.segment_api import MESSAGE_BYTES
 from ..segment.identity import Id, fold_email, ids_of_cells
 from ..segment.json_text import JsonObject, is_id, to_json
 from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
-from ..segment.rebuild import is_person_or_group, line_of
+from ..segment.rebuild import RowFault, fault_of_row, line_of
 
 # Keys that Segment adds to a message, or its library to a batch. They are added again to a forwarded message.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})
 _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
-_NO_MESSAGE = (
-    "A row with id and received_at, but neither user_id nor anonymous_id, is no message. Of users, query"
-    " SELECT id AS user_id and the columns that are traits"
-)
+_QUERY = "Of users, query SELECT id AS user_id and the columns that are traits"
+_ROW_FAULTS: Mapping[RowFault, str] = {
+    "person": f"A row with id and received_at, but neither user_id nor anonymous_id, is no message. {_QUERY}",
+    "own_id": f"A row whose id is that of its person or group is no message. {_QUERY}, without id and received_at",
+    "type": "A row whose type is not identify is no message without an id and a time. Select both, or give the column"
+    " type another name",
+}
 
 
 class Outgoing(NamedTuple):
@@ -70,10 +73,10 @@ def outgoing(line: bytes) -> Outgoing:
 
 
 def outgoing_row(row: Mapping[str, Any]) -> Outgoing:
-    """Returns the message of a row. A row of `users` or `accounts` is refused, as its id would pass for a message's."""
+    """Returns the message of a row. A row that would become another message than is meant is refused."""
     line = line_of(row)
-    if is_person_or_group(row):
-        return Outgoing(f"row-{digest(line)}", refusal=_NO_MESSAGE)
+    if fault := fault_of_row(row):
+        return Outgoing(f"row-{digest(line)}", refusal=_ROW_FAULTS[fault])
     return outgoing(line)
 
 

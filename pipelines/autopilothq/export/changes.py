@@ -4,14 +4,14 @@ Such a row may lack what every message has, or contradict itself; one of `users`
 """
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..catalog import ADOPTED, AUDIT, FILE_NAMES, LATEST
+from ..catalog import ADOPTED, AUDIT, FILE_NAMES, LATEST, LOADER_OWN_COLUMNS, Latest
 from ..display import plural
 from ..projection import engine
 from ..segment.json_text import BLANK
@@ -108,9 +108,12 @@ def _missing(rows: pa.Table, name: str, sources: Collection[str]) -> pa.ChunkedA
 
 
 def rows_without_message(
-    dataset: Dataset, existing: Mapping[str, Container[str]], con: duckdb.DuckDBPyConnection
+    dataset: Dataset, existing: Mapping[str, Collection[str]], con: duckdb.DuckDBPyConnection
 ) -> Iterator[str]:
-    """Yields a text for each of `users` and `accounts` that has adopted rows, with how many no message is about."""
+    """Yields a text for each of `users` and `accounts` with adopted rows that no message is about or gives the values.
+
+    It has the number of rows that no message is about.
+    """
     versions = list(_texts(dataset, AUDIT.name, "version")) if "version" in existing.get(AUDIT.name, ()) else []
     for latest in LATEST:
         table = latest.table.name
@@ -123,7 +126,26 @@ def rows_without_message(
             keys = dataset.read(latest.messages.name, [latest.key])
             engine.read_stored(con, keys, f"DELETE FROM without_message WHERE id IN (SELECT {latest.key} FROM stored)")
         number = engine.count(con, "without_message")
-        yield f"{table}: values that only adopted rows have; {plural(number, 'row')} that no message is about"
+        about = f"; {plural(number, 'row')} that no message is about" if number else ""
+        if number or _has_other_values(dataset, latest, con):
+            yield f"{table}: values that only adopted rows have{about}"
+
+
+def _has_other_values(dataset: Dataset, latest: Latest, con: duckdb.DuckDBPyConnection) -> bool:
+    """Returns whether a row of `users` or `accounts` has a value that no message about the person or group has."""
+    table, messages = latest.table.name, latest.messages.name
+    readable = dataset.tables([table, messages])
+    for column in sorted({*readable[table]} - latest.left_out - LOADER_OWN_COLUMNS):
+        con.execute("CREATE OR REPLACE TABLE other_values (id VARCHAR, value VARCHAR)")
+        cell = f"{engine.name(column)}::VARCHAR"
+        found = f"INSERT INTO other_values SELECT id, {cell} FROM stored WHERE {cell} IS NOT NULL"
+        engine.read_stored(con, dataset.read(table, ["id", column]), found)
+        if column in readable.get(messages, ()):
+            delete = f"DELETE FROM other_values WHERE (id, value) IN (SELECT ({latest.key}, {cell}) FROM stored)"
+            engine.read_stored(con, dataset.read(messages, [latest.key, column]), delete)
+        if engine.count(con, "other_values"):
+            return True
+    return False
 
 
 def _texts(dataset: Dataset, table: str, column: str) -> Iterator[str]:

@@ -49,6 +49,7 @@ MACROS = script("macros.sql")
 # Ids and emails are hardly ever repeated: a dictionary of them would cost more than all other work.
 PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
 # Compressing files that are read again at once would take a tenth of a load's processor time.
+_QUOTED_SQL = re.compile(r"\n\s*LINE \d+: ")  # what follows is a line of the program's own statement
 UNCOMPRESSED = "COMPRESSION uncompressed"
 
 
@@ -215,8 +216,9 @@ def printable(line: bytes) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Returns an error's type and message on one line of at most 300 characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    """Returns an error's type and message on one line of at most 300 characters, without SQL that DuckDB quotes."""
+    message = _QUOTED_SQL.split(str(error))[0] if isinstance(error, duckdb.Error) else str(error)
+    text = " ".join(f"{type(error).__name__}: {message}".split())
     return printable(text.encode(errors="backslashreplace"))[:300]
 
 

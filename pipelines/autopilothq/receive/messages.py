@@ -31,6 +31,7 @@ MOST_ADDED = 64 << 20  # bytes by which lines may exceed their body, as each rep
 _BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
 _MERGED = ("context", "integrations")
 _OF_ENVELOPE = (*_MERGED, "sentAt")
+_WITH_WRITE_KEYS = ("context", "batch")  # an object with `batch` is an envelope that was sent to the wrong path
 _EACH_TIME = ("messageId", "sentAt")  # keys that can differ when a message is sent again
 _fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -170,12 +171,8 @@ def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, 
     if not element.startswith(b"{"):
         return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
-    if "batch" in fields:  # an envelope sent to the wrong path, or without an array
-        fields["batch"] = msgspec.Raw(_without_keys(bytes(fields["batch"])))
-    if WRITE_KEY in fields:
-        del fields[WRITE_KEY]
-        others = _without_keys(b"{%b}" % repeated[1:])[1:-1]  # one of them may be another write key
-        repeated = others and b"," + others
+    if b"writeKey" in element or b"\\u" in element:
+        repeated = _remove_keys(fields, repeated)
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
     if not _is_id(sent := fields.get("messageId", NULL)):
@@ -194,9 +191,17 @@ def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, 
     return _one_line(_encoded(fields, repeated)), bytes(fields.get("type", NULL)) == b'"delete"'
 
 
+def _remove_keys(fields: JsonFields, repeated: bytes) -> bytes:
+    """Removes write keys, which are never stored, from a message. Returns its repeated keys, without them as well."""
+    fields.pop(WRITE_KEY, None)
+    fields |= {key: msgspec.Raw(_without_keys(bytes(fields[key]))) for key in _WITH_WRITE_KEYS if key in fields}
+    others = _without_keys(b"{%b}" % repeated[1:])[1:-1]
+    return others and b"," + others
+
+
 def _without_keys(value: bytes) -> bytes:
-    """Returns an object or an array without write keys, which are never stored; other values unchanged."""
-    if value.startswith((b"[", b"{")):
+    """Returns an object or an array without write keys; other values unchanged."""
+    if value.startswith((b"[", b"{")) and (b"writeKey" in value or b"\\u" in value):
         with suppress(InvalidJson, RecursionError):
             found = _decoded(value)
             bare = _bare(found)
@@ -206,7 +211,7 @@ def _without_keys(value: bytes) -> bytes:
 
 def _bare(value: object) -> object:
     if isinstance(value, JsonObject):
-        return JsonObject((key, inner) for key, inner in value if key != WRITE_KEY)
+        return JsonObject((k, _bare(inner) if k in _WITH_WRITE_KEYS else inner) for k, inner in value if k != WRITE_KEY)
     return list(map(_bare, value)) if isinstance(value, list) else value
 
 
@@ -341,7 +346,9 @@ def _read_batches(body: Body) -> list[msgspec.Raw]:
 
 
 def _envelope(body: Body) -> Envelope:
-    return Envelope(body.envelope, [(key, bytes(value)) for key, value in _pairs(body.repeated) if key in _OF_ENVELOPE])
+    fields = {key: body.envelope[key] for key in _OF_ENVELOPE if key in body.envelope}
+    repeated = _remove_keys(fields, body.repeated)
+    return Envelope(fields, [(key, bytes(value)) for key, value in _pairs(repeated) if key in _OF_ENVELOPE])
 
 
 def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:

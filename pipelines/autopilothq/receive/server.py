@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import functools
+import json
 import multiprocessing
 import os
 import resource
@@ -55,7 +56,7 @@ class Protocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._begin_timer()
         if len(self.connections) > _most_connections():
-            self._close(b"503 Service Unavailable", b"retry-after: 5\r\n")
+            self._close(b"503 Service Unavailable", "There are too many connections.", b"retry-after: 5\r\n")
 
     def data_received(self, data: bytes) -> None:
         """Handles the data, and closes the connection if a head is too large."""
@@ -64,7 +65,7 @@ class Protocol(HttpToolsProtocol):
         idle = self.timeout_keep_alive_task
         super().data_received(data)
         if self._in_head and self._head > MOST_HEAD:
-            self._close(b"431 Request Header Fields Too Large")
+            self._close(b"431 Request Header Fields Too Large", f"Expected a head of at most {MOST_HEAD:,} bytes.")
         elif self._in_head or self._in_body:
             self._begin_timer()
         elif idle and self.cycle.response_complete:  # an empty line, not a request
@@ -125,12 +126,18 @@ class Protocol(HttpToolsProtocol):
         if self._in_body and self.cycle.response_started:
             self.transport.close()  # it was answered before its body came
         else:
-            self._close(b"408 Request Timeout")
+            what, seconds = ("head", HEADER_TIME) if self._in_head else ("body", BODY_TIME)
+            self._close(b"408 Request Timeout", f"The {what} of the request did not come within {seconds:.0f} s.")
 
-    def _close(self, status: bytes, header: bytes = b"") -> None:
-        self.transport.write(
-            b"HTTP/1.1 " + status + b"\r\n" + header + b"content-length: 0\r\nconnection: close\r\n\r\n"
-        )
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP request, and closes the connection."""
+        self._close(b"400 Bad Request", msg)
+
+    def _close(self, status: bytes, message: str, header: bytes = b"") -> None:
+        code = status.partition(b" ")[2].decode().lower().replace(" ", "_")
+        body = json.dumps({"code": code, "message": message}).encode()
+        header += b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+        self.transport.write(b"HTTP/1.1 " + status + b"\r\n" + header + b"\r\n" + body)
         self.transport.close()
 
 

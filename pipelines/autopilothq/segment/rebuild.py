@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from ..catalog import COMMON_NAMES, CONTEXT
 from ..utc import format_time
@@ -27,6 +27,7 @@ MESSAGE_KEYS = {
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
 _KNOWN = COMMON_NAMES.union(MESSAGE_KEYS, ("type", "email"), *OWN_FIELDS.values())
 _TIMES = ("timestamp", "received_at", "original_timestamp")
+RowFault = Literal["person", "own_id", "type"]
 _RESPELT = {
     spelt: key for key in (*MESSAGE_KEYS.values(), "sentAt") for spelt in {snake_case(key), key.lower()} - {key}
 }
@@ -48,16 +49,26 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     return _identify_line(cells)
 
 
-def is_person_or_group(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row is one of `users` or `accounts`, whose `id` is that of a person or a group, not a message.
+def fault_of_row(row: Mapping[str, Any]) -> RowFault | None:
+    """Returns why a row must not be forwarded, None if it may be.
 
-    Each row of a table of messages says who it is about.
+    "person": it is one of `users` or `accounts`, whose `id` is that of a person or a group, not a message's. "own_id":
+    it is such a row with the `id` as the person's or group's id, too. "type": it names a type other than identify, but
+    only a row of a table of messages can be of that type.
 
-    Example: `is_person_or_group({"id": "7", "received_at": "2019-03-01T00:00:00Z", "plan": "pro"})`.
+    Example: `fault_of_row({"id": "7", "received_at": "2019-03-01T00:00:00Z", "plan": "pro"}) == "person"`.
     """
     cells = _cells(row)
-    is_nobodys = cells.keys().isdisjoint(("user_id", "anonymous_id"))
-    return is_nobodys and cells.keys() >= {"id", "received_at"} and _kind(cells) == "identify"
+    is_typed = cells.get("type") in BODIES
+    kind = _kind(cells)
+    if "id" not in cells or cells.keys().isdisjoint(_TIMES):
+        return "type" if is_typed and kind != "identify" else None
+    if kind not in ("identify", "group") or "received_at" not in cells:
+        return None
+    if kind == "identify" and cells.keys().isdisjoint(("user_id", "anonymous_id")):
+        return "person"
+    is_same = cells["id"] in [cells.get(name) for name in ("user_id", "anonymous_id", "group_id")]
+    return "own_id" if is_same and cells.keys().isdisjoint(("timestamp", "original_timestamp")) else None
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, Any]:

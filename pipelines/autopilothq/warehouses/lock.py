@@ -313,6 +313,7 @@ class BucketLeases:
 
     def __init__(self, client: FilesystemClient, folder: str = LOCKS) -> None:
         self._fs = client.fs_client
+        self._is_local = client.is_local_filesystem
         self._folder = f"{client.dataset_path}/{folder}"
         self._changed = MTIME_DISPATCH.get(client.config.protocol, MTIME_DISPATCH["file"])
 
@@ -321,8 +322,16 @@ class BucketLeases:
         return nullcontext()
 
     def begin(self, owner: str) -> None:
-        """Writes a first lease."""
-        self.put(owner)
+        """Writes a first lease. Raises RunError if the folder of a lake on this machine cannot be made."""
+        try:
+            self.put(owner)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            if not self._is_local:
+                raise
+            raise RunError(
+                f"Expected a folder for the lake, but {error.filename} cannot be made: {error.strerror}.\n"
+                "Name another one: --credentials FOLDER, or bucket_url in [destination.filesystem]."
+            ) from error
 
     def put(self, owner: str) -> bool:
         """Writes or renews a lease; returns whether it was still there."""

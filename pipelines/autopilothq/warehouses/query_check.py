@@ -19,6 +19,7 @@ _WRITING = frozenset(
     }
 )  # fmt: skip
 _SPACES = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")  # DuckDB reads these as blanks, too
+_TABLE = re.compile(r"\A\s*TABLE\s", re.IGNORECASE)  # PostgreSQL's short form of SELECT * FROM, unknown to sqlglot
 _TOKEN = re.compile(rb'"[^"]*|[\w$\x80-\xff]+|.', re.DOTALL)  # a word without quotes, or what else begins a token
 # Expressions of sqlglot that change or lock rows, or that it does not parse further.
 _CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy)
@@ -54,6 +55,8 @@ def _kinds_in_duckdb(sql: str) -> list[str]:
 
 
 def _kinds_elsewhere(sql: str, dialect: str | None) -> list[str]:
+    if dialect == "postgres":
+        sql = _TABLE.sub("SELECT * FROM ", sql)
     try:
         parsed = sqlglot.parse(sql, dialect=dialect)
     except SqlglotError as error:

@@ -91,7 +91,8 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
         found = ", ".join(map(shortened, [*names.values()][:8])) or "none"
         raise NotSupported(
             f"Expected a column id in {table}, because rows are known by it, but there are {found}.\n"
-            "Leave that table out: name the others with --table."
+            + ("If these are messages, load them: autopilothq load archive. " if _is_of_messages(names) else "")
+            + "Leave that table out: name the others with --table."
         )
     if len(source.columns) > MAX_KEYS:
         raise NotSupported(
@@ -120,6 +121,10 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
     with engine.memory_for_columns(con, len(cells)):
         _write(con, source, select, number * LINES_PER_FILE, path)
     return BufferedRows(table, path, forms, tuple(sorted(lost)))
+
+
+def _is_of_messages(names: Mapping[str, str]) -> bool:
+    return not {"message_id", "messageid"}.isdisjoint(names.values())
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from ...catalog import EXPORT_MARK, TABLES
+from ...catalog import ARCHIVE_FOLDER, EXPORT_MARK, TABLES
 from ...disk import local_path
 from ...errors import ArchiveError
 from ...projection import engine
@@ -37,11 +37,13 @@ _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOCUMENT = "readme"  # in a folder of exported files
 _HIVE = re.compile(r"[^/=]+=[^/]*")
-NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT = "no_table", "no_format", "unfinished_export"
+_OF_ARCHIVE = re.compile(rf"(.*/)?{ARCHIVE_FOLDER}/[^/]+/[0-9]{{12,14}}/[^/]+")
+NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT, ARCHIVED = "no_table", "no_format", "unfinished_export", "archived"
 NOT_ADOPTED_BECAUSE = {
     NOT_A_TABLE: "not named like a table of messages",
     UNKNOWN_FORMAT: f"without a suffix of {', '.join(SUFFIXES)}",
     UNFINISHED_EXPORT: "of exports that have not ended, or were cut off",
+    ARCHIVED: "of an archive of messages, which load archive takes",
 }
 """Why files or tables are not adopted."""
 
@@ -107,6 +109,9 @@ def table_files(
     left_out: dict[str, str] = {}
     for url in urls:
         files = _without_unfinished(_files_at(url, credentials), left_out)
+        if not named:
+            left_out |= {file.url: ARCHIVED for file in files if _OF_ARCHIVE.fullmatch(file.path)}
+            files = [file for file in files if file.url not in left_out]
         tables = _tables_by_pattern(files, named) if named else _tables_by_name(files)
         for file in files:
             table = tables.get(file.below)

@@ -10,7 +10,7 @@ from ..adopted_rows import adopted_version
 from ..origin import LoadContext, Origin
 from .buffer import OTHER_TABLES
 from .databases import AdoptedWork, close_databases, database_tables, open_database
-from .files import NOT_A_TABLE, table_files
+from .files import ARCHIVED, NOT_A_TABLE, table_files
 
 _OF_MESSAGES = OTHER_TABLES.union(EVENT_TABLE_NAMES)
 
@@ -61,7 +61,9 @@ class AdoptedTables(Origin[AdoptedWork]):
             context.report.skipped[why] = len(names)
             context.report.skipped_examples[why] = names[:3]
         if not works:
-            context.warn(f"Nothing to adopt was found at {', '.join(self.urls) or self.schema}: no table of messages.")
+            is_archive = ARCHIVED in left_out.values()
+            why = "it is an archive. Load it: autopilothq load archive URL" if is_archive else "no table of messages"
+            context.warn(f"Nothing to adopt was found at {', '.join(self.urls) or self.schema}: {why}.")
         self.found.clear()
         self.found.update(work.table for work in works)
         new = context.new(works)

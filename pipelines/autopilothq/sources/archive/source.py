@@ -27,7 +27,7 @@ from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
 from ..settings import Engine, EventMappings, Names, check_origin_settings
 from . import batches
-from .discover import LEFT_OUT, ONE_LEFT_OUT, day_and_source, list_files
+from .discover import EXPORTED, LEFT_OUT, ONE_LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
 from .listing import READ_TIMEOUT, File
 from .read import ArchiveShare, read_mapped
@@ -215,7 +215,11 @@ def nothing_found(verb: str, urls: Sequence[str], left_out: Mapping[str, str], a
     counts = Counter(left_out.values())
     there += [plural(counts[why], ONE_LEFT_OUT.get(why, text), text) for why, text in LEFT_OUT.items() if why in counts]
     what = f" ({', '.join(asked)})" if asked else ""
-    return f"Nothing to {verb} was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
+    found = (
+        f"Nothing to {verb} was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
+    )
+    is_tables = verb == "load" and any(url.endswith(EXPORTED) for url in left_out)
+    return found + (" Exported tables are adopted: autopilothq adopt FOLDER." if is_tables else "")
 
 
 def _some(names: Sequence[str]) -> str:
