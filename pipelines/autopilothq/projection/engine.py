@@ -49,8 +49,8 @@ MACROS = script("macros.sql")
 # Ids and emails are hardly ever repeated: a dictionary of them would cost more than all other work.
 PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
 # Compressing files that are read again at once would take a tenth of a load's processor time.
-_QUOTED_SQL = re.compile(r"\n\s*LINE \d+: ")  # what follows is a line of the program's own statement
 UNCOMPRESSED = "COMPRESSION uncompressed"
+_QUOTED_SQL = re.compile(r"\n\s*LINE \d+: ")  # what follows is a line of the program's own statement
 
 
 def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyConnection:
