@@ -90,26 +90,15 @@ def test_one_bad_contact_is_found_with_few_requests(server: FakeAutopilot) -> No
     assert ended(send(server, map(identify, range(120)))) == (1, 0, 0, 119)
 
 
-def test_texts_that_are_no_addresses_are_tried_alone_before_a_refused_batch_is_halved(server: FakeAutopilot) -> None:
+def test_texts_that_are_no_addresses_are_put_together_before_a_refused_batch_is_halved(server: FakeAutopilot) -> None:
     messages = [identify(number) for number in ALL]
     for number in range(0, 100, 5):
         messages[number] = identify(number, traits={"email": f"none, {number}"})
     server.refused_faxes = {"no number"}
     messages[41] = identify(41, traits={"email": "p41@example.com", "fax": "no number"})
     assert ended(send(server, messages)) == (79, 21, 0, 0)
-    sizes = [len(body["contacts"]) for _, body in posts(server)]
-    assert (sizes[:22], len(sizes)) == ([100, *[1] * 20, 80], 22 + 12)
+    assert len(posts(server)) == 61
     assert server.account.total() == 79
-
-
-def test_an_outage_while_what_is_no_address_is_tried_alone_ends_the_run_soon(server: FakeAutopilot) -> None:
-    messages = [identify(number, traits={"email": f"none, {number}"}) for number in range(99)]
-    outage = server.order("POST", "/contacts", skip=3, status=503, message="Down.", times=10_000)
-    with pytest.raises(Unavailable, match="503 Service Unavailable: Down"):
-        send(server, [*messages, identify(99)])
-    assert len(posts(server)) < 20
-    outage.times = 0
-    assert ended(send(server, [*messages, identify(99)]))[:2] == (1, 99)
 
 
 def test_many_bad_contacts_of_earlier_runs_hold_up_nobody(server: FakeAutopilot) -> None:

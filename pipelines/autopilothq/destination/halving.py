@@ -1,7 +1,6 @@
 """Writes contacts, as many as possible with one request, so that a bad contact holds up no good one.
 
-A batch that is refused, or that gets a 5xx at each try, is halved until the bad contacts are found. Of a refused one,
-texts that are no addresses are tried first, each alone, because halving takes some eight requests for each bad contact.
+A batch that is refused, or that gets a 5xx at each try, is halved until the bad contacts are found.
 """
 
 import threading
@@ -90,11 +89,9 @@ class ContactWriter:
         """
         answers = self._breaker.answers
         error = self._attempt(contacts, outcomes)
-        if isinstance(error, RequestRejected) and (suspects := _without_address(contacts)):
-            contacts = _write_alone(suspects, contacts, lambda contact: self._attempt(contact, outcomes))
-            answers, error = self._breaker.answers, self._attempt(contacts, outcomes)
         if len(contacts) > 1 and _may_be_one_contact(error):
-            self._halve(_Batch(contacts, outcomes, failed_before), contacts, error, answers)
+            ordered = _suspects_last(contacts)
+            self._halve(_Batch(ordered, outcomes, failed_before), ordered, error, answers)
         elif is_of_service(error):
             with self._diagnosing:
                 if _is_server_error(error) and self.is_available():
@@ -220,23 +217,16 @@ def _note_answer(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesBy
     return last_written
 
 
-def _without_address(contacts: ContactsByKey) -> list[Key]:
-    """Returns the keys of contacts whose email is no address, if others have one."""
-    emails = [(key, contact["Email"]) for key, contact in contacts.items() if contact.get("Email")]
-    found = [key for key, email in emails if not is_email_address(str(email))]
-    return found if len(found) < len(contacts) else []
+def _suspects_last(contacts: ContactsByKey) -> ContactsByKey:
+    """Returns the contacts with those at the end whose email is no address, if there are several.
 
-
-def _write_alone(
-    keys: Sequence[Key], contacts: ContactsByKey, attempt: Callable[[ContactsByKey], ApiError | None]
-) -> ContactsByKey:
-    """Writes some contacts one by one while the service answers. Returns those that are left."""
-    left = dict(contacts)
-    for key in keys:
-        if is_of_service(attempt({key: contacts[key]})):
-            break
-        del left[key]
-    return left
+    Those that are refused are found with fewer requests if they are next to each other.
+    """
+    emails = ((key, contact.get("Email")) for key, contact in contacts.items())
+    suspects = {key for key, email in emails if email and not is_email_address(str(email))}
+    if len(suspects) < 2:
+        return contacts
+    return {key: contacts[key] for key in sorted(contacts, key=suspects.__contains__)}
 
 
 def _may_be_one_contact(error: ApiError | None) -> TypeGuard[ApiError]:
