@@ -9,6 +9,7 @@ import pytest
 
 from autopilothq import runner
 from autopilothq.cli import profiles as command
+from autopilothq.sources.due_people import is_query
 from calling import Call, errors
 from contract.duck import query
 from fake_autopilot import FakeProfiles
@@ -150,6 +151,10 @@ def test_what_is_missing_is_said(
     said = call("load", "profiles", *words)
     assert (said.status, said.out, errors(said)) == (1, "", f"Error: {text}".splitlines())
     assert server.requests == []
+
+
+def test_a_path_behind_what_looks_like_comments_takes_no_time() -> None:
+    assert not is_query("/**/" * 40 + "people.txt")  # each could end later, which makes 2**39 ways to read them
 
 
 def test_wrong_arguments(call: Call) -> None:

@@ -301,6 +301,10 @@ def test_rows_become_messages() -> None:
         "type": "track", "messageId": "m", "userId": "v", "timestamp": "t", "event": "e",
         "properties": {"fooBar": 1, "UserID": "u"},
     }  # fmt: skip
+    for ids in ({"userid": "u", "ANONYMOUSID": "a"}, {"USERID": "u", "anonymousId": "a"}):  # of `AS userId`
+        assert made(**ids) | {"messageId": ""} == {
+            "type": "identify", "messageId": "", "userId": "u", "anonymousId": "a", "traits": {},
+        }  # fmt: skip
     for row in ({"id": "7", "plan": "pro"}, {"timestamp": "t", "plan": "pro"}):
         assert made(**row)["traits"] == row
     assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})

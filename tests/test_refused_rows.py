@@ -473,7 +473,7 @@ def test_a_row_that_is_hidden_from_the_user_is_not_its_copys_fault(
     monkeypatch: pytest.MonkeyPatch, state: str, hidden: bool, is_data: bool
 ) -> None:
     monkeypatch.setattr(isolate, "open_dataset", {"mine": "its dataset"}.get)
-    monkeypatch.setattr(isolate, "may_hide_rows", lambda *of: {("its dataset", "users"): hidden}[of])
+    monkeypatch.setattr(isolate, "tables_that_hide_rows", {"its dataset": ["users"] if hidden else []}.get)
     driver = type("Driver", (Exception,), {"sqlstate": state})("twice")
     into: Any = "mine"
     found = isolate._cause(into, failed("users", driver))

@@ -16,6 +16,7 @@ from .removals import PARAMETERS, Removal
 _OF_LOAD = ("uuid_ts", "loaded_at")  # the time of the load, in BigQuery twice
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 _CELLS = 1000  # of one insert
+_TYPES = (*get_args(Type), "decimal")  # of traits; floats are `numeric` in PostgreSQL
 
 
 class DeletedRows(NamedTuple):
@@ -54,12 +55,13 @@ def make_again(dataset: Dataset, deleted: DeletedRows) -> None:
 
 
 def _traits(latest: Latest, messages: Columns, own: Columns) -> list[str]:
-    """Returns the columns of messages that the table has with the same type."""
+    """Returns the columns of messages that the table has with the same type, and that loads make."""
     return [
         name
         for name, native in messages.items()
         if name in own
         and own[name].type == native.type
+        and native.type in _TYPES
         and name not in latest.left_out
         and not (latest.left_out_prefix and name.startswith(latest.left_out_prefix))
     ]
@@ -67,7 +69,7 @@ def _traits(latest: Latest, messages: Columns, own: Columns) -> list[str]:
 
 def _type(columns: Columns, name: str) -> Type:
     found = columns[name].type
-    return next((type_ for type_ in get_args(Type) if type_ == found), "double")  # `numeric` of PostgreSQL
+    return next((type_ for type_ in get_args(Type) if type_ == found), "double")
 
 
 def _rows(

@@ -26,6 +26,7 @@ MESSAGE_KEYS = {
 }
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
 _KNOWN = COMMON_NAMES.union(MESSAGE_KEYS, ("type", "email"), *OWN_FIELDS.values())
+_IDS = {"userid": "user_id", "anonymousid": "anonymous_id"}  # databases answer `AS userId` in other cases
 _TIMES = ("timestamp", "received_at", "original_timestamp")
 RowFault = Literal["person", "own_id", "type"]
 _RESPELT = {
@@ -87,8 +88,8 @@ def _column(name: str) -> str:
     Names in capitals are those of a database that writes all of them so.
     """
     lower = name.lower()
-    if snake_case(name) in ("user_id", "anonymous_id"):
-        return snake_case(name)
+    if column := _IDS.get(snake_case(name).replace("_", "")):
+        return column
     is_known = lower in _KNOWN or lower.startswith("context_")
     return lower if is_known or not any(map(str.islower, name)) else name
 

@@ -15,8 +15,8 @@ from .cursors import MAX_AHEAD
 from .dropped import dropped_before
 from .origin import LoadContext
 
-_QUERY = re.compile(r"(\s|\(|--.*\n|/\*[\s\S]*?\*/)*(select|with|from)\s", re.IGNORECASE)
-"""How a query begins, which may be with comments."""
+_QUERY = re.compile(r"(\s|\(|--.*\n|/\*[\s\S]*?\*/)*+(select|with|from)\s", re.IGNORECASE)
+"""How a query begins, which may be with comments. Each is read once (`*+`), as 20 of them took 6 seconds."""
 FoundPeople = (
     Iterable[Sequence[tuple[str, datetime | None]]] | Iterable[Sequence[tuple[str, datetime | None, str | None]]]
 )

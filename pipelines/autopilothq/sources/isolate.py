@@ -28,7 +28,7 @@ from ..catalog import ACCOUNTS, CURRENT, LATEST, TABLES, USERS, Latest, Type, ev
 from ..display import plural, visible
 from ..errors import RunError, causes
 from ..projection.types import ARROW
-from ..warehouses.dataset import Dataset, may_hide_rows, open_dataset, placeholders, required_columns
+from ..warehouses.dataset import Dataset, open_dataset, placeholders, required_columns, tables_that_hide_rows
 from ..warehouses.dlt_internals import NULL_COLLECTOR, FilesystemClient, LoadClientJobException, TWriteDispositionDict
 from ..warehouses.dlt_internals.runtime import jobs_tried_once
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
@@ -241,7 +241,7 @@ def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
     table, caused_by_rows = job.job_id.partition(".")[0], is_data(chain)
-    if any(sqlstate(found) == _DUPLICATE for found in chain) and may_hide_rows(open_dataset(into), table):
+    if any(sqlstate(found) == _DUPLICATE for found in chain) and table in tables_that_hide_rows(open_dataset(into)):
         caused_by_rows = False  # no merge can replace a row that the user does not see
     return Cause(job.load_id, table, message, caused_by_rows)
 

@@ -234,11 +234,6 @@ def connected(dataset: Dataset) -> AbstractContextManager[None]:
     return dataset.sql.connected() if isinstance(dataset, SqlDataset) else nullcontext()
 
 
-def may_hide_rows(dataset: Dataset, table: str) -> bool:
-    """Returns whether row-level security applies to the user in a table of PostgreSQL."""
-    return table in tables_that_hide_rows(dataset)
-
-
 def tables_that_hide_rows(dataset: Dataset) -> list[str]:
     """Returns the tables of PostgreSQL in which row-level security applies to the user, so that rows may be hidden."""
     return secured_tables(dataset.sql) if isinstance(dataset, SqlDataset) and dataset.kind == "postgres" else []

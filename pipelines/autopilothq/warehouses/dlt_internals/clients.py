@@ -234,16 +234,16 @@ def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]]
     def narrowed(
         self: SqlJobClientBase, table_chain: Sequence[PreparedTableSchema], jobs: Sequence[LoadJobInfo] | None = None
     ) -> list[FollowupJobRequest]:
-        names, files = self.sql_client.get_qualified_table_names, _files_of(jobs or ())
+        files = _files_of(jobs or ())
         merges_one = len(table_chain) == 1 and table_chain[0].get("write_disposition") == "merge"
+        condition = condition_of(self, str(table_chain[0]["name"]), files) if files and merges_one else None
+        if condition is None:
+            return create(self, table_chain, jobs)
+        names = self.sql_client.get_qualified_table_names
 
-        @cache
-        def condition(table: str) -> str | None:
-            return condition_of(self, table, files) if files and merges_one else None
-
-        def narrow(table: str, *args: Any, **kwargs: Any) -> tuple[str, str]:
-            name, staged = names(table, *args, **kwargs)
-            return name, f"(SELECT * FROM {staged} WHERE {condition(table)})" if condition(table) else staged
+        def narrow(*args: Any, **kwargs: Any) -> tuple[str, str]:
+            name, staged = names(*args, **kwargs)
+            return name, f"(SELECT * FROM {staged} WHERE {condition})"
 
         vars(self.sql_client)[names.__name__] = narrow
         try:
