@@ -30,7 +30,7 @@ from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
 from .other_persons import mend_rows
-from .person import NotFollowed, PersonIds, PersonTables, Suppressed, person_tables
+from .person import NotFollowed, PersonIds, PersonTables, Suppressed, fault_of, person_tables
 from .received import all_files_at
 from .removals import Removal, delete_rows, removals, rows_by_table
 from .suppression_list import SuppressionList
@@ -105,6 +105,7 @@ def delete_person(
     bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if the number of
     all ids is not confirmed; RunError; DatasetNotFound.
     """
+    _check_given(given)
     with explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(*target, pipelines_dir=folder, create=False, wait=wait)
@@ -168,6 +169,12 @@ def _remove(
         mend_rows(plan, tables, person)
         for removal in plan:
             delete_rows(removal)
+
+
+def _check_given(given: Sequence[Id]) -> None:
+    fault = next(filter(None, map(fault_of, given)), None)
+    if fault or not given:
+        raise RunError(f"{fault or 'Expected at least one id of the person, but got none.'} Nothing was changed.")
 
 
 def _check_rights(dataset: Dataset) -> None:
