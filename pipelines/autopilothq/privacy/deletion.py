@@ -148,7 +148,8 @@ def _delete(
                 raise Unconfirmed(made, confirmation)
             drop_working_copies(into)
             _remove(dataset, listed, person, tables, plan)
-        made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, dry_run)
+        by_hash = person.has_hashes_alone
+        made.lines, made.left = archive_lines.rewrite_files(files, hashes, by_hash, engine, dataset, dry_run)
         return made
 
 
