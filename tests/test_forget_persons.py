@@ -12,6 +12,7 @@ from autopilothq.catalog import SUPPRESSIONS, TABLES
 from autopilothq.projection import suppression
 from autopilothq.segment.identity import HashedIds, Id, hash_of, id_of, ids_in, kinds_of
 from calling import Call
+from contract.duck import held
 from deleting import forget, here, load, write
 from faults.loads import track
 
@@ -74,12 +75,27 @@ SAID = [
     said(15, "group", "shop", 1, plan="free", seats=1),
     said(16, "group", "shop", 2, user="ada", plan="pro"),
     said(17, "group", "hers", 2, user="ada", plan="pro"),
+    said(18, "identify", "roy", 1, name="Roy"),
 ]
+# Values that no message has; with her email among them, all are hers.
+ADOPTED = """ALTER TABLE autopilothq.users ADD COLUMN city VARCHAR;
+    UPDATE autopilothq.users SET city = 'Rome' WHERE id IN ('tim', 'eve', 'roy');
+    UPDATE autopilothq.users SET email = 'ada@example.com' WHERE id = 'roy';
+    INSERT INTO autopilothq.users (id, uuid_ts, email, city) VALUES ('zoe', now(), 'ada@example.com', 'Rome')"""
 BOB = {"email": "bob@example.com", "seats": 1, "share": 0.5, "paid": True, "name": "Bob"}
-USERS = [
+USERS: list[dict[str, Any]] = [
     {**BOB, "id": "bob", "received_at": MIDNIGHT + 5 * 3600, "at": MIDNIGHT + 2 * 3600},
+    {"id": "eve", "city": "Rome"},
     {"email": "kim@example.com", "id": "kim", "received_at": MIDNIGHT + 5 * 3600, "seats": 4},
-    {"email": "tim@example.com", "id": "tim", "name": "Tim", "received_at": MIDNIGHT + 3 * 3600, "seats": 3},
+    {"id": "roy", "name": "Roy", "received_at": MIDNIGHT + 3600},
+    {
+        "city": "Rome",
+        "email": "tim@example.com",
+        "id": "tim",
+        "name": "Tim",
+        "received_at": MIDNIGHT + 3 * 3600,
+        "seats": 3,
+    },
 ]
 ACCOUNTS = [
     {"email": "office@example.com", "id": "acme", "plan": "free", "received_at": MIDNIGHT + 3 * 3600},
@@ -88,11 +104,13 @@ ACCOUNTS = [
 
 
 def test_rows_of_others_have_no_values_of_the_persons_messages(call: Call) -> None:
-    """They are as if those messages had never been loaded."""
+    """They are as if those messages had never been loaded; adopted values stay."""
     write("a.ndjson", SAID)
     load(call, "a.ndjson")
+    with held() as con:
+        con.execute(ADOPTED)
     assert forget(call, "--email", "ada@example.com", "--user-id", "ada")["rows"] == {
-        "accounts": 1, "groups": 3, "identifies": 5, "users": 3,
+        "accounts": 1, "groups": 3, "identifies": 5, "users": 5,
     }  # fmt: skip
     assert without_nulls("users") == USERS
     assert without_nulls("accounts") == ACCOUNTS
