@@ -187,6 +187,7 @@ def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: st
         "names": {name: list(table["columns"]) for name, table in tables.items()},
         "rows": found_rows,
         "printed": inspect.ddl(inspect.catalogue(), destination, "autopilothq"),
+        "update": updating(any_client),
         "stored": stored(pipeline, any_client, tables["order"]),
     }
 
@@ -224,6 +225,14 @@ def merging(client: Any, table: Any) -> Iterator[str]:
     """The statements that merge a table."""
     for job in client._create_merge_followup_jobs([table]):
         yield from filter(None, (part.strip() for part in Path(job.new_file_path()).read_text().split(";\n")))
+
+
+def updating(client: Any) -> list[Any]:
+    """The statement that changes a cell of a row, and its values."""
+    dataset, found = SqlDataset(client), list[Any]()
+    vars(dataset.sql)["run"] = lambda *given: found.extend(given)
+    dataset.update("users", {"email": None}, "id = %s", ["ada"])
+    return found
 
 
 def main() -> None:

@@ -164,6 +164,20 @@ def test_clickhouse_sorts_by_keys_that_are_never_null(said: dict[str, Found]) ->
             assert kind.sql("clickhouse") == "String"
 
 
+def test_cells_are_changed_by_the_statement_that_the_warehouse_has(said: dict[str, Found]) -> None:
+    for kind in KINDS:
+        statement, values = said[kind]["update"]
+        assert values == [None, "ada"]
+        if kind == "clickhouse":
+            assert re.fullmatch(
+                r"ALTER TABLE \S+users\S* UPDATE `email` = %s WHERE id = %s SETTINGS mutations_sync = 1", statement
+            )
+        else:
+            assert isinstance(
+                sqlglot.parse_one(statement.replace("%s", "NULL"), dialect=said[kind]["dialect"]), exp.Update
+            )
+
+
 def test_bigquery_has_the_views_and_the_clock_of_segments_tables(said: dict[str, Found]) -> None:
     found = said["bigquery"]
     dataset = "`project`.`autopilothq`"

@@ -18,6 +18,7 @@ from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.destination.delivery_log import CHANGED, address_digest
 from autopilothq.privacy import deletion
 from autopilothq.privacy.removals import Removal, delete_rows
+from autopilothq.segment.identity import Id
 from autopilothq.warehouses import lock
 from calling import Call, errors
 from contract.duck import held
@@ -340,6 +341,24 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
 def test_wrong_arguments(call: Call, words: list[str], complaint: str) -> None:
     said = call("forget", *words)
     assert (said.status, said.err.splitlines()[-1]) == (2, f"Error: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ([], "Expected at least one id of the person, but got none."),
+        ([Id("user_id", "ada"), Id("email", "")], "Expected an email, but got ''."),
+        ([Id("contact_id", "\t")], r"Expected an id, but got '\t'."),
+        (
+            [Id("mail", "ada@example.com")],
+            "Expected one of email, user_id, contact_id, anonymous_id as the kind of an id, but got 'mail'.",
+        ),
+    ],
+)
+def test_wrong_ids_in_python(given: list[Id], complaint: str) -> None:
+    with pytest.raises(autopilothq.RunError) as caught:
+        deletion.delete_person(given)
+    assert str(caught.value) == f"{complaint} Nothing was changed."
 
 
 def test_a_dataset_that_is_not_there(call: Call) -> None:

@@ -2,6 +2,8 @@
 
 import gzip
 import os
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +12,12 @@ import pytest
 import s3fs
 import zstandard
 
+from autopilothq.catalog import REJECTS
+from autopilothq.privacy.reject_lines import move_rejects
+from autopilothq.warehouses.dataset import dataset_of
 from calling import Call
-from deleting import ADAS, BOBS, BOTH, FORGET_ADA, forget, load
-from faults.loads import line, track
+from deleting import ADAS, BOBS, BOTH, FORGET_ADA, forget, here, load
+from faults.loads import line, pipeline, track
 from prepared import as_prepared, preparing
 from servers import S3
 from shared_loads import command
@@ -33,6 +38,9 @@ class Rewritten(NamedTuple):
 
 
 TEXT, KEPT = (b"".join(map(line, lines)) for lines in (BOTH, [one for one in BOTH if one not in ADAS]))
+
+
+BUCKET = ("a.gz", "b.json")
 
 
 def write_folder(folder: Path) -> None:
@@ -92,6 +100,14 @@ def test_files_are_written_again_as_they_were(call: Call, rewritten: Rewritten) 
         # Four other versions of files, and that in the bucket, with nothing new in them.
         again = rewritten.again
         assert (again["files"], again["stored"], again["rejects"]) == (5, 0, {"not_json": 5, "unknown_type": 5})
+        # Each rejected line is in the books once, with the number that it has now.
+        rejects = sorted((row["file"], row["line"], row["reason"]) for row in here()["_rejects"].dicts())
+        files = [*(str(path.absolute()) for path in folder.iterdir()), *(f"{rewritten.bucket}/{n}" for n in BUCKET)]
+        assert rejects == [
+            (file, line + file.endswith("a.json"), reason)
+            for file in sorted(files)
+            for line, reason in ((5, "unknown_type"), (6, "not_json"))
+        ]
         assert forget(call, "--email", "ada@example.com", "--confirm", "7", "--archive", "archive")["lines"] == {}
         # Of an archive that turns up later, by the hashes alone: nothing leads from this email to the other ids.
         Path("late.json").write_bytes(TEXT)
@@ -110,3 +126,29 @@ def test_s3(rewritten: Rewritten, s3: S3) -> None:
     assert sorted(hand.ls(bucket, detail=False)) == [f"{bucket[5:]}/a.gz", f"{bucket[5:]}/b.json"]
     assert rewritten.again["stored"] == 0
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_rejects_move_with_their_lines(tmp_path: Path) -> None:
+    """Also if nothing was loaded between two removals; what cannot be a line of this content stays."""
+    with pipeline(tmp_path).destination_client() as client:
+        dataset = dataset_of(client)
+        dataset.create(REJECTS)
+        for file, lines in (("same.json", [2, 4, 5, 60]), ("other.json", [3, 4, 5])):
+            dataset.insert(REJECTS, [rejected(file, line, "no JSON") for line in lines])
+        binary = (f"{NOW}", "same.json", 70, "not_json", "why", "\\xff", NOW)
+        dataset.insert(REJECTS, [binary])
+        move_rejects(dataset, "same.json", {1, 3, 99})
+        move_rejects(dataset, "same.json", {7})
+        move_rejects(dataset, "other.json", {3})
+        found = dataset.rows(", ".join(f"{{{column.name}}}" for column in REJECTS.columns), REJECTS.name)
+    same = [rejected("same.json", line, "no JSON") for line in (1, 2, 3, 57)]
+    assert sorted(found) == sorted([*same, *(rejected("other.json", line, "no JSON") for line in (3, 4, 5)), binary])
+
+
+NOW = datetime(2024, 5, 6, tzinfo=UTC)
+
+
+def rejected(file: str, line: int, raw: str) -> tuple[Any, ...]:
+    digest = sha256(raw.encode()).hexdigest()
+    id_ = sha256(f"{file}\n{line}\n{digest}".encode()).hexdigest()
+    return (id_, file, line, "not_json", "why", raw, NOW)

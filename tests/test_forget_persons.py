@@ -12,6 +12,7 @@ from autopilothq.catalog import SUPPRESSIONS, TABLES
 from autopilothq.projection import suppression
 from autopilothq.segment.identity import HashedIds, Id, hash_of, id_of, ids_in, kinds_of
 from calling import Call
+from contract.duck import held
 from deleting import forget, here, load, write
 from faults.loads import track
 
@@ -52,36 +53,74 @@ HOUR = "2024-05-06T{:02}:00:00Z"
 MIDNIGHT = 1714953600.0  # before those hours
 
 
-def test_rows_of_others_that_have_the_persons_id_are_made_again_of_their_messages(call: Call) -> None:
-    def said(number: int, kind: str, key: str, id_: str, hour: int, **traits: Any) -> dict[str, Any]:
-        of = {"type": kind, "messageId": f"i-{number}", key: id_, "receivedAt": HOUR.format(hour)}
-        return {**of, "userId": id_ if kind == "identify" else "bob", "traits": traits}
+def said(number: int, kind: str, id_: str, hour: int, user: str = "bob", **traits: Any) -> dict[str, Any]:
+    of = {"type": kind, "messageId": f"i-{number}", "receivedAt": HOUR.format(hour), "traits": traits}
+    return of | ({"userId": id_} if kind == "identify" else {"groupId": id_, "userId": user})
 
-    write("a.ndjson", [
-        said(1, "identify", "userId", "ada", 1, email="ada@example.com"),
-        said(2, "identify", "userId", "bob", 5, email="bob@example.com", seats=1, share=0.5, paid=True),
-        said(3, "identify", "userId", "bob", 2, seats=7, at=HOUR.format(2), name="Bob"),
-        said(4, "identify", "userId", "bob", 9, email="ADA@example.com", seats=9),
-        said(5, "group", "groupId", "acme", 3, email="office@example.com", plan="free"),
-        said(6, "group", "groupId", "acme", 4, email="ada@example.com"),
-        said(7, "identify", "userId", "eve", 9, email="ada@example.com"),
-    ])  # fmt: skip
+
+SAID = [
+    said(1, "identify", "ada", 1, email="ada@example.com"),
+    said(2, "identify", "bob", 5, email="bob@example.com", seats=1, share=0.5, paid=True),
+    said(3, "identify", "bob", 2, seats=7, at=HOUR.format(2), name="Bob"),
+    said(4, "identify", "bob", 9, email="ADA@example.com", seats=9),
+    said(5, "group", "acme", 3, email="office@example.com", plan="free"),
+    said(6, "group", "acme", 4, email="ada@example.com"),
+    said(7, "identify", "eve", 9, email="ada@example.com"),
+    # Rows whose own email is newer have what the person's messages said: first, last, alone, and not at all.
+    said(10, "identify", "tim", 1, name="Tim", seats=1),
+    said(11, "identify", "tim", 2, email="ada@example.com", name="A.", seats=2, share=0.25, paid=False),
+    said(12, "identify", "tim", 3, email="tim@example.com", seats=3),
+    said(13, "identify", "kim", 5, name="K.", email="ada@example.com"),
+    said(14, "identify", "kim", 5, email="kim@example.com", seats=4),
+    said(15, "group", "shop", 1, plan="free", seats=1),
+    said(16, "group", "shop", 2, user="ada", plan="pro"),
+    said(17, "group", "hers", 2, user="ada", plan="pro"),
+    said(18, "identify", "roy", 1, name="Roy"),
+]
+# Values that no message has; with her email among them, all are hers.
+ADOPTED = """ALTER TABLE autopilothq.users ADD COLUMN city VARCHAR;
+    UPDATE autopilothq.users SET city = 'Rome' WHERE id IN ('tim', 'eve', 'roy');
+    UPDATE autopilothq.users SET email = 'ada@example.com' WHERE id = 'roy';
+    INSERT INTO autopilothq.users (id, uuid_ts, email, city) VALUES ('zoe', now(), 'ada@example.com', 'Rome')"""
+BOB = {"email": "bob@example.com", "seats": 1, "share": 0.5, "paid": True, "name": "Bob"}
+USERS: list[dict[str, Any]] = [
+    {**BOB, "id": "bob", "received_at": MIDNIGHT + 5 * 3600, "at": MIDNIGHT + 2 * 3600},
+    {"id": "eve", "city": "Rome"},
+    {"email": "kim@example.com", "id": "kim", "received_at": MIDNIGHT + 5 * 3600, "seats": 4},
+    {"id": "roy", "name": "Roy", "received_at": MIDNIGHT + 3600},
+    {
+        "city": "Rome",
+        "email": "tim@example.com",
+        "id": "tim",
+        "name": "Tim",
+        "received_at": MIDNIGHT + 3 * 3600,
+        "seats": 3,
+    },
+]
+ACCOUNTS = [
+    {"email": "office@example.com", "id": "acme", "plan": "free", "received_at": MIDNIGHT + 3 * 3600},
+    {"id": "shop", "plan": "free", "received_at": MIDNIGHT + 3600, "seats": 1},
+]
+
+
+def test_rows_of_others_have_no_values_of_the_persons_messages(call: Call) -> None:
+    """They are as if those messages had never been loaded; adopted values stay."""
+    write("a.ndjson", SAID)
     load(call, "a.ndjson")
-    assert forget(call, "--email", "ada@example.com")["rows"] == {
-        "accounts": 1, "groups": 1, "identifies": 3, "users": 3,
+    with held() as con:
+        con.execute(ADOPTED)
+    assert forget(call, "--email", "ada@example.com", "--user-id", "ada")["rows"] == {
+        "accounts": 1, "groups": 3, "identifies": 5, "users": 5,
     }  # fmt: skip
-    bob = {"email": "bob@example.com", "seats": 1, "share": 0.5, "paid": True, "name": "Bob"}
-    times = {"received_at": MIDNIGHT + 5 * 3600, "at": MIDNIGHT + 2 * 3600}
-    assert without_nulls("users") == [{**bob, **times, "id": "bob"}]
-    acme = {"email": "office@example.com", "plan": "free"}
-    assert without_nulls("accounts") == [{**acme, "id": "acme", "received_at": MIDNIGHT + 3 * 3600}]
+    assert without_nulls("users") == USERS
+    assert without_nulls("accounts") == ACCOUNTS
 
 
 def without_nulls(table: str) -> list[dict[str, Any]]:
     """The rows of a table, which all have a `uuid_ts`, without it and without nulls."""
     found = [{name: value for name, value in row.items() if value is not None} for row in here()[table].dicts()]
     assert all(row.pop("uuid_ts") for row in found)
-    return found
+    return sorted(found, key=lambda row: str(row["id"]))
 
 
 def told(found: dict[str, Any]) -> list[str]:

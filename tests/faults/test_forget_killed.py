@@ -33,6 +33,11 @@ MESSAGES: list[Any] = [
     *(track(number, userId="ada") for number in range(5)),
     *(track(number, userId="bob") for number in range(5, 10)),
     {"type": "delete", "messageId": "d-1", "userId": "ada"},
+    # What she said last about groups: their rows go back to what Bob said.
+    {"type": "group", "messageId": "g-1", "groupId": "acme", "userId": "ada", "traits": {"plan": "pro"}},
+    {"type": "group", "messageId": "g-0", "groupId": "acme", "userId": "bob", "traits": {"plan": "free"}},
+    {"type": "group", "messageId": "g-3", "groupId": "shop", "userId": "ada", "traits": {"email": "ada@example.com"}},
+    {"type": "group", "messageId": "g-2", "groupId": "shop", "userId": "bob", "traits": {"plan": "free"}},
 ]
 POINTS: dict[str, tuple[str, str, int]] = {
     "before anything": (KILL_POINT_LIST_OPENED, "before", 1),
@@ -108,6 +113,8 @@ def test_after_a_kill_all_is_as_if_undisturbed(
     made = forget(house / point)
     assert made.files == undisturbed.files
     assert_same(made.tables, undisturbed.tables)
+    groups = {row["id"]: (row["plan"], row["email"]) for row in made.tables["accounts"].dicts()}
+    assert groups == {"acme": ("free", None), "shop": ("free", None)}
     assert [persons(of.suppressed) for of in (made, undisturbed)] == [1, 1]
 
 

@@ -10,7 +10,7 @@ from ..display import json_text, plural
 from ..inspect.formats import grid
 from ..privacy import deletion
 from ..privacy.deletion import Confirmation, PersonDeletion, Unconfirmed
-from ..privacy.person import NotFollowed, Suppressed
+from ..privacy.person import NotFollowed, Suppressed, fault_of
 from ..segment.identity import Id
 from ..warehouses.settings import TargetOptions
 from . import notes, out
@@ -59,12 +59,9 @@ def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
     ids = []
     for option, kind in _KINDS.items():
         for value in given[option]:
-            if not value.strip() or (kind == "email" and "@" not in value):
-                what = "an email" if kind == "email" else "an id"
-                raise click.BadParameter(
-                    f"Expected {what}, but got {value!r}.", param_hint=f"--{kind.replace('_', '-')}"
-                )
             ids.append(Id(kind, value))
+            if fault := fault_of(ids[-1]):
+                raise click.BadParameter(fault, param_hint=f"--{kind.replace('_', '-')}")
     if not ids:
         raise click.UsageError("Who? Name the person with --user-id, --email, --contact-id or --anonymous-id.")
     return ids

@@ -15,15 +15,22 @@ from ..segment.message import read_message as read_line
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.remove_lines import remove_lines
+from ..warehouses.dataset import Dataset
+from .reject_lines import move_rejects
 
 
 def rewrite_files(
-    files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection, dry_run: bool
+    files: Sequence[File],
+    hashes: HashedIds,
+    by_hash: bool,
+    engine: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    dry_run: bool,
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Rewrites files without a person's lines. A file that cannot be read to its end is not changed.
 
-    `by_hash`: some of the ids are known only by their hashes. Returns the number of removed lines by file, and why a
-    file was not changed, by file.
+    `by_hash`: some of the ids are known only by their hashes. `dataset` has the rejects of the files. Returns the
+    number of removed lines by file, and why a file was not changed, by file.
     """
     found, left = _find_lines(files, hashes, by_hash, engine)
     removed: dict[str, int] = {}
@@ -34,6 +41,8 @@ def rewrite_files(
                 remove_lines(file, lines)
             except ArchiveError as error:
                 left[file.url] = str(error)
+            else:
+                move_rejects(dataset, file.url, lines)
         if file.url not in left:
             removed[file.url] = len(lines)
     return removed, left

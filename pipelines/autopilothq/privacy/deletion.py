@@ -29,8 +29,8 @@ from ..warehouses.resolve import Target, resolve_target
 from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
-from .other_persons import find_deleted, make_again
-from .person import NotFollowed, PersonIds, Suppressed, person_tables
+from .other_persons import mend_rows
+from .person import NotFollowed, PersonIds, PersonTables, Suppressed, fault_of, person_tables
 from .received import all_files_at
 from .removals import Removal, delete_rows, removals, rows_by_table
 from .suppression_list import SuppressionList
@@ -105,6 +105,7 @@ def delete_person(
     bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if the number of
     all ids is not confirmed; RunError; DatasetNotFound.
     """
+    _check_given(given)
     with explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(*target, pipelines_dir=folder, create=False, wait=wait)
@@ -146,24 +147,35 @@ def _delete(
             if not confirmation.allows(made.suppressed):
                 raise Unconfirmed(made, confirmation)
             drop_working_copies(into)
-            _remove(dataset, listed, person, plan)
-        made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, dry_run)
+            _remove(dataset, listed, person, tables, plan)
+        by_hash = person.has_hashes_alone
+        made.lines, made.left = archive_lines.rewrite_files(files, hashes, by_hash, engine, dataset, dry_run)
         return made
 
 
-def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: Sequence[Removal]) -> None:
+def _remove(
+    dataset: Dataset,
+    listed: SuppressionList,
+    person: PersonIds,
+    tables: Sequence[PersonTables],
+    plan: Sequence[Removal],
+) -> None:
     """Suppresses the ids first, then deletes the rows; in one transaction if the destination has transactions.
 
-    Rows of `users` and `accounts` that are about others are made again of the others' messages.
+    Rows of `users` and `accounts` that are about others are mended in between: then they are no longer the person's.
     """
     listed.create()
-    deleted = find_deleted(plan)
     with dataset.transaction():
         listed.add(person.ids, person.spelt, person.persons)
+        mend_rows(plan, tables, person)
         for removal in plan:
             delete_rows(removal)
-        for rows in deleted:
-            make_again(dataset, rows)
+
+
+def _check_given(given: Sequence[Id]) -> None:
+    fault = next(filter(None, map(fault_of, given)), None)
+    if fault or not given:
+        raise RunError(f"{fault or 'Expected at least one id of the person, but got none.'} Nothing was changed.")
 
 
 def _check_rights(dataset: Dataset) -> None:

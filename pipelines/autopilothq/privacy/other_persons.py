@@ -1,92 +1,152 @@
-"""Makes rows of `users` and `accounts` again that a deletion removes although they are about somebody else.
+"""Mends rows of `users` and `accounts` that are about somebody else but have values of a deleted person's messages.
 
-Such a row has an id of the person in a trait, say an email that two people shared, or that a stranger put there. The
-messages with that id are deleted, and the row is made of those that remain.
+Such a message has an id of the person in a trait, say an email that two people shared, or that a stranger put there; or
+it is what the person said about a group. A value of it gives way to the last one of the messages that remain, as if it
+had never been loaded. Rows are mended before any message is deleted, and by the messages alone, so that a deletion that
+was killed can be repeated.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, get_args
 
-from ..catalog import LATEST, Column, Latest, Table, Type
+from ..catalog import LATEST, Latest, Type
 from ..projection.engine import batched
-from ..warehouses.dataset import Columns, Dataset, Row, in_utc, placeholders
+from ..warehouses.dataset import in_utc, placeholders
+from .person import PersonIds, PersonTables
 from .removals import PARAMETERS, Removal
 
 _OF_LOAD = ("uuid_ts", "loaded_at")  # the time of the load, in BigQuery twice
+_RECEIVED_AT = "received_at"
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
-_CELLS = 1000  # of one insert
-_TYPES = (*get_args(Type), "decimal")  # of traits; floats are `numeric` in PostgreSQL
+_TYPES = (*get_args(Type), "decimal")  # that loads make; floats are `numeric` in PostgreSQL
 
 
-class DeletedRows(NamedTuple):
-    """The ids of the rows of `users` or `accounts` that a deletion removes."""
+class _Last(NamedTuple):
+    """The last value of a column that is not null; `recency` is its message's time and id."""
 
-    latest: Latest
-    ids: list[str]
+    recency: tuple[datetime, str]
+    value: Any
 
 
-def find_deleted(plan: Sequence[Removal]) -> list[DeletedRows]:
-    """Returns the rows of users and accounts that a deletion will remove; call it before they are deleted."""
-    tables = {latest.table.name: latest for latest in LATEST}
-    found = []
+@dataclass
+class _LastValues:
+    """What messages about a user or a group say last, by column: those to delete, and those that remain."""
+
+    deleted: dict[str, _Last] = field(default_factory=dict)
+    left: dict[str, _Last] = field(default_factory=dict)
+    has_left: bool = False
+
+
+def mend_rows(plan: Sequence[Removal], tables: Sequence[PersonTables], person: PersonIds) -> None:
+    """Mends the rows of others, or deletes those that have nothing else; call it before the plan is carried out."""
+    for latest in LATEST:
+        ids, messages = _affected(latest, plan, tables, person)
+        for part in tables if ids else ():
+            if latest.table.name not in part.columns:
+                continue
+            for some in map(list, batched(sorted(ids), PARAMETERS)):
+                # Nobody reads staged rows any more, and the next load makes them anew.
+                unknown = some if part.is_staging else _mend(part, latest, some, messages, person)
+                if unknown:
+                    where = f"{part.dataset.quoted(latest.table.name, 'id')} IN ({placeholders(unknown)})"
+                    part.dataset.delete(latest.table.name, where, unknown)
+
+
+def _affected(
+    latest: Latest, plan: Sequence[Removal], tables: Sequence[PersonTables], person: PersonIds
+) -> tuple[set[str], set[str]]:
+    """Returns the ids of the others that rows to delete are about, and the ids of the messages among these rows."""
+    ids, messages = set[str](), set[str]()
+    keys = {latest.table.name: "id", latest.messages.name: latest.key}
     for removal in plan:
-        if removal.name in tables and not removal.tables.is_staging:
-            dataset = removal.tables.dataset
-            select = f"SELECT {dataset.quoted(removal.name, 'id')} FROM"
-            rows = dataset.stream(select, removal.name, f"WHERE {removal.where}", removal.values)
-            found.append(DeletedRows(tables[removal.name], [id_ for (id_,) in rows if id_ is not None]))
+        key, dataset = keys.get(removal.name), removal.tables.dataset
+        if key is not None and key in removal.tables.columns[removal.name]:
+            select = f"SELECT {dataset.quoted(removal.name, key)}, {dataset.quoted(removal.name, 'id')} FROM"
+            found = list(dataset.stream(select, removal.name, f"WHERE {removal.where}", removal.values))
+            ids.update(about for about, _ in found if about is not None)
+            messages.update(id_ for _, id_ in found if removal.name == latest.messages.name)
+    positions = [part.positions.get((latest.table.name, "id"), -1) for part in tables]
+    return ids.difference(*(person.cells.get(position, ()) for position in positions)), messages
+
+
+def _mend(
+    part: PersonTables, latest: Latest, ids: Sequence[str], messages: Collection[str], person: PersonIds
+) -> list[str]:
+    """Mends the rows of these ids, and returns the ids of those that have nothing else."""
+    dataset, table = part.dataset, latest.table.name
+    columns = [name for name in part.columns[table] if name not in ("id", *_OF_LOAD)]
+    loaded = dict.fromkeys((name for name in _OF_LOAD if name in part.columns[table]), datetime.now(UTC))
+    persons = {name: set(person.cells.get(part.positions[table, name], ())) for name in part.kinds[table]}
+    persons.pop("id", None)
+    where = f"WHERE {dataset.quoted(table, 'id')} IN ({placeholders(ids)})"
+    select = f"SELECT {', '.join(dataset.quoted(table, name) for name in ('id', *columns))} FROM"
+    rows, unknown = list(dataset.stream(select, table, where, ids)), []
+    known = _last_values(part, latest, ids, messages)
+    for id_, *cells in rows:
+        row = dict(zip(columns, map(in_utc, cells), strict=True))
+        made = _made(row, known.get(id_, _LastValues()), persons)
+        if made is None:
+            unknown.append(id_)
+        elif changes := {name: value for name, value in made.items() if value != row[name]}:
+            dataset.update(table, changes | loaded, f"{dataset.quoted(table, 'id')} = %s", [id_])
+    return unknown
+
+
+def _made(row: Mapping[str, Any], known: _LastValues, persons: Mapping[str, Collection[str]]) -> dict[str, Any] | None:
+    """Returns a row without the values of deleted messages, None if nothing else is known.
+
+    Adopted values, which no message has, stay: unless the person's id is among them, because then all are the person's.
+    """
+    left = {name: known.left[name].value if name in known.left else None for name in row}
+    # An earlier value of a deleted message is not the row's.
+    current = {
+        name
+        for name, last in known.deleted.items()
+        if name not in known.left or known.left[name].recency < last.recency
+    }
+    made = {name: left[name] if name in current else value for name, value in row.items()}
+    if any(str(made[name]) in cells for name, cells in persons.items()):
+        made = left
+    is_known = known.has_left or any(value is not None for name, value in made.items() if name != _RECEIVED_AT)
+    return made if is_known else None
+
+
+def _last_values(
+    part: PersonTables, latest: Latest, ids: Sequence[str], messages: Collection[str]
+) -> dict[str, _LastValues]:
+    """Returns what the messages about these users or groups say, by the user's or the group's id."""
+    dataset, name = part.dataset, latest.messages.name
+    if latest.key not in part.columns.get(name, {}):
+        return {}
+    traits = _traits(part, latest)
+    select = ", ".join(dataset.quoted(name, column) for column in (latest.key, "id", _RECEIVED_AT, *traits))
+    where = f"WHERE {dataset.quoted(name, latest.key)} IN ({placeholders(ids)})"
+    found: dict[str, _LastValues] = {}
+    for row in dataset.stream(f"SELECT {select} FROM", name, where, ids):
+        about, message, received_at, *values = map(in_utc, row)
+        known = found.setdefault(about, _LastValues())
+        is_deleted = message in messages
+        known.has_left |= not is_deleted
+        last = known.deleted if is_deleted else known.left
+        recency = (received_at or _EARLIEST, message)
+        for column, value in ((_RECEIVED_AT, received_at), *zip(traits, values, strict=True)):
+            if value is not None and (column not in last or last[column].recency < recency):
+                last[column] = _Last(recency, value if traits.get(column, True) else None)
     return found
 
 
-def make_again(dataset: Dataset, deleted: DeletedRows) -> None:
-    """Makes the rows again of the messages that remain. Those of the deleted person have none."""
-    latest, columns = deleted.latest, dataset.columns()
-    messages, own = columns.get(latest.messages.name), columns.get(latest.table.name)
-    if messages is None or own is None or latest.key not in messages:
-        return
-    traits = _traits(latest, messages, own)
-    made = [*(name for name in ("id", "received_at", *_OF_LOAD) if name in own), *traits]
-    table = Table(latest.table.name, "", tuple(Column(name, _type(own, name), "") for name in made))
-    for ids in map(list, batched(sorted(deleted.ids), PARAMETERS)):
-        rows = list(_rows(dataset, latest, traits, made, ids))
-        for some in batched(rows, max(1, _CELLS // len(made))):
-            dataset.insert(table, list(some))
+def _traits(part: PersonTables, latest: Latest) -> dict[str, bool]:
+    """Returns the columns of messages that are the table's, too, and whether loads make them with the same type.
 
-
-def _traits(latest: Latest, messages: Columns, own: Columns) -> list[str]:
-    """Returns the columns of messages that the table has with the same type, and that loads make."""
-    return [
-        name
-        for name, native in messages.items()
+    They differ in some adopted tables; the next load about the user or the group casts the value.
+    """
+    own = part.columns[latest.table.name]
+    return {
+        name: own[name].type == native.type and native.type in _TYPES
+        for name, native in part.columns[latest.messages.name].items()
         if name in own
-        and own[name].type == native.type
-        and native.type in _TYPES
-        and name not in latest.left_out
+        and name not in (*latest.left_out, *_OF_LOAD)
         and not (latest.left_out_prefix and name.startswith(latest.left_out_prefix))
-    ]
-
-
-def _type(columns: Columns, name: str) -> Type:
-    found = columns[name].type
-    return next((type_ for type_ in get_args(Type) if type_ == found), "double")
-
-
-def _rows(
-    dataset: Dataset, latest: Latest, traits: Sequence[str], made: Sequence[str], ids: Sequence[str]
-) -> Iterator[Row]:
-    """Yields the rows of these ids: each trait has its last value that is not null."""
-    name = latest.messages.name
-    select = ", ".join(dataset.quoted(name, column) for column in (latest.key, "received_at", "id", *traits))
-    after = f"WHERE {dataset.quoted(name, latest.key)} IN ({placeholders(ids)})"
-    now = datetime.now(UTC)
-    found: dict[str, dict[str, tuple[tuple[datetime, str], Any]]] = {}
-    for row in dataset.stream(f"SELECT {select} FROM", name, after, ids):
-        id_, received_at, message, *values = map(in_utc, row)
-        recency = (received_at or _EARLIEST, message)
-        cells = found.setdefault(id_, {"id": (recency, id_), **dict.fromkeys(_OF_LOAD, (recency, now))})
-        for column, value in (("received_at", received_at), *zip(traits, values, strict=True)):
-            if value is not None and (column not in cells or cells[column][0] <= recency):
-                cells[column] = (recency, value)
-    for cells in found.values():
-        yield tuple(cells[column][1] if column in cells else None for column in made)
+    }

@@ -19,6 +19,18 @@ from .suppression_list import SuppressionList
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
+def fault_of(id_: Id) -> str | None:
+    """Returns what is wrong with an id that somebody gave, None if nothing is.
+
+    Example: `fault_of(Id("email", "ada")) == "Expected an email, but got 'ada'."`.
+    """
+    if id_.kind not in METAVARS:
+        return f"Expected one of {', '.join(METAVARS)} as the kind of an id, but got {id_.kind!r}."
+    if not id_.value.strip() or (id_.kind == "email" and "@" not in id_.value):
+        return f"Expected {'an email' if id_.kind == 'email' else 'an id'}, but got {id_.value!r}."
+    return None
+
+
 class Suppressed(NamedTuple):
     """An id on the suppression list. `found_with` is the id that it was found with in a row, None if it was given."""
 

@@ -187,7 +187,7 @@ class SqlDataset(Dataset):
     def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
         """Sets columns of the rows that meet a condition."""
         sets = ", ".join(f"{self.quoted(table, column)} = %s" for column in changes)
-        self.sql.run(f"UPDATE {self.sql.table(table)} SET {sets} WHERE {where}", [*changes.values(), *values])
+        self.sql.run(self.sql.update(table, sets, where), [*changes.values(), *values])
 
     def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
         """Deletes the rows that meet a condition."""

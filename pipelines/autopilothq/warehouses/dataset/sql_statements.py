@@ -92,6 +92,12 @@ class Statements(Connections):
         name = sql.escape_column_name(spelt[1], casefold=False) if spelt else sql.escape_column_name(column)
         return name.replace("%", "%%")
 
+    def update(self, table: str, sets: str, where: str) -> str:
+        """Returns the statement that changes cells. In ClickHouse `UPDATE` needs settings that dlt's tables lack."""
+        if self.client.capabilities.sqlglot_dialect == "clickhouse":
+            return f"ALTER TABLE {self.table(table)} UPDATE {sets} WHERE {where} SETTINGS mutations_sync = 1"
+        return f"UPDATE {self.table(table)} SET {sets} WHERE {where}"
+
     def _spelt_table(self, name: str) -> str | None:
         """Returns a table's name as the destination spells it, None for an unknown table."""
         return next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
