@@ -279,6 +279,7 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
         books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
         books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id, unnest([1, NULL]) AS id")
         books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
+        books.execute("CREATE TABLE autopilothq.no_ids AS SELECT 'Email Opened' AS event_text")
         for changed in (
             "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'other' AS id",  # of a message `ada`
             "'x' AS row_id, 'contact_id' AS column_name, '\"person_A\"' AS value, 'hers' AS id",
