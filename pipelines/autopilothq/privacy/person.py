@@ -74,6 +74,11 @@ class PersonTables:
                 texts += these
         return " OR ".join(tests), texts
 
+    def may_have_persons(self, spelt: str) -> bool:
+        """Returns whether a table that the destination spells so may have rows of persons, or is not known."""
+        same = [table for table in self.columns if table.lower() == spelt.lower()]
+        return not same or any(self.kinds[table] or "id" in self.columns[table] for table in same)
+
     def add_to(self, graph: Graph) -> None:
         """Adds the ids of all rows to a graph. Rows with equal ids are added once."""
         for table, kinds in self.kinds.items():
