@@ -12,7 +12,7 @@ from ..display import visible
 from ..projection import suppression
 from ..projection.engine import batched
 from ..segment.identity import Id, forms, id_of, kinds_of
-from ..warehouses.dataset import Dataset, placeholders, tables_of
+from ..warehouses.dataset import Dataset, partitions_of, placeholders, tables_of
 from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
@@ -48,7 +48,7 @@ class PersonTables:
 
     def __init__(self, dataset: Dataset, is_staging: bool, numbers: Iterator[int]) -> None:
         self.dataset, self.is_staging = dataset, is_staging
-        left_out = {SUPPRESSIONS.name, *dataset.views()}
+        left_out = {SUPPRESSIONS.name, *dataset.views(), *partitions_of(dataset)}
         self.columns = {table: columns for table, columns in tables_of(dataset).items() if table not in left_out}
         self.kinds = {
             # Of names that differ only in case, one is spelt here as in the destination.
