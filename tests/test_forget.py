@@ -374,7 +374,7 @@ def test_postgres(
     assert rows(tables) == without_ada
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
-        numbers = """SELECT 5::bigint AS contact_id, NULL::bigint AS "Contact_ID" UNION ALL SELECT NULL, 6"""
+        numbers = """SELECT 5 AS contact_id, NULL::char(3) AS "Contact_ID" UNION ALL SELECT NULL, '6'::char(3)"""
         cursor.execute(f'CREATE TABLE autopilothq."numbers 100%s {{}}" AS {numbers}')
         cursor.execute('CREATE VIEW autopilothq."NUMBERS 100%s {}" AS SELECT 1 AS one')
     assert forget(call, "--contact-id", "5", "--contact-id", "6", "--contact-id", "no number")["rows"] == {
