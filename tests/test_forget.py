@@ -281,6 +281,7 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
         books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
         books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id, unnest([1, NULL]) AS id")
         books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
+        books.execute("CREATE TABLE autopilothq.no_ids AS SELECT 'Email Opened' AS event_text")
         for changed in (
             "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'other' AS id",  # of a message `ada`
             "'x' AS row_id, 'contact_id' AS column_name, '\"person_A\"' AS value, 'hers' AS id",
@@ -393,7 +394,7 @@ def test_postgres(
     assert rows(tables) == without_ada
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
-        numbers = """SELECT 5::bigint AS contact_id, NULL::bigint AS "Contact_ID" UNION ALL SELECT NULL, 6"""
+        numbers = """SELECT 5 AS contact_id, NULL::char(3) AS "Contact_ID" UNION ALL SELECT NULL, '6'::char(3)"""
         cursor.execute(f'CREATE TABLE autopilothq."numbers 100%s {{}}" AS {numbers}')
         cursor.execute('CREATE VIEW autopilothq."NUMBERS 100%s {}" AS SELECT 1 AS one')
         cells = "NULL::timestamptz AS received_at, NULL::timestamptz AS uuid_ts, 'pro' AS plan, '{}'::jsonb AS own"

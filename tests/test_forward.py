@@ -305,6 +305,10 @@ def test_rows_become_messages() -> None:
         assert made(**ids) | {"messageId": ""} == {
             "type": "identify", "messageId": "", "userId": "u", "anonymousId": "a", "traits": {},
         }  # fmt: skip
+    assert made(id="m", event="e", anonymous_id="a", timestamp="t", _user_id="1", _ANONYMOUS_ID="2") == {
+        "type": "track", "messageId": "m", "anonymousId": "a", "timestamp": "t", "event": "e",
+        "properties": {"user_id": "1", "anonymous_id": "2"},
+    }  # fmt: skip
     for row in ({"id": "7", "plan": "pro"}, {"timestamp": "t", "plan": "pro"}):
         assert made(**row)["traits"] == row
     assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})

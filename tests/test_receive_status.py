@@ -1,5 +1,6 @@
 """What `status` shows of a receiver's folder."""
 
+import errno
 import json
 import os
 import time
@@ -110,3 +111,17 @@ def test_the_names_of_all_new_folders_are_on_the_disk(tmp_path: Path, monkeypatc
     files.open_file(folder, "v1", 0.0).close()
     below = [folder, *(folder.joinpath(*("segment-logs", "v1", "0")[:n]) for n in (1, 2, 3))]
     assert synced == [tmp_path, tmp_path / "data", *below]
+
+
+def test_an_archive_in_a_folder_that_may_be_written_to_but_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(path: Path) -> None:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    synced: list[str] = []
+    monkeypatch.setattr(disk, "sync", sync)
+    monkeypatch.setattr(os, "sync", lambda: synced.append("all"))
+    server._check_folder(tmp_path / "data" / "archive")
+    assert ((tmp_path / "data" / "archive").is_dir(), synced) == (True, ["all"])

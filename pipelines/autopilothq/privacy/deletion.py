@@ -136,8 +136,8 @@ def _delete(
     dry_run: bool,
 ) -> PersonDeletion:
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
-        _check_rights(dataset)
         listed, tables = SuppressionList(dataset), person_tables(dataset)
+        _check_rights(tables)
         person = PersonIds(given, listed, tables, engine)
         hashes = HashedIds(person.pairs(), listed.key)
         suppression.register_suppressed(engine, hashes.pairs(), hashes.key, person.ids)
@@ -178,17 +178,21 @@ def _check_given(given: Sequence[Id]) -> None:
         raise RunError(f"{fault or 'Expected at least one id of the person, but got none.'} Nothing was changed.")
 
 
-def _check_rights(dataset: Dataset) -> None:
+def _check_rights(tables: Sequence[PersonTables]) -> None:
     """Raises RunError if this user cannot read a table, or all of its rows, that could hold rows of the person."""
-    parts = dataset.parts()
-    hidden = [f"{part.name}.{table}" for part in parts for table in part.unreadable()]
+    hidden = [f"{part.dataset.name}.{table}" for part in tables for table in part.dataset.unreadable()]
     if hidden:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read:"
             " rows of the person there would stay. Nothing was changed.\n"
             "Grant SELECT and DELETE on them, or use the role that owns them."
         )
-    partly = [f"{part.name}.{table}" for part in parts for table in tables_that_hide_rows(part)]
+    partly = [
+        f"{part.dataset.name}.{table}"
+        for part in tables
+        for table in tables_that_hide_rows(part.dataset)
+        if part.may_have_persons(table)
+    ]
     if partly:
         raise RunError(
             f"Expected the right to see all rows of the dataset, but policies may hide some of {', '.join(partly)} from"

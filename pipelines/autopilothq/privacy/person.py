@@ -12,10 +12,11 @@ from ..display import visible
 from ..projection import suppression
 from ..projection.engine import batched
 from ..segment.identity import Id, forms, id_of, kinds_of
-from ..warehouses.dataset import Dataset, placeholders, tables_of
+from ..warehouses.dataset import Dataset, partitions_of, placeholders, tables_of
 from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
+PADDED = "character"  # PostgreSQL's type of text with blanks up to a length; as other text, it has none
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
@@ -60,7 +61,7 @@ class PersonTables:
 
     def __init__(self, dataset: Dataset, is_staging: bool, numbers: Iterator[int]) -> None:
         self.dataset, self.is_staging = dataset, is_staging
-        left_out = {SUPPRESSIONS.name, *dataset.views()}
+        left_out = {SUPPRESSIONS.name, *dataset.views(), *partitions_of(dataset)}
         self.columns = {table: columns for table, columns in tables_of(dataset).items() if table not in left_out}
         self.kinds = {
             # Of names that differ only in case, one is spelt here as in the destination.
@@ -71,8 +72,9 @@ class PersonTables:
 
     def text(self, table: str, column: str) -> str:
         """Returns the SQL that reads a column as text."""
-        name = self.dataset.quoted(table, column)
-        return name if self.columns[table][column].type == "text" else f"CAST({name} AS {self.dataset.text_type()})"
+        name, of = self.dataset.quoted(table, column), self.columns[table][column]
+        is_plain = of.type == "text" and of.name != PADDED
+        return name if is_plain else f"CAST({name} AS {self.dataset.text_type()})"
 
     def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
         """Returns the SQL condition that a row has one of the cells, and its values. Without cells it is never true.
@@ -85,6 +87,11 @@ class PersonTables:
                 tests.append(f"{self.text(table, column)} IN ({placeholders(these)})")
                 texts += these
         return " OR ".join(tests), texts
+
+    def may_have_persons(self, spelt: str) -> bool:
+        """Returns whether a table that the destination spells so may have rows of persons, or is not known."""
+        same = [table for table in self.columns if table.lower() == spelt.lower()]
+        return not same or any(self.kinds[table] or "id" in self.columns[table] for table in same)
 
     def add_to(self, graph: Graph) -> None:
         """Adds the ids of all rows to a graph. Rows with equal ids are added once."""

@@ -46,7 +46,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
     events = {
         table: ids.get(table, set())
         for table, of in tables.columns.items()
-        if "event_text" in of or ("event" in of and table in ids)
+        if "id" in of and ("event_text" in of or ("event" in of and table in ids))
     }
     # A track's two rows are deleted together, even if only one of them has the person's id.
     tracks = events.pop(TRACKS.name, set())

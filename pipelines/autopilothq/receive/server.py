@@ -288,7 +288,11 @@ def check(settings: ReceiveSettings) -> None:
 def _check_folder(folder: Path) -> None:
     """Creates the folder if it is missing. Raises RunError if it is not writable; a full disk is accepted."""
     try:
-        make_folder(folder)
+        try:
+            make_folder(folder)
+        except PermissionError:
+            os.sync()  # nothing less syncs the names in a folder that may be written to, but not read
+            make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -85,10 +85,10 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
 def _column(name: str) -> str:
     """Returns the column that a name stands for. Any other name keeps its spelling, as somebody chose `firstName`.
 
-    Names in capitals are those of a database that writes all of them so.
+    Names in capitals are those of a database that writes all of them so. `_user_id` is a property `userId`.
     """
     lower = name.lower()
-    if column := _IDS.get(snake_case(name).replace("_", "")):
+    if (column := _IDS.get(snake_case(name).replace("_", ""))) and not name.startswith("_"):
         return column
     is_known = lower in _KNOWN or lower.startswith("context_")
     return lower if is_known or not any(map(str.islower, name)) else name

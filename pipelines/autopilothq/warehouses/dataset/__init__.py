@@ -39,6 +39,7 @@ from .sql import (
     tables_that_hide_rows,
     writes_text,
 )
+from .sql_schema import partition_names
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
 
@@ -75,6 +76,7 @@ __all__ = [
     "maintain",
     "newest",
     "open_dataset",
+    "partitions_of",
     "placeholders",
     "qualified_name",
     "queryable_client",
@@ -141,3 +143,12 @@ def tables_of(dataset: Dataset) -> dict[str, Columns]:
     hidden = (DLT_NAME_PREFIX, LOCKS)
     others = sorted(name for name in found if name not in TABLES and not name.startswith(hidden))
     return {name: found[name] for name in (*known, *others)}
+
+
+def partitions_of(dataset: Dataset) -> set[str]:
+    """Returns the tables of PostgreSQL that are partitions, and whose rows another table of the dataset has as well."""
+    if not isinstance(dataset, SqlDataset) or dataset.kind != "postgres":
+        return set()
+    dataset.columns()  # notes the spellings
+    names = {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
+    return {names[spelt] for spelt in partition_names(dataset.sql) if spelt in names}

@@ -88,6 +88,11 @@ def secured_tables(sql: Statements) -> list[str]:
     return [str(name) for (name,) in sql.by_schema(sql_file("row_security_postgres.sql"))]
 
 
+def partition_names(sql: Statements) -> list[str]:
+    """Returns the partitions of PostgreSQL's tables that the user can read as a whole."""
+    return [str(name) for (name,) in sql.by_schema(sql_file("partitions_postgres.sql"))]
+
+
 def lacking_units(sql: Statements, units: Sequence[str]) -> tuple[str, set[str]]:
     """Returns the encoding of a PostgreSQL database, and the units that it lacks, as `lacking_characters` does."""
     encoding, lacking = "", set[str]()
