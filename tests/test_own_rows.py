@@ -77,6 +77,20 @@ def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
     assert (found("a"), found("b")) == ([1.5, 2.5], [1.5, 2.5, 3.5])
 
 
+def test_all_rows_are_merged_from_staging_tables_that_keep_times_otherwise(postgres: str) -> None:
+    """They stay when their dataset is dropped, or are another one's, too, whose times had other hints."""
+    pipeline = dlt.pipeline("a", destination=stock.postgres(postgres), dataset_name="data")
+    types = {"pages": "timestamptz(3)", "users": "timestamp", "identifies": "timestamptz"}
+    with pipeline.sql_client() as client:
+        client.execute_sql(f"ALTER DATABASE {postgres.rpartition('/')[2]} SET TimeZone = 'Asia/Kolkata'")
+        client.execute_sql("CREATE SCHEMA data_staging")
+        for table, type_ in types.items():
+            client.execute_sql(f"CREATE TABLE data_staging.{table} (id varchar, uuid_ts {type_})")
+    pipeline.run(source_of("a").with_resources(*types))
+    with pipeline.sql_client() as client:
+        assert [client.execute_sql(f"SELECT id FROM {table}") for table in types] == [[("a",)], [("a",)], [("ia",)]]
+
+
 def test_staged_rows_that_are_selected_have_an_alias() -> None:
     """PostgreSQL before 16 requires one."""
     selected = SqlMergeFollowupJob.gen_select_from_dedup_sql("(SELECT * FROM staged WHERE true)", ["id"], ["id"])
