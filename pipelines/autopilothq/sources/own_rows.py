@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..utc import to_utc
-from ..warehouses.dlt_internals import DatabaseTerminalException, JobClientBase, SqlJobClientBase
+from ..warehouses.dlt_internals import DatabaseException, DestinationConnectionError, JobClientBase, SqlJobClientBase
 from ..warehouses.dlt_internals.clients import information_schema, narrow_merges, schema_components
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .earlier_load import BOOK_TIMES, rows_noted, stored_at
@@ -66,22 +66,23 @@ def _is_staged_exactly(client: SqlJobClientBase, table: str, load: Path) -> bool
     key = load, str(client.sql_client.staging_dataset_name)
     exact = _exact_columns.get(key)
     if exact is None:
-        exact = _find_exact_columns(client)
+        try:
+            exact = _find_exact_columns(client)
+        except (DatabaseException, DestinationConnectionError):
+            return False  # more rows are merged then, as in other destinations; jobs try to connect again
         _exact_columns.clear()
         _exact_columns[key] = exact
     return (client.sql_client.make_qualified_table_name_path(table, quote=False)[-1], stored_at(table)) in exact
 
 
 def _find_exact_columns(client: SqlJobClientBase) -> Collection[tuple[str, str]]:
+    """Returns the staging tables and their columns of times that keep them so."""
     sql, names = client.sql_client, sorted({"uuid_ts", *BOOK_TIMES.values()})
     with nullcontext() if sql.native_connection else client, sql.with_staging_dataset():
         catalogue, schema, _ = schema_components(sql)
         columns = information_schema(sql, "COLUMNS")
         query = _EXACT_COLUMNS.format(columns=columns, names=", ".join(["%s"] * len(names)))
-        try:
-            found = sql.execute_sql(query, schema, catalogue, catalogue, *names) or ()
-        except DatabaseTerminalException:  # without it more rows are merged, as in other destinations
-            return ()
+        found = sql.execute_sql(query, schema, catalogue, catalogue, *names) or ()
     return {(str(table), str(column)) for table, column in found}
 
 
