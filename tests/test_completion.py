@@ -151,6 +151,16 @@ def test_rows_of_a_file_are_known_by_a_few_times(times: Any, known: dict[datetim
     assert rows_by_time("_rejects", [path]) is None  # which has no such column
 
 
+@pytest.mark.parametrize(("are_exact", "lacking"), [(True, ["tracks"]), (False, [])])
+def test_where_times_are_exact_only_rows_with_the_very_same_ones_count_as_merged(
+    destination: Destination, are_exact: bool, lacking: list[str]
+) -> None:
+    at = AT + timedelta(microseconds=1)
+    destination.fill("data_staging.tracks", [("m1", at)], type_="TIMESTAMP_MS")
+    destination.fill("data.tracks", [])
+    assert tables_without_rows(destination.parts(), {"tracks": {at: 1}}, (), are_exact) == lacking
+
+
 @pytest.mark.parametrize(
     ("more", "are_there"),
     [
@@ -165,6 +175,7 @@ def test_of_files_that_are_not_parquet_the_loads_note_says_what_they_have(
 ) -> None:
     class Client(nullcontext[None]):
         schema = Schema("autopilothq")
+        capabilities = stock.duckdb().capabilities()
 
     tables: dict[str, Any] = {"tracks": {SEGMENT_TABLE_HINT: True, **more}}
     monkeypatch.setattr(Client.schema, "_schema_tables", tables)

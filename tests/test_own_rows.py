@@ -8,14 +8,15 @@ from typing import Any
 
 import dlt
 import pytest
-from dlt.destinations.exceptions import DatabaseTerminalException
-from dlt.destinations.job_client_impl import SqlLoadJob
+from dlt.destinations.exceptions import DatabaseTerminalException, DestinationConnectionError
+from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltSource
 
 import stock
 from autopilothq import archive
+from autopilothq.sources import own_rows
 from autopilothq.warehouses.dlt_internals.clients import file_of
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from dlt_habits.habits import archive_of, at, identify, track
@@ -75,6 +76,32 @@ def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
     assert found("b") == [1.5, 2.5, 3.5]
     first.run(source_of("a"))
     assert (found("a"), found("b")) == ([1.5, 2.5], [1.5, 2.5, 3.5])
+
+
+def test_all_rows_are_merged_from_staging_tables_that_keep_times_otherwise(postgres: str) -> None:
+    """They stay when their dataset is dropped, or are another one's, too, whose times had other hints."""
+    pipeline = dlt.pipeline("a", destination=stock.postgres(postgres), dataset_name="data")
+    types = {"pages": "timestamptz(3)", "users": "timestamp", "identifies": "timestamptz"}
+    with pipeline.sql_client() as client:
+        client.execute_sql(f"ALTER DATABASE {postgres.rpartition('/')[2]} SET TimeZone = 'Asia/Kolkata'")
+        client.execute_sql("CREATE SCHEMA data_staging")
+        for table, type_ in types.items():
+            client.execute_sql(f"CREATE TABLE data_staging.{table} (id varchar, uuid_ts {type_})")
+    pipeline.run(source_of("a").with_resources(*types))
+    with pipeline.sql_client() as client:
+        assert [client.execute_sql(f"SELECT id FROM {table}") for table in types] == [[("a",)], [("a",)], [("ia",)]]
+
+
+def test_all_rows_are_merged_if_the_staging_tables_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs that follow try again to connect, and a load does not fail for it."""
+    client = dlt.pipeline("a", destination=stock.duckdb("own.duckdb"), dataset_name="data").destination_client()
+    assert isinstance(client, SqlJobClientBase)
+
+    def refuse() -> None:
+        raise DestinationConnectionError("duckdb", "data", "another program has it open", OSError())
+
+    monkeypatch.setattr(client.sql_client, "open_connection", refuse)
+    assert not own_rows._is_staged_exactly(client, "pages", Path("1.0"))
 
 
 def test_staged_rows_that_are_selected_have_an_alias() -> None:

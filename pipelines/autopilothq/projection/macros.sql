@@ -10,17 +10,22 @@ CREATE MACRO as_text(v) AS CASE
 CREATE MACRO is_number(v) AS regexp_full_match(v, '-?[0-9].*');
 CREATE MACRO is_integer(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)');
 
--- 3.0 and 1e18 are integers; a number beyond 64 bits is not. A float is exact to 15 digits. The decimal, which is slow,
--- has every integer of 64 bits, and with at most 19 digits no number next to one becomes one. It rounds what has more
--- than 38 decimals before an exponent.
-CREATE MACRO digits(v) AS length(trim(regexp_replace(regexp_extract(v, '^[^eE]*'), '[^0-9]', '', 'g'), '0'));
-CREATE MACRO whole_decimal(d) AS CASE WHEN try_cast(d AS BIGINT) = d THEN try_cast(d AS BIGINT) END;
+-- 3.0 and 1e18 are integers; a number beyond 64 bits is not. A float is exact to 15 digits; beyond them, the text tells:
+-- the exponent without the digits after the point says how many zeros follow, or how many digits have to be zeros. To
+-- cast texts to decimals takes fifty times as long.
+CREATE MACRO mantissa(v) AS regexp_extract(v, '^[^eE]*');
+CREATE MACRO digits(v) AS length(trim(regexp_replace(mantissa(v), '[^0-9]', '', 'g'), '0'));
+CREATE MACRO exponent(v) AS coalesce(try_cast(nullif(regexp_extract(v, '[eE][+]?(.*)', 1), '') AS BIGINT), 0)
+    - length(regexp_extract(v, '[.]([0-9]*)', 1));
+CREATE MACRO shifted(m, e) AS CASE
+    WHEN e >= 0 THEN try_cast(m || repeat('0', least(e, 19)) AS BIGINT)
+    WHEN trim(right(m, -e), '0') = '' THEN try_cast(left(m, e) AS BIGINT) END;
 CREATE MACRO number_as_bigint(v) AS CASE
     WHEN is_integer(v) THEN try_cast(v AS BIGINT)
-    WHEN try_cast(v AS DOUBLE) <> trunc(try_cast(v AS DOUBLE)) OR digits(v) > 19
-        OR (try_cast(v AS DOUBLE) = 0 AND digits(v) > 0) THEN NULL
+    WHEN try_cast(v AS DOUBLE) <> trunc(try_cast(v AS DOUBLE))
+        OR abs(try_cast(v AS DOUBLE)) > 1e19 OR (try_cast(v AS DOUBLE) = 0 AND digits(v) > 0) THEN NULL
     WHEN abs(try_cast(v AS DOUBLE)) < 1e15 AND digits(v) <= 15 THEN try_cast(v AS DOUBLE)::BIGINT
-    WHEN length(v) <= 40 THEN whole_decimal(try_cast(v AS DECIMAL(38, 19))) END;
+    ELSE shifted(replace(mantissa(v), '.', ''), exponent(v)) END;
 CREATE MACRO as_bigint(v) AS CASE
     WHEN is_number(v) THEN number_as_bigint(v)
     WHEN is_text(v) AND is_integer(as_text(v)) THEN try_cast(as_text(v) AS BIGINT) END;

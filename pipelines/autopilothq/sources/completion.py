@@ -20,7 +20,7 @@ from ..warehouses.dataset import Dataset, Row, dataset_of, qualified_name, rows_
 from ..warehouses.dlt_internals import DatabaseTerminalException, DatabaseUndefinedRelation, JobClientBase, logger
 from ..warehouses.dlt_internals.clients import check_before_completing
 from .earlier_load import BOOK_TIMES, LOST_DIGITS, rows_noted, stored_at
-from .own_rows import is_known_by_time, rows_by_time
+from .own_rows import is_known_by_time, rows_by_time, stores_exact_times
 
 _TABLES_PER_QUERY = 50
 
@@ -51,7 +51,7 @@ def _has_staged_rows(
     try:
         with client:
             in_parts = {table for table in counts if len(files[table]) > 1}
-            lacking = tables_without_rows(dataset_of(client).parts(), counts, in_parts)
+            lacking = tables_without_rows(dataset_of(client).parts(), counts, in_parts, stores_exact_times(client))
     except DatabaseTerminalException as error:  # to fail here would keep the load from ever being completed
         logger.warning(f"Whether the rows of this load are still there could not be looked up: {error}")
         return True
@@ -64,20 +64,23 @@ def _has_staged_rows(
 
 
 def tables_without_rows(
-    parts: Sequence[Dataset], counts: Mapping[str, Mapping[datetime, int]], in_parts: Collection[str]
+    parts: Sequence[Dataset],
+    counts: Mapping[str, Mapping[datetime, int]],
+    in_parts: Collection[str],
+    are_exact: bool = False,
 ) -> list[str]:
     """Returns the tables that have fewer rows than a load staged for them, by the time at which they are stored.
 
     A table has them if they are still staged, each once, and no others: then these were merged. Otherwise they are
     counted. `parts` are the dataset and the staging dataset, if there is one. `in_parts` are the tables whose rows came
-    in several files.
+    in several files. `are_exact`: only rows with the very same times count as staged; no others may have been merged.
     """
     dataset, *staging = parts
     staged = _staged_rows(staging[0], list(counts), in_parts) if staging else {}
     return [
         table
         for table, found in counts.items()
-        if not _are_these(staged.get(table, ()), found)
+        if not _are_these(staged.get(table, ()), found, are_exact)
         and any(_count(dataset, table, at) < n for at, n in found.items())
     ]
 
@@ -112,19 +115,21 @@ def _times_of(staging: Dataset, table: str, is_in_parts: bool) -> str:
     return f"{select} {qualified_name(staging, table)} {group}".replace("%%", "%")
 
 
-def _are_these(staged: Sequence[Row], counts: Mapping[datetime, int]) -> bool:
+def _are_these(staged: Sequence[Row], counts: Mapping[datetime, int], are_exact: bool) -> bool:
     with suppress(ValueError):  # text that is no time
         return len(staged) == len(counts) and all(
-            any(_is_same(time, at) and (rows, ids) == (n, n) for time, rows, ids in staged) for at, n in counts.items()
+            any(_is_same(time, at, are_exact) and (rows, ids) == (n, n) for time, rows, ids in staged)
+            for at, n in counts.items()
         )
     return False
 
 
-def _is_same(time: object, at: datetime) -> bool:
+def _is_same(time: object, at: datetime, is_exact: bool) -> bool:
     """Returns whether a time is the same in some time zone: drivers may take a time without one for another zone's."""
     if not isinstance(time, str | datetime):
         return False
-    return (parse_time(time) - at + LOST_DIGITS) % timedelta(minutes=15) <= 2 * LOST_DIGITS
+    apart = parse_time(time) - at
+    return not apart if is_exact else (apart + LOST_DIGITS) % timedelta(minutes=15) <= 2 * LOST_DIGITS
 
 
 def _count(dataset: Dataset, table: str, at: datetime) -> int:
