@@ -195,6 +195,9 @@ def test_people_who_were_forgotten_before_stay_apart() -> None:
     made = graph([row("u:ada e:ada@x"), row("u:ada a:phone"), row("e:ada@x u:2")])
     assert set(closure(made, ids("e:ada@x"), others=ids("u:2")).found) == set(ids("e:ada@x u:ada a:phone"))
     assert set(closure(made, ids("e:ada@x"), kinds=["user_id"]).found) == set(ids("e:ada@x"))
+    contact = graph([row("c:A e:ada@x u:ada")])
+    for listed in (ids("u:ada"), ids("e:ada@x")):
+        assert set(closure(contact, ids("c:A"), others=listed).found) == set(ids("c:A"))
 
 
 def test_rows_of_one_batch_and_of_several_are_told_apart() -> None:
