@@ -148,6 +148,7 @@ def test_what_is_not_followed_is_told() -> None:
     assert shared("c:A", "c:A u:1", "c:A u:2") == {
         f"u:{number} beside c:A": "it is one of several that could be the person's" for number in (1, 2)
     }
+    assert shared("u:ada a:phone", "u:ada a:phone", "a:phone c:B") == {}  # a device may have several users
     assert shared("e:ada@x", *ADA, others=ids("u:ada")) == {
         "u:ada beside e:ada@x": "it is on the list as another person's",
         "c:A beside e:ada@x": "user_id ada shares a row with it too",
