@@ -148,6 +148,7 @@ def test_what_is_not_followed_is_told() -> None:
     assert shared("c:A", "c:A u:1", "c:A u:2") == {
         f"u:{number} beside c:A": "it is one of several that could be the person's" for number in (1, 2)
     }
+    assert shared("u:ada a:phone", "u:ada a:phone", "a:phone c:B") == {}  # a device may have several users
     assert shared("e:ada@x", *ADA, others=ids("u:ada")) == {
         "u:ada beside e:ada@x": "it is on the list as another person's",
         "c:A beside e:ada@x": "user_id ada shares a row with it too",
@@ -195,6 +196,9 @@ def test_people_who_were_forgotten_before_stay_apart() -> None:
     made = graph([row("u:ada e:ada@x"), row("u:ada a:phone"), row("e:ada@x u:2")])
     assert set(closure(made, ids("e:ada@x"), others=ids("u:2")).found) == set(ids("e:ada@x u:ada a:phone"))
     assert set(closure(made, ids("e:ada@x"), kinds=["user_id"]).found) == set(ids("e:ada@x"))
+    contact = graph([row("c:A e:ada@x u:ada")])
+    for listed in (ids("u:ada"), ids("e:ada@x")):
+        assert set(closure(contact, ids("c:A"), others=listed).found) == set(ids("c:A"))
 
 
 def test_rows_of_one_batch_and_of_several_are_told_apart() -> None:

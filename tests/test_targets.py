@@ -179,6 +179,16 @@ def test_a_relative_lake_is_in_this_folder(
         assert (folder / "lake/autopilothq/email_opened/_delta_log").is_dir()
 
 
+@pytest.mark.usefixtures("folders")
+def test_a_file_that_dlt_places_is_told_and_found(call: Call) -> None:
+    place = ("--credentials", ":pipeline:")
+    file = Path(dlt.current.run_context().data_dir, "pipelines/autopilot_events/autopilot_events.duckdb")
+    assert f"There is no dataset autopilothq in {file}." in call("export", "out", *place).err
+    assert last_line(call, *place) == f"into {file}, dataset autopilothq, pipeline autopilot_events"
+    assert ids(file) == ["m1"]
+    assert call("export", "out", *place).out == "out: 1 message, 1 file\n"
+
+
 def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: Call) -> None:
     """State without the note of its target: a load was cut off, and its package waits."""
     a, b = folders

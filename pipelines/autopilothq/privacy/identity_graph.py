@@ -222,7 +222,7 @@ def _not_followed(
     in_rows = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
     near = {other: id_ for id_ in in_rows for other in in_rows[id_] if other not in found}
     count = Counter(id_.kind for id_ in near)
-    names = _names_in_rows_of(graph, (id_ for id_ in near if count[id_.kind] <= MOST))
+    names = _names_in_rows_of(graph, (id_ for id_ in near if count[id_.kind] <= CROWD))
     known = _kinds(found, kinds)
     for id_ in sorted(near):
         if strangers := names.get(id_, set()) - set(found):

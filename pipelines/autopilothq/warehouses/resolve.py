@@ -110,6 +110,7 @@ def make_destination(
         # By default dlt takes the folder of the pipeline's first run, and for `:pipeline:` its working folder.
         factory.config_params["local_dir"] = _local_folder()
         factory.config_params["pipeline_working_dir"] = os.path.join(get_dlt_pipelines_dir(), PIPELINE)
+        factory.config_params["pipeline_name"] = PIPELINE  # dlt names the file for `:pipeline:` after it
     return factory, name
 
 
@@ -223,8 +224,10 @@ def _duckdb_destination(
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    # Anything else, such as `:pipeline:`, only dlt can open.
-    if not create and (is_file or not reads) and not Path(database).exists():
+    # Anything else only dlt can open.
+    file = os.path.join(get_dlt_pipelines_dir(), PIPELINE, f"{PIPELINE}.duckdb")
+    file = file if database == ":pipeline:" else database
+    if not create and (is_file or not reads) and not Path(file).exists():
         nowhere = duckdb.connect(config={"enable_external_access": False})
         return direct(credentials=nowhere, destination_name=destination_name)
     if create and is_file:

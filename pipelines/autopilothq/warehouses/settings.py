@@ -126,7 +126,7 @@ def check_top_level() -> None:
 
     Names that resemble none of this project's belong to other programs, and so do sections without one of its own.
     """
-    from .dlt_internals.runtime import configuration_files, is_pipeline_setting
+    from .dlt_internals.runtime import configuration_files
 
     for name, value in (item for file in configuration_files() for item in file.items()):
         if isinstance(value, Mapping):
@@ -135,8 +135,8 @@ def check_top_level() -> None:
         else:
             known, what = list(_TOP_LEVEL), "setting"
             is_longer = name.lower().startswith(_TOP_LEVEL) and name.lower() not in _TOP_LEVEL
-            is_wrong = name not in _TOP_LEVEL and not is_longer and not is_pipeline_setting(name)
-            is_wrong = is_wrong and is_misspelt(name.lower(), known, _TYPING_ERROR_AMONG_ALL)
+            is_other = name in _TOP_LEVEL or is_longer
+            is_wrong = not is_other and is_misspelt(name.lower(), known, _TYPING_ERROR_AMONG_ALL)
         if is_wrong:
             raise unknown_setting(f"dlt's configuration has no {what} {name}", name.lower(), known)
 

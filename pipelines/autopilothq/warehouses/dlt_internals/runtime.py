@@ -11,7 +11,6 @@ from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.run_context import active
 from dlt.common.runtime.telemetry import stop_telemetry
 from dlt.load.configuration import LoaderConfiguration
-from dlt.pipeline.configuration import PipelineConfiguration
 
 
 def restart_without_telemetry() -> None:
@@ -25,11 +24,6 @@ def configuration_files() -> Iterator[dict[str, Any]]:
     for provider in dlt.config.config_providers:
         if provider.name.endswith(".toml"):
             yield provider._config_doc  # type: ignore[attr-defined]
-
-
-def is_pipeline_setting(name: str) -> bool:
-    """Returns whether dlt itself has a setting of that name for pipelines."""
-    return name in PipelineConfiguration.get_resolvable_fields()
 
 
 def active_destination() -> Destination[Any, Any] | None:
