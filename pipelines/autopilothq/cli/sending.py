@@ -1,7 +1,6 @@
 """Runs the commands `send` and `deliveries`."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -121,7 +120,6 @@ class _Cells(NamedTuple):
     answer: str
 
 
-_DONE = re.compile(" was (not )?(?=left out|sent|taken)")
 _HEAD = _Cells("sent at (UTC)", "status", "type", "person", "message", "event or audience", "trigger", "http", "answer")
 
 
@@ -372,12 +370,7 @@ def print_counts(counts: Counts, title: str, dry_run: bool = False, more: Iterab
     for (status, why), number in counts.reasons.most_common(20):
         out.print_wrapped(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        out.print_wrapped(f"  {plural(number, 'time')} {_conditional(remark, dry_run)}")
+        out.print_wrapped(f"  {plural(number, 'time')} {remark}")
     for name, number in counts.unmapped.most_common(20):
-        line = _conditional(f"the property {name} was not taken: it is spelt like a contact's field", dry_run)
-        out.print_wrapped(f"  {plural(number, 'time')} {line}")
-
-
-def _conditional(remark: str, dry_run: bool) -> str:
-    """Returns the remark; of a dry run, which does nothing, in the conditional."""
-    return _DONE.sub(r" would \1be ", remark, count=1) if dry_run else remark
+        why = "it is spelt like a contact's field"
+        out.print_wrapped(f"  {plural(number, 'time')} the property {name} was not taken: {why}")
