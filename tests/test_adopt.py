@@ -581,6 +581,28 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call, monkeypatch: pyt
         assert (table, found) == (table, [("", "x"), *[("u", None)] * 500, ("u", "y" * 60)])
 
 
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("id,b\na,\\N\n", True),
+        ("id,b\na,\\N", True),
+        ("\\N,b", True),
+        ("id\tb\r\na\t\\N\r\n", True),
+        ("id,b\na,\\New\n", False),  # a path of Windows, say
+        ("id,b\na,C:\\N,\n", False),
+        ("id,b\n\\Na,b\n", False),
+    ],
+)
+def test_a_cell_that_begins_like_a_null_is_none_wherever_a_file_is_cut_as_it_is_read(
+    text: str, has: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "email_opened.csv"
+    path.write_text(text, newline="")
+    for size in range(1, 12):
+        monkeypatch.setattr(buffer, "_CHUNK", size)
+        assert (size, buffer._has_null_marks(path)) == (size, has)
+
+
 def test_a_second_run_counts_no_cut_texts(adopted: Adopted, call: Call) -> None:
     said = call("adopt", str(adopted.folder), "--report-cut", "--credentials", str(adopted.file), "--dry-run")
     assert said.out.splitlines()[-1] == "No file or table is new, so no text was counted."

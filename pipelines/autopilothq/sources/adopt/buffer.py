@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -39,7 +40,7 @@ _Columns = tuple[
 ]  # the columns of a file with their forms, and the lost ones
 LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
 OTHER_TABLES = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}  # tables other than those of events
-_NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
+_NULL = re.compile(rb"[,|;\t\r\n]\\N[,|;\t\r\n]")
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
 _OF_WRITING = re.compile("Could not write|No space left")
@@ -325,11 +326,12 @@ def _has_null_marks(path: Path) -> bool:
     A compressed file is read to its end: if it is cut off, the engine would ignore all rows after that.
     """
     kept, found = b"", False
-    for chunk in _contents(path):
-        found = found or bool(_NULL.search(kept + chunk))
+    for chunk in chain([b"\n"], _contents(path), [b"\n"]):
+        text = kept + chunk
+        found = found or bool(_NULL.search(text))
         if found and path.suffix not in COMPRESSIONS:
             break
-        kept = chunk[-4:]
+        kept = text[-3:]
     return found
 
 
