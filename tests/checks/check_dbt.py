@@ -130,6 +130,42 @@ def test_the_package_has_the_rows_of_the_views(dbt: str, kind: str, call: Call, 
             ), model.name
 
 
+SLOW_TO_LIST = """
+import threading, time
+from dbt.adapters.base.impl import BaseAdapter
+from dbt.adapters.cache import RelationsCache
+
+add, find, late = RelationsCache.add, BaseAdapter.list_relations, []
+
+def add_slowly(self, relation):
+    time.sleep(0.05 * (relation.schema == "autopilothq"))
+    return add(self, relation)
+
+def find_later(self, database, schema):
+    if schema == "autopilothq" and threading.current_thread().name.startswith("Thread-1") and not late:
+        late.append(True)
+        time.sleep(0.3)
+    return find(self, database, schema)
+
+RelationsCache.add, BaseAdapter.list_relations = add_slowly, find_later
+"""
+
+
+def test_all_threads_find_the_tables_while_one_of_them_lists_them(
+    dbt: str, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write("a.ndjson", *counted.archive(50))
+    assert call("load", "archive", "archive", "--credentials", "events.duckdb").status == 0
+    (tmp_path / "sitecustomize.py").write_text(SLOW_TO_LIST)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # With tables missing, messages would be in the timeline twice, which a test of the package finds.
+    assert "ERROR=0" in build(dbt, "{type: duckdb, path: events.duckdb, schema: marts, threads: 2}")
+    with views_at("duckdb", "events.duckdb") as rows:
+        assert rows("SELECT count(DISTINCT id) FROM marts.person_timeline") == rows(
+            "SELECT count(*) FROM marts.person_timeline"
+        )
+
+
 @contextmanager
 def views_at(kind: str, credentials: str) -> Iterator[Callable[[str], set[tuple[Any, ...]]]]:
     """Gives the rows of a query, in any order."""
