@@ -203,6 +203,11 @@ class Latest(NamedTuple):
     left_out: frozenset[str]
     left_out_prefix: str | None = None
 
+    def has_trait(self, column: str) -> bool:
+        """Returns whether a column of the messages is a trait. Example: `LATEST[0].has_trait("plan")`."""
+        is_other = self.left_out_prefix is not None and column.startswith(self.left_out_prefix)
+        return column not in self.left_out and not is_other
+
 
 CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _OWN_NAMES = frozenset(column.name for column in COMMON) - CONTEXT_NAMES

@@ -243,9 +243,8 @@ class _Plan:
     def _create_accounts(self) -> str:
         """Returns the statement that creates `accounts` from `groups`: the last value received of each trait."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
-        prefix = made.left_out_prefix or "\0"
         ours = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]
-        traits = [column for column in ours if column not in made.left_out and not column.startswith(prefix)]
+        traits = filter(made.has_trait, ours)
         key, received = self._name(made.key), self._name("received_at")
         last = f'{received} DESC NULLS LAST, {self._name("id")} COLLATE "C" DESC'
         cells = [f"{key} AS {self._name('id')}", f"max({received}) AS {received}", f"now() AS {self._name('uuid_ts')}"]

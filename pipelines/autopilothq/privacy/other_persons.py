@@ -146,7 +146,5 @@ def _traits(part: PersonTables, latest: Latest) -> dict[str, bool]:
     return {
         name: own[name].type == native.type and native.type in _TYPES
         for name, native in part.columns[latest.messages.name].items()
-        if name in own
-        and name not in (*latest.left_out, *_OF_LOAD)
-        and not (latest.left_out_prefix and name.startswith(latest.left_out_prefix))
+        if name in own and name not in _OF_LOAD and latest.has_trait(name)
     }

@@ -122,12 +122,7 @@ def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]
 
 def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
     """Returns the columns of messages that are traits."""
-    prefix = latest.left_out_prefix
-    return {
-        column: type_
-        for column, type_ in types.items()
-        if column not in latest.left_out and not (prefix and column.startswith(prefix))
-    }
+    return {column: type_ for column, type_ in types.items() if latest.has_trait(column)}
 
 
 def _gather_messages(
