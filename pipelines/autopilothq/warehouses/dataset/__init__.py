@@ -35,6 +35,7 @@ from .sql import (
     connected,
     create_statement,
     lacking_characters,
+    names_by_spelling,
     stored_schema,
     tables_that_hide_rows,
     writes_text,
@@ -149,6 +150,5 @@ def partitions_of(dataset: Dataset) -> set[str]:
     """Returns the tables of PostgreSQL that are partitions, and whose rows another table of the dataset has as well."""
     if not isinstance(dataset, SqlDataset) or dataset.kind != "postgres":
         return set()
-    dataset.columns()  # notes the spellings
-    names = {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
+    names = names_by_spelling(dataset)
     return {names[spelt] for spelt in partition_names(dataset.sql) if spelt in names}

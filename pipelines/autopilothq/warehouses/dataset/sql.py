@@ -211,9 +211,14 @@ def _views(dataset: SqlDataset) -> set[str]:
     found = taken_names(dataset.sql, dataset.kind, dataset.dialect)["view"]
     if dataset.kind != "postgres":
         return set(map(str.lower, found))
-    dataset.columns()  # notes the spellings: a view may be named like a table but for its case
-    names = {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
+    names = names_by_spelling(dataset)  # a view may be named like a table but for its case
     return {names.get(view, view.lower()) for view in found if view in names or view.lower() not in names}
+
+
+def names_by_spelling(dataset: SqlDataset) -> dict[str, str]:
+    """Returns the names of tables of PostgreSQL by the names that it spells them with."""
+    dataset.columns()  # notes the spellings
+    return {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
 
 
 def _conditions(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
