@@ -51,7 +51,7 @@ def run_load_command(
             into = runner.pipeline(*options.target, steps, wait=options.wait)
             waiting = {*into.list_extracted_load_packages(), *into.list_normalized_load_packages()}
             runner.run(into, itertools.chain([first], parts), options.wait)
-            completed = len(waiting.intersection(into.list_completed_load_packages()))
+            completed = len(waiting.intersection(into.list_completed_load_packages())) if waiting else 0
     report = display.last
     report.seconds = time.monotonic() - started
     print_result(report, options.as_json, options.dry_run, location, counted)

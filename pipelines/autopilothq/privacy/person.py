@@ -16,7 +16,7 @@ from ..warehouses.dataset import Dataset, partitions_of, placeholders, tables_of
 from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
-PADDED = "character"  # PostgreSQL's type of text with blanks up to a length; as other text, it has none
+_PADDED = "character"  # PostgreSQL's type of text with blanks up to a length; as other text, it has none
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
@@ -73,7 +73,7 @@ class PersonTables:
     def text(self, table: str, column: str) -> str:
         """Returns the SQL that reads a column as text."""
         name, of = self.dataset.quoted(table, column), self.columns[table][column]
-        is_plain = of.type == "text" and of.name != PADDED
+        is_plain = of.type == "text" and of.name != _PADDED
         return name if is_plain else f"CAST({name} AS {self.dataset.text_type()})"
 
     def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:

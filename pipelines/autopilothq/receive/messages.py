@@ -171,7 +171,7 @@ def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, 
     if not element.startswith(b"{"):
         return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
-    if b"writeKey" in element or b"\\u" in element:
+    if b"writeKey" in element or b"\\u" in element:  # as it may be spelt with escapes
         repeated = _remove_keys(fields, repeated)
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
@@ -201,7 +201,7 @@ def _remove_keys(fields: JsonFields, repeated: bytes) -> bytes:
 
 def _without_keys(value: bytes) -> bytes:
     """Returns an object or an array without write keys; other values unchanged."""
-    if value.startswith((b"[", b"{")) and (b"writeKey" in value or b"\\u" in value):
+    if value.startswith((b"[", b"{")):
         with suppress(InvalidJson, RecursionError):
             found = _decoded(value)
             bare = _bare(found)

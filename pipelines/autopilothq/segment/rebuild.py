@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Literal
 
@@ -82,6 +83,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
     return cells
 
 
+@lru_cache(4096)  # all rows of a query have the same names
 def _column(name: str) -> str:
     """Returns the column that a name stands for. Any other name keeps its spelling, as somebody chose `firstName`.
 
