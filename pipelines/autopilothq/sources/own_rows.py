@@ -37,7 +37,7 @@ def merge_only_own_rows() -> None:
 
 
 def _condition(client: SqlJobClientBase, table: str, files: Sequence[Path]) -> str | None:
-    """Returns the SQL condition for a load's rows; None if their times are unknown, or may be stored otherwise."""
+    """Returns the SQL condition for a load's rows, "" if it has none; None if it cannot tell them by their times."""
     hints = cast(Mapping[str, Any], client.schema.tables[table])
     if not stores_exact_times(client) or not is_known_by_time(hints, table):
         return None
@@ -45,7 +45,7 @@ def _condition(client: SqlJobClientBase, table: str, files: Sequence[Path]) -> s
     if found is None or not _is_staged_exactly(client, table, files[0].parent.parent):
         return None
     times = ", ".join(f"TIMESTAMPTZ '{at.isoformat()}'" for at in sorted(found))
-    return f"{client.sql_client.escape_column_name(stored_at(table))} IN ({times})" if times else "1 = 0"
+    return f"{client.sql_client.escape_column_name(stored_at(table))} IN ({times})" if times else ""
 
 
 def stores_exact_times(client: JobClientBase) -> bool:
