@@ -1,8 +1,8 @@
-"""What a load does for rows that were adopted: it makes cut texts whole, and keeps values that no message has.
+"""What a load does for adopted rows: it makes cut texts whole, and keeps values that no message has.
 
 Cut texts are those that Segment had cut (docs/contract/adopt.md#cut-text). The mended rows come with the rows of the
-load, in the same package, and replace the stored ones. So a text is whole by the time its file counts as loaded;
-otherwise the file is read again.
+load, in the same package, and replace the stored ones. So texts are whole by the time their file counts as loaded;
+if the load fails, the file is read again.
 
 Adopted rows of `users` and `accounts` are older than any message (docs/contract/adopt.md#users-and-accounts). When such
 a row is made again from messages, values that no message has are taken from the stored row.
@@ -28,8 +28,8 @@ from .row_files import RowFiles
 _OWN = frozenset({"id", "received_at", "uuid_ts"})
 # Destinations whose transactions must be declared to dlt. SQLite has them too; a lake's table changes atomically.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
-# Whether PostgreSQL generates cells of a table, so that a row cannot be inserted again unchanged, or rows of another
-# table refer to it, which might be deleted with it.
+# Whether PostgreSQL generates cells of a table, so that a row cannot be inserted again unchanged, or other tables refer
+# to its rows, whose deletion might delete theirs.
 _BOUND = """SELECT EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = r.tableoid AND (attgenerated <> '' OR attidentity = 'a'))
     OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
@@ -91,9 +91,10 @@ def _loads_of_messages(dataset: Dataset) -> set[datetime]:
 
 
 def _obstacle(table: str, lengths: Mapping[str, int], dataset: Dataset, files: RowFiles) -> str | None:
-    """Returns why rows of a table cannot be mended, or None: whole rows are replaced, so other cells could be lost.
+    """Returns why rows of a table cannot be mended, or None if they can.
 
-    `lengths` has the length of the longest whole text by column: a row without room for it would not be stored at all.
+    Mending replaces whole rows, so other cells could be lost. `lengths` has the length of the longest whole text by
+    column: if the column has no room for it, the row would not be stored at all.
     """
     if files.are_seen(table):
         return "a step of yours, or a schema contract, would see these rows again"
@@ -116,7 +117,7 @@ def _obstacle(table: str, lengths: Mapping[str, int], dataset: Dataset, files: R
 def with_older_rows(
     load: PlannedLoad, rows: TableRows, existing: ExistingTables, stored: ReadTable | None, scratch: Path
 ) -> TableRows:
-    """Returns rows of `users` or `accounts`, with the values that only the adopted rows of that table have added."""
+    """Returns rows of `users` or `accounts`, each completed with the values that only its adopted row has."""
     dataset, types = load.target.dataset, existing.get(rows.table)
     if stored is None or dataset is None or not types or not _has_adopted_rows(dataset, existing, rows.table):
         return rows
@@ -153,7 +154,7 @@ def check_not_adopted(load: PlannedLoad, table: str) -> None:
 def _has_adopted_rows(dataset: Dataset, existing: ExistingTables, table: str) -> bool:
     if AUDIT.name not in existing:
         return False
-    # Not by `Dataset.rows`: it would query the columns of all tables, which no load does and SQLite cannot do.
+    # `Dataset.rows` would query the columns of all tables, which loads avoid and SQLite cannot do.
     where = dataset.template(AUDIT.name, "WHERE {version} LIKE %s")
     return bool(next(iter(dataset.stream("SELECT 1 FROM", AUDIT.name, where, [f"{ADOPTED}{table} %"])), None))
 

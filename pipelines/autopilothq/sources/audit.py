@@ -16,10 +16,10 @@ AuditRow = dict[str, Any]
 
 @dataclass
 class LinesRead:
-    """What reading found besides lines, by the number of the file.
+    """What reading found besides the lines themselves.
 
-    `unfinished` has the reasons why files must be read again; `skipped` counts lines whose messages were not requested.
-    `named` are the tables that the selection of messages names and that occurred.
+    By the number of the file, `unfinished` has the reasons why files must be read again, and `skipped` counts the lines
+    whose messages were not requested. `named` are the tables that the selection names and that have messages.
     """
 
     unfinished: dict[int, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
         "tables": to_text(loaded, load.recorded_resources) if load.origin.reads_again else None,
     }
     if before:
-        # Lines that an earlier load stored are no duplicates. Those that it stored in part are among this load's, too.
+        # Lines that an earlier load stored are no duplicates. Those that it stored in part are counted here again.
         messages = count.lines - count.rejected
         stored = min(before.stored + count.stored - count.again, messages)
         row |= {"stored": stored, "duplicates": messages - stored}

@@ -1,10 +1,11 @@
-"""Completes a load only with the rows that it staged.
+"""Keeps dlt from completing a load that lost rows after it had staged them.
 
-Two loads at the same time stage their rows in the same tables, where one can take away those of the other, or put rows
-with the same keys beside them. A run's lock prevents that as long as it is renewed, and pipelines of one's own have
-none. dlt does not notice. So before a load is completed, it is checked whether its rows, and no others, are still
-staged; if not, they are counted where they belong. It does not matter whether the other load was completed, was killed
-or is still at work. A load that lacks rows is never completed, so that everybody reads again what it had read.
+Two loads at the same time stage their rows in the same tables, where one can take away the other's rows, or add rows
+with the same keys. A run's lock prevents that as long as it is renewed, but a user's own pipelines have no lock, and
+dlt does not notice. So before a load is completed, a check looks whether its rows, and no others, are still staged. If
+not, its rows are counted in the tables that they were merged into. It does not matter whether the other load was
+completed, was killed or is still running. A load that lacks rows is never completed, so that every later load reads
+again what it had read.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +27,7 @@ _TABLES_PER_QUERY = 50
 
 
 def complete_only_whole_loads() -> None:
-    """Makes dlt complete a load only if nobody took away rows that it had staged; of any other it warns."""
+    """Makes dlt complete a load only if none of the rows that it had staged were lost; otherwise logs a warning."""
     check_before_completing(_has_staged_rows)
 
 
@@ -35,7 +36,7 @@ def _has_staged_rows(
 ) -> bool:
     """Returns whether the tables have the rows of a load's files, which it staged and merged.
 
-    Of files that are not Parquet, the load's note tells how many rows they have.
+    For files that are not Parquet, the number of rows comes from the load's record.
     """
     ours = sorted(table for table in files if is_known_by_time(cast(Any, client.schema.tables[table]), table))
     brought = rows_noted(working_folder, load_id)
@@ -52,7 +53,7 @@ def _has_staged_rows(
         with client:
             in_parts = {table for table in counts if len(files[table]) > 1}
             lacking = tables_without_rows(dataset_of(client).parts(), counts, in_parts, stores_exact_times(client))
-    except DatabaseTerminalException as error:  # to fail here would keep the load from ever being completed
+    except DatabaseTerminalException as error:  # an error raised here would keep the load from ever being completed
         logger.warning(f"Whether the rows of this load are still there could not be looked up: {error}")
         return True
     if lacking:
@@ -69,11 +70,12 @@ def tables_without_rows(
     in_parts: Collection[str],
     are_exact: bool = False,
 ) -> list[str]:
-    """Returns the tables that have fewer rows than a load staged for them, by the time at which they are stored.
+    """Returns the tables that have fewer rows of a load than it staged; `counts` has their number by table and time.
 
-    A table has them if they are still staged, each once, and no others: then these were merged. Otherwise they are
-    counted. `parts` are the dataset and the staging dataset, if there is one. `in_parts` are the tables whose rows came
-    in several files. `are_exact`: only rows with the very same times count as staged; no others may have been merged.
+    A table has all of them if exactly these rows are still staged, each once, because then they were merged. Otherwise
+    they are counted in the table. `parts` are the dataset and the staging dataset, if there is one. `in_parts` are the
+    tables whose rows came in several files. If `are_exact`, only rows with exactly the same times count as staged,
+    because no others are merged.
     """
     dataset, *staging = parts
     staged = _staged_rows(staging[0], list(counts), in_parts) if staging else {}
@@ -86,10 +88,10 @@ def tables_without_rows(
 
 
 def _staged_rows(staging: Dataset, tables: Sequence[str], in_parts: Collection[str]) -> Mapping[str, Sequence[Row]]:
-    """Returns the times of the rows of staging tables, with the numbers of rows and of ids.
+    """Returns the times in each staging table, each with its number of rows and of ids.
 
-    One statement asks about many tables, because in a warehouse each takes a second. If it fails, as another load may
-    have dropped one of the tables, each is asked about alone.
+    One statement queries many tables, because each statement takes a second in a warehouse. If it fails because another
+    load has dropped one of the tables, each table is queried alone.
     """
     rows: dict[str, list[Row]] = {table: [] for table in tables}
     for group in batched(tables, _TABLES_PER_QUERY):
@@ -106,8 +108,8 @@ def _staged_rows(staging: Dataset, tables: Sequence[str], in_parts: Collection[s
 
 
 def _times_of(staging: Dataset, table: str, is_in_parts: bool) -> str:
-    # A load that was cut off may have staged a file twice, and lack another one. To count ids takes ten times as long
-    # as to count rows, so it is done only where there are several files. Ids of books may repeat.
+    # A load that was cut off may have staged one file twice and another one not at all. Counting ids takes ten times as
+    # long as counting rows, so it is done only if there are several files. Ids of books may repeat.
     has_ids = is_in_parts and key_of(table) == ("id",) and table not in BOOK_TIMES
     ids = "count(DISTINCT {id})" if has_ids else "count(*)"
     select = staging.template(table, f"SELECT '{table}', {{{stored_at(table)}}}, count(*), {ids} FROM")
@@ -116,7 +118,7 @@ def _times_of(staging: Dataset, table: str, is_in_parts: bool) -> str:
 
 
 def _are_these(staged: Sequence[Row], counts: Mapping[datetime, int], are_exact: bool) -> bool:
-    with suppress(ValueError):  # text that is no time
+    with suppress(ValueError):  # a text that is not a time
         return len(staged) == len(counts) and all(
             any(_is_same(time, at, are_exact) and (rows, ids) == (n, n) for time, rows, ids in staged)
             for at, n in counts.items()
@@ -125,7 +127,7 @@ def _are_these(staged: Sequence[Row], counts: Mapping[datetime, int], are_exact:
 
 
 def _is_same(time: object, at: datetime, is_exact: bool) -> bool:
-    """Returns whether a time is the same in some time zone: drivers may take a time without one for another zone's."""
+    """Returns whether a time is the same in some time zone: drivers may read a time without one as another zone's."""
     if not isinstance(time, str | datetime):
         return False
     apart = parse_time(time) - at

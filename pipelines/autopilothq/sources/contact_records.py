@@ -1,6 +1,6 @@
 """Turns Autopilot's contacts into records of `contacts` (docs/contract/autopilot-api.md#a-contact).
 
-Contacts were read without loss (`segment.message.parse_json`).
+It takes contacts that `segment.message.parse_json` has read without loss.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _DATES = frozenset(column.name for column in CONTACTS.columns if column.type == 
 def contact_record(value: JsonObject) -> Record:
     """Returns a contact as a record of `contacts`. Raises Rejected if it has no id.
 
-    Maps of email activity are events, not columns; a value that is not a map is discarded.
+    Maps of email activity become events, not columns; a value in the place of such a map is discarded.
     """
     discards: list[Discard] = []
     declared: dict[str, Type] = {}
@@ -40,7 +40,7 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
             if not isinstance(field, JsonObject):
                 discards.append(Discard(name, to_json(field), "does_not_fit"))
         elif isinstance(field, JsonObject) and name.startswith(("anywhere_", "mail_")):
-            # The keys are pages, forms or emails: as columns, they would be without limit.
+            # The keys are pages, forms or emails: columns for them would be without limit.
             yield ("contact", name), column, field
         elif isinstance(field, JsonObject):
             yield from flatten(JsonObject([(name, field)]), ("contact",), [])
@@ -55,7 +55,7 @@ def _time_cell(value: Any) -> Any:
 
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
-    """Yields the custom fields; those that the account has deleted come last, so others get the columns."""
+    """Yields the custom fields; those that the account has deleted come last, so that others get the columns."""
     entries = [fields] if isinstance(fields, JsonObject) or not isinstance(fields, list) else fields
     found = []
     for entry in entries:

@@ -1,7 +1,7 @@
 """The cursors of origins that read APIs: how far complete loads got, in dlt's state of the source.
 
 A pipeline may load into several datasets, or into one that was restored from a backup. Such a dataset may lack the
-newest load. So some older cursors are kept, too, and what counts is the newest one whose load the dataset has.
+newest load. So some older cursors are kept as well, and the one that counts is the newest whose load the dataset has.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,14 +12,14 @@ import dlt
 
 _MOST = 5  # older cursors that are kept
 MAX_AHEAD = timedelta(days=1)
-"""How far the clock of another machine may be ahead. What is noted of a later time was noted by a wrong clock."""
+"""How far the clock of another machine may be ahead. A recorded time that is later still comes from a wrong clock."""
 
 
 def read_cursor(group: str, name: str, complete_loads: Collection[str], now: datetime, **of: Any) -> dict[str, Any]:
     """Returns the newest cursor that one of the complete loads left below `group`; empty if there is none.
 
-    One of a scan or a run that began after `now` is none: a clock was wrong, and nothing would be new until then. `of`
-    are further values that it must have; None stands for one that it must not have.
+    A cursor of a scan or run that began more than `MAX_AHEAD` after `now` does not count: a clock was wrong, and
+    nothing would be new until then. `of` are further values that the cursor must have; None stands for a missing value.
     """
     cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
     for each in reversed([*cursors.get(_earlier(name), ()), cursors.get(name)]):
@@ -33,7 +33,7 @@ def read_cursor(group: str, name: str, complete_loads: Collection[str], now: dat
 def write_cursor(group: str, name: str, cursor: dict[str, Any], base: Mapping[str, Any] | None = None) -> None:
     """Stores a cursor, which has the load's id as `load_id`; it counts once that load is complete.
 
-    `base` is the cursor that counted when the load began. It is kept, however many loads have failed since.
+    `base` is the cursor that counted when the load began. It is kept, no matter how many loads have failed since.
     """
     cursors = dlt.current.source_state().setdefault(group, {})
     last = cursors.get(name)

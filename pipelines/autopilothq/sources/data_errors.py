@@ -1,6 +1,6 @@
-"""Distinguishes errors that values of rows cause from those of connections, rights, tables and disks.
+"""Distinguishes errors that values of rows cause from those of connections, permissions, tables and disks.
 
-The class or the code that a driver gives its error takes precedence over the class that dlt gives it.
+The class or the code of a driver's error takes precedence over dlt's classification of it.
 """
 
 import re
@@ -11,7 +11,7 @@ import duckdb
 from ..warehouses.dlt_internals import DestinationTransientException, DestinationUndefinedEntity
 
 # Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions,
-# violated constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks.
+# violated constraints, limits of a row. False: connections, permissions, missing tables or columns, disk space, locks.
 # None: either is possible, as for columns that must not be null or refer to another table, if a trigger raises, or if
 # a partition is missing (which has the state of a violated constraint).
 _STATES: dict[str, bool | None] = {
@@ -32,7 +32,7 @@ _DUCKDB: dict[type[Exception], bool] = {
     duckdb.InterruptException: False,
     duckdb.TransactionException: False,
 }
-# The Delta library's errors about a table: another writer's commit, one that is append-only or not there, its columns.
+# The Delta library's errors about a table: another writer's commit, a missing or append-only table, other columns.
 _OF_DELTA_TABLES = {"CommitFailedError", "DeltaProtocolError", "SchemaMismatchError", "TableNotFoundError"}
 # How its other errors begin if a table causes them, not values: a file is gone, or columns differ only in case.
 _OF_A_DELTA_TABLE = re.compile(
@@ -42,12 +42,12 @@ _NO_PARTITION = "no partition of relation"
 
 
 def sqlstate(error: BaseException) -> str:
-    """Returns the SQLSTATE of a driver's error, an empty text if it has none."""
+    """Returns the SQLSTATE of a driver's error, or an empty text if it has none."""
     return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:
-    """Returns whether values of rows cause errors; the driver's error takes precedence over dlt's classification."""
+    """Returns whether values of rows caused an error, given with its causes; None if the errors do not show it."""
     for error in chain:
         if getattr(error, "pgcode", "") is None:
             return False  # not the server's answer to a statement: there was no connection, or it broke

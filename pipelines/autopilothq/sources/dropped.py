@@ -1,12 +1,12 @@
-"""Records which tables were dropped or emptied: earlier loads of APIs do not count for these.
+"""Records which tables were dropped or emptied: earlier loads of APIs do not count for them.
 
 dlt drops the state of a resource together with its tables, for `refresh` and for `dlt pipeline ... drop`. So each
-resource has a note there, and one that had a note and lacks it was dropped.
+resource has a note in its state, and a resource that has lost its note was dropped.
 
-Other pipelines may load into the same dataset, also one of the same name on another machine, whose cursors go on
-although their rows are gone, too. They find the drop in the states that dlt stores in the destination: each resource
-counts there the drops by each pipeline, and one that is new to a pipeline is for it like a drop of its own. A pipeline
-takes its state along into other datasets, so drops are counted by dataset, too.
+Other pipelines may load into the same dataset, even one of the same name on another machine. Their rows are gone as
+well, but their cursors are not. They learn of the drop from the states that dlt stores in the destination: each
+resource counts its drops there by pipeline, and a pipeline treats a drop that is new to it like one of its own. A
+pipeline takes its state along into other datasets, so drops are also counted by dataset.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -19,19 +19,20 @@ from ..warehouses.dlt_internals.clients import stored_states
 from ..warehouses.dlt_internals.resources import dropped_tables, running_pipeline
 from .user_hints import replaced_resources
 
-_BEGUN = "begun"  # a key in dlt's state: of a resource, the load before which its tables were dropped, or ""
-# A key in dlt's state of a resource, which no other source has: how often each pipeline has dropped its tables in each
-# dataset, by `DATASET/PIPELINE`. Earlier versions did not name the dataset: it may be any.
+# A key in dlt's state of a resource: the load before which its tables were last dropped, or "". In the state of the
+# source, it lists the resources that have this key.
+_BEGUN = "begun"
+# A key in dlt's state of a resource, which no other source uses: how often each pipeline has dropped its tables in each
+# dataset, by `DATASET/PIPELINE`. Earlier versions did not name the dataset, so it may be any.
 _DROPS = "autopilothq_drops"
 
 
 def dropped_before(resources: Collection[str], load_id: str, dataset: str) -> dict[str, str]:
-    """Returns, by resource, the last load before which its tables were dropped or emptied; `load_id` is this load.
+    """Returns, by resource, the last load before which its tables were dropped or emptied.
 
-    `dataset` is the name, in the destination, of the dataset that it loads into.
-
-    Resources whose tables never were are missing. A cursor whose name or content depends on the result does not hold
-    for earlier loads.
+    Resources whose tables never were are left out. `load_id` is the current load, `dataset` the name in the destination
+    of the dataset that it loads into. An origin uses the result in the name or content of its cursors, so that those
+    from before a drop no longer count.
 
     Example: after `dlt pipeline NAME drop tracks`,
     `dropped_before({"tracks", "email_opened"}, "2.0", "data") == {"tracks": "2.0"}`.
@@ -61,7 +62,7 @@ def dropped_before(resources: Collection[str], load_id: str, dataset: str) -> di
 
 
 def note_dropped(tables: Collection[str], load_id: str, dataset: str) -> None:
-    """Notes that a dataset's tables are dropped, emptied or replaced before a load, which has no cursors itself."""
+    """Notes that tables of a dataset are dropped, emptied or replaced before a load that has no cursors itself."""
     pipeline, state = running_pipeline(), dlt.current.source_state()
     stored = _drops(stored_states(pipeline))
     for name in set(map(resource_of, tables)):
@@ -72,7 +73,7 @@ def note_dropped(tables: Collection[str], load_id: str, dataset: str) -> None:
 
 
 def _drops(states: Iterable[Any]) -> dict[str, dict[str, int]]:
-    """Returns the drops of the tables of each resource, according to all states."""
+    """Returns how often the tables of each resource were dropped, by `DATASET/PIPELINE`, according to all states."""
     found: dict[str, dict[str, int]] = {}
     for state in states:
         for source in state.get("sources", {}).values():

@@ -1,10 +1,10 @@
 """Records which complete loads a load was read after, and which rows it brings.
 
-Its rows leave out what was stored by then. dlt may load them much later, after the dataset was restored from a backup
-or dropped, after another machine replaced its rows, or into another dataset. What they leave out is missing there. And
-a load that was cut off is continued: what it had stored before is missing if the dataset was restored meanwhile, and
-its rows of users, which replace others, know nothing of what another machine loaded meanwhile. dlt completes the load
-all the same. Such a load must not count as complete.
+A load leaves out what was stored when it was read. dlt may store its rows much later: after the dataset was restored
+from a backup or dropped, after another machine replaced rows, or into another dataset. What the load left out is then
+missing there. A load that was cut off is continued as well: if the dataset was restored meanwhile, what the load had
+stored before is missing, and its rows of users, which replace others, lack what another machine loaded meanwhile. dlt
+completes such a load all the same, but it must not count as complete.
 """
 
 import json
@@ -23,34 +23,34 @@ from ..warehouses.dlt_internals import LOADS_TABLE_NAME, DatabaseTerminalExcepti
 from ..warehouses.dlt_internals.resources import uncut_loads
 from ..warehouses.hints import REPLACED
 
-_FILE = "autopilothq-loads/earlier.json"  # below the pipeline's working folder, because what waits is there, too
-_MOST = 20  # loads that are kept: hardly more can wait
-BOOK_TIMES = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # of all other tables it is uuid_ts
+_FILE = "autopilothq-loads/earlier.json"  # in the pipeline's working folder, where load packages wait as well
+_MOST = 20  # loads that are recorded: hardly more can wait to be stored
+BOOK_TIMES = {REJECTS.name: "rejected_at", DISCARDS.name: "discarded_at"}  # in all other tables it is uuid_ts
 _EVER = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _REPLACED = frozenset(table.name for table in REPLACED)
-LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep no more digits of a time
+LOST_DIGITS = timedelta(milliseconds=1)  # some destinations keep only milliseconds of a time
 
 
 class Stored(NamedTuple):
-    """The complete loads of a dataset, and those of them that loaded files according to `_audit`.
+    """The `complete` loads of a dataset, and the `audited` ones, which loaded files according to `_audit`.
 
-    Loads of APIs do not look them up: `audited` is None.
+    Loads of APIs do not look up the latter: `audited` is None.
     """
 
     complete: AbstractSet[str]
     audited: AbstractSet[str] | None = None
 
     def lacks(self, earlier: "Stored") -> bool:
-        """Returns whether the dataset was restored or dropped since, or all that `_audit` had was replaced or deleted.
+        """Returns whether the dataset was restored or dropped since, or all of `_audit` was replaced or deleted.
 
-        Single loads may leave `_audit`: later ones take over their files.
+        Single loads may disappear from `_audit`, because later ones take over their files.
         """
         if earlier.audited and self.audited is not None and self.audited.isdisjoint(earlier.audited):
             return True
         return not earlier.complete <= self.complete
 
     def shows(self, earlier: "Stored") -> bool:
-        """Returns whether it shows that the dataset has all of an earlier state."""
+        """Returns whether the dataset certainly still has all of an `earlier` state."""
         return not self.lacks(earlier) and (self.audited is not None or not earlier.audited)
 
     def joined(self, other: "Stored") -> "Stored":
@@ -59,21 +59,21 @@ class Stored(NamedTuple):
 
 
 class Brought(NamedTuple):
-    """The rows that a source brings: the time at which it stores them (ISO 8601), and how many by table."""
+    """The rows that a source brings: the time that they have as stored (ISO 8601), and their number by table."""
 
     stored_at: str
     rows: Mapping[str, int]
 
     @property
     def replaces(self) -> bool:
-        """Whether any of them replace rows, such as those of users."""
+        """Whether any of the rows replace others, as those of users do."""
         return not self.rows.keys().isdisjoint(_REPLACED)
 
     def is_in(self, dataset: Dataset) -> bool:
         """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored.
 
         Rows that replace others may have been replaced since, and rejects and discards may have been stored before.
-        Where a table's times have a type of a user that is not compared with times, its rows count as missing.
+        If a user gave a table's times a type that cannot be compared with times, its rows count as missing.
         """
         at = datetime.fromisoformat(self.stored_at)
         found = dataset.columns()
@@ -95,9 +95,10 @@ class Brought(NamedTuple):
 
 
 class _Noted(NamedTuple):
-    """What is recorded of a load. `brought` is empty if its rows need no look, and None if some are known to lack.
+    """What is recorded of a load.
 
-    `meanwhile` are those of the earlier loads that became complete while it was read.
+    `brought` is empty if its rows need no check, and None if some of them are known to be missing. `meanwhile` are
+    those of the earlier loads that became complete while this one was read.
     """
 
     earlier: Stored
@@ -113,11 +114,12 @@ def note_earlier(
     brought: Brought,
     meanwhile: AbstractSet[str] = frozenset(),
 ) -> None:
-    """Records that a load was read after the loads `earlier`, of those that are stored `now`, and what it brings.
+    """Records that a load was read after the loads `earlier`, and which rows it brings.
 
-    All of them, because none is surely the last one: ids are times, and another machine's clock may be wrong. Those
-    that became complete `meanwhile` may have stored rows that it has seen, and others that it has not. Several sources
-    may share a load. Loads that are complete and lack nothing are forgotten.
+    All earlier loads are recorded, because none is certainly the last: ids are times, and another machine's clock may
+    be wrong. Those that became complete `meanwhile` may have stored rows that this load has seen, and others that it
+    has not. If several sources share a load, their records are joined. Recorded loads that are complete `now` and lack
+    nothing are forgotten.
     """
     if not earlier.complete and not brought.rows:
         return
@@ -138,8 +140,8 @@ def _is_needed(noted: _Noted, now: Stored) -> bool:
 def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
     """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
-    It lacks its own also if they replaced rows that other loads had brought since it was read. Its own are looked up
-    once, and only if it may have been cut off and continued.
+    A load whose rows replaced those that another load had brought since it was read counts as lacking rows, too. Its
+    own rows are looked up once, and only if it may have been cut off and continued.
 
     Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """
@@ -156,12 +158,12 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
 
 
 def _can_check(noted: _Noted, now: Stored) -> bool:
-    """Returns whether it is known which loads have loaded files, if that is needed."""
+    """Returns whether the rows of a load can be checked: if they replace others, that takes the loads in `_audit`."""
     return now.audited is not None or not any(each.replaces for each in noted.brought or ())
 
 
 def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_uncut: bool) -> bool:
-    """Returns whether all rows that a complete load brings are there, and it replaced none of a later one."""
+    """Returns whether all rows of a complete load are there, and replaced none that it did not know."""
     brought = noted.brought or ()
     others = now.complete - (noted.earlier.complete - noted.meanwhile) - {load_id}
     readers = others & (now.audited or frozenset())
@@ -172,12 +174,12 @@ def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_unc
 
 
 def stored_at(table: str) -> str:
-    """Returns the column that says when a row of a table was stored."""
+    """Returns the name of the column that says when a row of a table was stored."""
     return BOOK_TIMES.get(table, "uuid_ts")
 
 
 def rows_noted(working_folder: Path, load_id: str) -> Sequence[Brought]:
-    """Returns what is noted of the rows that a load of a pipeline stores; nothing if that is unknown."""
+    """Returns what is recorded about the rows of a load, for each of its sources; empty if nothing is known."""
     noted = _read(working_folder).get(load_id)
     return (noted.brought if noted else None) or ()
 

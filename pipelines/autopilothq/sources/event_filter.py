@@ -19,7 +19,7 @@ from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names
 
 _TABLES = {kind: table.name for kind, table, _ in KINDS}
-# Of repeated keys the first one counts, as everywhere. Lines that the engine cannot read are read one by one.
+# The first of repeated keys counts, as everywhere. Lines that the engine cannot read are read one by one in Python.
 _READ_SQL = """
     SELECT readable, CASE WHEN readable THEN text->>'type' END AS kind,
         CASE WHEN readable AND json_type(text, '$.event') = 'VARCHAR' THEN text->>'event' END AS event
@@ -29,10 +29,10 @@ _READ_SQL = """
 def requested_messages(
     events: Names | None, exclude: Names | None, mappings: Mappings | None = None
 ) -> MessageSelection:
-    """Selects the messages of some events, or of all but some events, each by its name as sent or by its table's.
+    """Returns the selection of messages of some events, or of all events but some.
 
-    A mapped event has the table of the event that it is mapped to. Raises NotSupported if both are given, or if a name
-    has no table.
+    An event is named as it was sent, or by its table; a mapped event has the table of the event that it is mapped to.
+    Raises NotSupported if both `events` and `exclude` are given, or if a name cannot be that of a table.
     Example: `requested_messages("Email Opened,email_clicked", None)`.
     """
     if events is not None and exclude is not None:
@@ -54,9 +54,9 @@ def _tables(names: str | Sequence[str]) -> Iterable[str]:
 
 
 class Filtered(NamedTuple):
-    """A batch without lines whose messages are not requested: how many these were by file, and which names occurred.
+    """A batch without the lines whose messages are not requested; `skipped` counts these lines by file.
 
-    `named` are those of the tables that the selections name of which the batch has messages.
+    `named` are the tables that a selection names and for which the batch has messages.
     """
 
     batch: Batch
@@ -67,8 +67,8 @@ class Filtered(NamedTuple):
 def filter_batch(batch: Batch, messages: Callable[[int], MessageSelection], shorten: Callable[[str], str]) -> Filtered:
     """Returns the batch without the lines whose messages are not requested.
 
-    Lines that are no messages stay: the load rejects them. `messages` returns the requested messages of a file,
-    `shorten` the destination's name for the table of an `event_key`, empty if there is none.
+    Lines that are not messages stay, for the load to reject. `messages` returns the requested messages of a file,
+    `shorten` the destination's name for the table of an `event_key`, which is empty if there can be none.
     """
     selections = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
     if all(selection == ALL_MESSAGES for selection in selections.values()):
@@ -81,7 +81,7 @@ def filter_batch(batch: Batch, messages: Callable[[int], MessageSelection], shor
         key = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
         if key not in decided:
             table, requested = _table(*key[1:], shorten), selections[file]
-            decided[key] = table is None or requested.has(table)  # what is no message stays
+            decided[key] = table is None or requested.has(table)  # a line that is not a message stays
             named |= requested.names & {table}
         keep.append(decided[key])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
@@ -91,9 +91,9 @@ def filter_batch(batch: Batch, messages: Callable[[int], MessageSelection], shor
 def unknown_events(
     requested: MessageSelection, named: Collection[str], tables: Collection[str], shorten: Callable[[str], str]
 ) -> list[str]:
-    """Returns a warning for each name of the selection that is most likely misspelt: nothing has it.
+    """Returns a warning for each name of the selection that no event has, and that is therefore most likely misspelt.
 
-    `named` are the names of which messages were read, `tables` those of further events that are known.
+    `named` are the names for which messages were read, `tables` the tables of further known events.
     """
     known = {*EVENT_TABLE_NAMES, *_TABLES.values(), *tables}
     unknown = sorted(name for name in requested.names if shorten(name) not in {*map(shorten, known), *named})
@@ -106,7 +106,7 @@ def unknown_events(
 
 
 def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
-    """Returns for each line whether the engine can read it, the type of its message, and its event."""
+    """Returns, for each line, whether the engine can read it, the type of its message, and its event."""
     with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits into memory, so no folder `.tmp`
         con.execute("SET threads = 1")
         con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
@@ -125,5 +125,5 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
 
 
 def _table(kind: str | None, event: str | None, shorten: Callable[[str], str]) -> str | None:
-    """Returns the table by which a message is selected, None if a line is no message."""
+    """Returns the table by which a message is selected, or None for a line that is not a message."""
     return shorten(event_key(event)) if kind == "track" and event is not None else _TABLES.get(str(kind))

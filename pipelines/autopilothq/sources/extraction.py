@@ -1,4 +1,4 @@
-"""Finds out what dlt extracts of a source: which resources, for which pipeline, with which hints of users."""
+"""Finds out what dlt extracts from a source: which resources, for which pipeline, with which hints of users."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from . import user_hints
 
 _TABLES = "autopilothq_tables"  # a key in the state of dlt's load package: the resources that loads hand over
 _TAKEN = "taken"  # a key in dlt's state: the resources all of whose rows some load has handed over
-_MOVED = "moved"  # a key in dlt's state: the tables of events whose names something else had, by the name
+_MOVED = "moved"  # a key in dlt's state: the tables of events whose names something else had, by these names
 
 
 class Extraction(NamedTuple):
@@ -26,7 +26,7 @@ class Extraction(NamedTuple):
     `resources` are the extracted ones by name, `hints` their hints before this load. `feeds` are the resources from
     which transformers take rows, `only_fed` those of them that are not selected themselves. `pipeline` and `load_id`
     are None if the source is iterated without a pipeline. `moved` are the tables that events have because something
-    else had their name.
+    else had their names, by these names.
     """
 
     resources: Mapping[str, DltResource]
@@ -44,12 +44,12 @@ class Extraction(NamedTuple):
         return self.resources.keys() - {AUDIT.name}
 
     def schema_columns(self, table: str) -> TTableSchemaColumns:
-        """Returns a table's columns in dlt's schema."""
+        """Returns a table's columns in dlt's schema; empty if the schema does not have the table."""
         known = self.schema.tables.get(table)
         return known["columns"] if known else {}
 
     def made_tables(self) -> dict[str, set[str]]:
-        """Returns the columns of the tables that dlt has created, including its own ones, according to the schema."""
+        """Returns the columns of each table that dlt has created according to its schema, dlt's own included."""
         names = self.schema.data_table_names(seen_data_only=True)
         return {
             name: {column for column, hints in self.schema_columns(name).items() if is_complete_column(hints)}
@@ -57,7 +57,7 @@ class Extraction(NamedTuple):
         }
 
     def own_tables(self) -> set[str]:
-        """Returns the tables in dlt's schema that rows of this source may go into: not those of a user's resource."""
+        """Returns the tables in dlt's schema into which this source may load rows: not those of a user's resources."""
         return {
             name for name, table in self.schema.tables.items() if table.get("resource") in (None, resource_of(name))
         }
@@ -71,7 +71,7 @@ class Extraction(NamedTuple):
 def current_extraction(owner: object, reads_again: bool) -> Extraction:
     """Returns the extraction under way of the resources that belong to `owner`.
 
-    Raises NotSupported, before anything is written, if their users request something that is not possible.
+    Raises NotSupported, before anything is written, if a user requested something that is not possible.
     """
     source = dlt.current.source()
     load_id = dlt_resources.extraction()
@@ -118,8 +118,8 @@ def _check_resource(resource: DltResource, own_name: str, reads_again: bool) -> 
 def check_alone(extraction: Extraction, reads_again: bool) -> None:
     """Raises NotSupported if extracted rows of another load wait to be loaded, because they do not count as stored yet.
 
-    Both loads would store the same messages, and each would make rows of `users` without the other's messages. Other
-    tables in the same load package do not matter.
+    Otherwise both loads would store the same messages, and each would make rows of `users` without the messages of the
+    other. Other tables in the same load package do not matter.
     """
     if extraction.pipeline is None:
         return
@@ -169,7 +169,7 @@ def dropped_resources(resources: Collection[str], loaded: Collection[str]) -> se
     """
     state = dlt.current.source_state()
     taken = state.get(_TAKEN)
-    if taken is None:  # unless it is dropped, resources have no notes either, as on a machine that lacks the state
+    if taken is None:  # if it was never made, as on a machine without the state, resources have no notes either
         taken = loaded if any(_TAKEN in each for each in state.get("resources", {}).values()) else ()
     return {name for name in set(taken) & set(resources) if _TAKEN not in dlt.current.resource_state(name)}
 
@@ -183,7 +183,7 @@ def note_taken(resources: Collection[str]) -> None:
 
 
 def note_moved(moved: Mapping[str, str]) -> None:
-    """Notes in dlt's state which tables events have because something else has their name: they keep them."""
+    """Notes in dlt's state which tables events have because something else has their names, so that they keep them."""
     if moved:
         state = dlt.current.source_state()
         state[_MOVED] = {**state.get(_MOVED, {}), **moved}

@@ -3,7 +3,7 @@
 Senders choose the values of messages, and a destination may refuse a row because of them: it is too big for a page,
 violates a user's own constraint or trigger, or has a byte that cannot be read. Then the rows of that table are loaded
 in parts, each as a small load of dlt, which works with all destinations. A part that fails is halved, and a row that
-fails alone is refused. All other rows are stored early that way, like those of a load that was killed.
+fails alone is refused. All other rows are thus stored before their load is complete, like those of a killed load.
 """
 
 import logging
@@ -40,7 +40,7 @@ from .refused import UUID_TS, RefusedMessages, key
 from .unfit import find_unfit, lacking_of, lacks_characters, texts_of
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
-MAX_ALL_REFUSED = 3  # so many rows may all be refused although the error does not show that rows cause it
+MAX_ALL_REFUSED = 3  # up to this many rows may all be refused although the error does not show that rows cause it
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
 
@@ -81,7 +81,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
     rest = {table: FileRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
-    into.abort_packages()  # else dlt would resume this load instead of loading parts
+    into.abort_packages()  # otherwise dlt would resume this load instead of loading parts
     refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
@@ -102,7 +102,7 @@ def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed
             if bad is None:
                 return False
             _note(refused, table, rows, bad)
-        # Tables that the load did not reach may have such rows too: finding them now saves reading all lines again.
+        # Tables that the load did not reach may have such rows, too: finding them now saves reading all lines again.
         cause = load([_Part(table, rows, 0, rows.row_count) for table, rows in rest.items()]) if rest else None
     if len(refused) == known:
         return False
@@ -190,7 +190,7 @@ def _load_part(
 def _resource(into: dlt.Pipeline, part: _Part, table_format: Any) -> DltResource:
     """Returns a resource that yields some rows of a table, with the hints that a load gives them."""
     table = TABLES.get(part.table) or event_table(part.table)
-    # A load decides the columns of a table once, on an engine too, so all of the table's files have the same.
+    # A load decides the columns of a table once, even with workers, so all files of the table have the same columns.
     schema = pq.read_schema(part.rows.files[0])
     types = {field.name: _TYPES[field.type] for field in schema}
     zoned = pa.timestamp("us") not in schema.types
@@ -215,7 +215,7 @@ def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDis
 
 @contextmanager
 def _quietly(into: dlt.Pipeline) -> Iterator[None]:
-    """Keeps dlt from retrying and logging parts that fail, as is expected here."""
+    """Keeps dlt from retrying and logging failures, which are expected here."""
     collector = into.collector
     log = logging.getLogger("dlt")
     level = log.level
@@ -242,7 +242,7 @@ def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     message = _DRIVER.sub("", text)[:MAX_MESSAGE]
     table, caused_by_rows = job.job_id.partition(".")[0], is_data(chain)
     if any(sqlstate(found) == _DUPLICATE for found in chain) and table in tables_that_hide_rows(open_dataset(into)):
-        caused_by_rows = False  # no merge can replace a row that the user does not see
+        caused_by_rows = False  # no merge can replace a row that the database's user cannot see
     return Cause(job.load_id, table, message, caused_by_rows)
 
 
@@ -279,8 +279,8 @@ def _refuse_unfit(
 ) -> Cause | None:
     """Notes all rows with characters that the encoding of the database lacks, if that is the cause.
 
-    Returns the cause if rows are still to be looked for, else None. Users and accounts get their texts from such
-    messages, and are made again without them. The books keep their texts.
+    Returns the cause if rows are still to be looked for, otherwise None. Rows of users and accounts are not noted: they
+    get their texts from such messages, and are made again without them. Texts of the books are loaded with escapes.
     """
     if not lacks_characters(cause.message):
         return cause
@@ -316,14 +316,14 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     ids = {table: messages for table in files if holds_messages(table)} | again
     dataset = open_dataset(into)
     existing = dataset.tables(list(ids))
-    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep no more digits
-    lacking = lacking_of(dataset, ids.values()) if refused.encoding else None  # no statement can name such an id
+    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # destinations may round to this
+    lacking = lacking_of(dataset, ids.values()) if refused.encoding else None  # no statement can have such an id
     for table in existing:
         _delete(dataset, table, [id_ for id_ in ids[table] if not (lacking and lacking.first(id_))], since)
 
 
 def _messages_of(made: Latest, messages: FileRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
-    """Returns the messages whose users (accounts) are refused, and the users (accounts) whose messages are refused."""
+    """Returns the ids of messages with refused users (accounts), and of users (accounts) with refused messages."""
     ids = pa.array(refused.messages, pa.string())
     bad = pa.array(_errors_of(refused, made.table.name), pa.string())
     more: list[str] = []
@@ -335,7 +335,7 @@ def _messages_of(made: Latest, messages: FileRows, refused: RefusedMessages) -> 
 
 
 def _delete(dataset: Dataset, table: str, ids: Sequence[str], since: datetime) -> None:
-    """Deletes the rows with some ids that were stored at `since` or later."""
+    """Deletes the rows with one of these ids that were stored at `since` or later."""
     id_, stored_at = (dataset.quoted(table, column) for column in ("id", UUID_TS))
     for start in range(0, len(ids), IDS_PER_DELETE):
         some = ids[start : start + IDS_PER_DELETE]

@@ -107,7 +107,7 @@ class Load:
 def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Load:
     """Reads what is new in an origin for the extraction under way; returns the load, ready to be handed over.
 
-    `keeper` is the object with which the load's files are deleted.
+    The load's files are deleted once `keeper` is garbage-collected.
     """
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
@@ -131,12 +131,12 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
 
 
 def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline) -> None:
-    """Records which loads this one was read after, because it leaves out the rows that are stored, and its rows."""
+    """Records which loads this one was read after, because it leaves out their rows, and how many rows it brings."""
     target, load_id = planned.target, planned.extraction.load_id
     if target.dataset is None or load_id is None:
         return
     reads_again = planned.origin.reads_again
-    # An API's account would be requested anew if users that another load has made since were taken for lost.
+    # Without users, for an API: if those that another load has made since counted as lost, it would request all again.
     left_out = {AUDIT.name} if reads_again else {table.name for table in REPLACED}
     made = {table: count for table, count in planned.report.rows.items() if count and table not in left_out}
     rows = {table: count for table, count in made.items() if not files.are_seen(table)}  # a step may drop rows
@@ -150,7 +150,7 @@ def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline)
     now = earlier = Stored(complete)
     if reads_again:
         audited = {loaded.load_id for loaded in target.loads.values()}
-        # `_audit` will have this load for their files, and perhaps nothing else of these loads.
+        # `_audit` will name this load for their files, and may then no longer name the loads before at all.
         taken_over = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
         now, earlier = Stored(complete, audited), Stored(complete, audited - taken_over)
     note_earlier(pipeline, load_id, earlier, now, brought, frozenset(complete - target.complete))

@@ -33,9 +33,10 @@ class LoadFolder(NamedTuple):
 
 
 def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetime, keeper: object) -> LoadFolder:
-    """Makes the folder of a load, which is deleted with `keeper`, and deletes the folders of earlier loads.
+    """Makes the folder of a load, and deletes the folders of earlier loads.
 
-    Other folders of dlt's load package `load_id` stay: another source's load may be handing over its rows there.
+    The folder is deleted once `keeper` is garbage-collected. Other folders of dlt's load package `load_id` stay:
+    another source's load may be handing over its rows there.
     """
     home = Path(pipeline.working_dir, LOADS_FOLDER)
     new_machine = not home.exists()
@@ -44,7 +45,7 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
     private.folder(home)
     ours = f"{load_id}-"
     left = [old for old in home.iterdir() if not old.name.startswith(ours)]
-    # In a process that goes on, the folder of the load before is still there, too.
+    # In a process that runs several loads, the folder of the previous load is still there, even if it ended well.
     whole = tuple(f"{uncut}-" for uncut in uncut_loads(pipeline)) if left else ()
     folder = Path(mkdtemp(prefix=ours, dir=home))
     weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
@@ -64,7 +65,7 @@ def drop_files(pipeline: dlt.Pipeline) -> None:
 
 
 def temporary_folder(keeper: object) -> Path:
-    """Makes and returns the folder of a load without a pipeline, which is deleted with `keeper`."""
+    """Makes and returns the folder of a load without a pipeline, deleted once `keeper` is garbage-collected."""
     folder = Path(mkdtemp(prefix=LOADS_FOLDER))
     weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -93,7 +94,7 @@ def ready_file(folder: Path, number: int, table: str) -> Path:
 
 
 def hand_over_file(ready: Path) -> Path:
-    """Gives a file of rows the name under which dlt takes it, unless it has it already; returns its new path."""
+    """Renames a file of rows to the name under which dlt takes it, unless that was done before; returns its path."""
     path = ready.with_name(ready.name.replace(_READY, _HANDED_OVER, 1))
     if not path.exists():
         ready.rename(path)
@@ -112,6 +113,6 @@ def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
 
 
 def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
-    """Returns when the pipeline's last load began: the time in `uuid_ts` of its rows."""
+    """Returns when the pipeline's last load began, which is the `uuid_ts` of its rows."""
     [path] = Path(pipeline.working_dir, LOADS_FOLDER).glob(f"*/{_WAITING}/{_BEGUN}")
     return datetime.fromisoformat(path.read_text())

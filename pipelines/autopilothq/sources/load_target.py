@@ -61,12 +61,12 @@ class Replacement:
 class LoadTarget:
     """Where one load goes, and what is there. Without a pipeline nothing is there, and nothing is written.
 
-    `folder` is that of the load. `strategies` are the merge strategies of the destination. `declares_keys` is true if
+    `folder` is the load's folder. `strategies` are the merge strategies of the destination. `declares_keys` is true if
     the destination must be told that keys are never null. `suppressed` are the ids of deleted persons, `refused` is
-    what the destination refused before. `complete` are the ids of the loads that are complete as this one begins,
-    `counted` those of them that do not lack rows. `loads` has the files that count as loaded by the latter, completely
-    or in part, by URL and version; none if the origin cannot read them again, or all of them are. `names` are the names
-    that are taken in the dataset.
+    what the destination refused before. `complete` are the ids of the loads that are complete when this one begins,
+    `counted` those of them that do not lack rows. `loads` has the files that the latter loaded, completely or in part,
+    by URL and version; it is empty if the origin cannot read files again, or if this load reads all of them again.
+    `names` are the names that are taken in the dataset.
     """
 
     folder: Path
@@ -85,18 +85,18 @@ class LoadTarget:
     names: TableNames = field(default_factory=TableNames)
 
     def loaded(self, url: str, version: str) -> Loaded | None:
-        """Returns what counts as loaded of a file, or None if nothing does."""
+        """Returns which part of a file counts as loaded, or None if no part does."""
         return self.loads.get((url, version))
 
     def widths(self) -> Mapping[str, int]:
-        """Returns how many columns each table has, of those that were looked up and are not dropped before the load."""
+        """Returns the number of columns of each table that was looked up and is not dropped before the load."""
         found = {} if self.dataset is None else self.dataset.widths
         return {name: width for name, width in found.items() if name not in self.replacement.dropped}
 
     def loads_with_discards(self) -> set[str]:
         """Returns the ids of the complete loads, except those that loaded files without their discards.
 
-        The discards of the latter are written again.
+        The discards of these files are written again.
         """
         if self.dataset is None:
             return set()
@@ -106,9 +106,10 @@ class LoadTarget:
 
 
 def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool, keeper: object) -> LoadTarget:
-    """Begins a load into the pipeline's destination, if it has one. The load's folder is deleted with `keeper`.
+    """Begins a load into the destination of the pipeline, if there is a pipeline.
 
-    Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, if it cannot be loaded.
+    The load's folder is deleted once `keeper` is garbage-collected. Raises CannotMerge, NotSupported or
+    SuppressionKeyError, before anything is written, if this load is not possible.
     """
     pipeline = extraction.pipeline
     if pipeline is None:
@@ -147,11 +148,11 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
 
 
 def _check_run(pipeline: dlt.Pipeline) -> None:
-    """Raises NotSupported for a pipeline without a destination, or if dlt would report no failed jobs.
+    """Raises NotSupported for a pipeline without a destination, or if dlt is configured not to report failed jobs.
 
-    It would complete loads without them, or repeat them for ever.
+    Then dlt would complete loads without the rows of failed jobs, or repeat such jobs for ever.
     """
-    if pipeline.destination is None:  # which dlt only misses after it has extracted
+    if pipeline.destination is None:  # dlt itself notices this only after it has extracted
         raise NotSupported(
             "Expected a pipeline with a destination, but it has none: what is stored there is not read again.\n"
             'Name one: dlt.pipeline(..., destination="duckdb")'
@@ -183,9 +184,9 @@ def _counted_loads(
 ) -> tuple[frozenset[str], frozenset[str], dict[tuple[str, str], Loaded]]:
     """Returns the ids of the complete loads, those of them that do not lack rows, and the files that the latter loaded.
 
-    What loads that lack rows have loaded is read again. Such loads have failed jobs, by
-    `pipeline.load(raise_on_failed_jobs=False)`, were read after a load whose rows are gone, or had stored a part of
-    their rows before these went.
+    What a load that lacks rows has loaded is read again. A load lacks rows if some of its jobs failed (and
+    `pipeline.load(raise_on_failed_jobs=False)` completed it), if it was read after a load whose rows are gone, or if
+    it was cut off and continued, and the rows that it had stored before are gone.
     """
     complete = frozenset(dataset.complete_loads())
     files = loaded_files(dataset, complete) if reads_again else {}
@@ -197,7 +198,7 @@ def _counted_loads(
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, loads: Iterable[Loaded]) -> Replacement:
     """Returns what dlt will drop, empty or replace: those rows still exist, but must not count as stored.
 
-    Raises NotSupported if the rest of the dataset would no longer be consistent with it.
+    Raises NotSupported if the selected resources would make `_audit` or a table of latest values wrong.
     """
     resources = extraction.resources
     dropped, emptied = dlt_resources.dropped_tables()
@@ -223,7 +224,7 @@ def write_disposition(
 ) -> TWriteDispositionDict:
     """Returns dlt's write disposition for a table: merge with a strategy, or replace if it is one of `replaced`.
 
-    `resource` may have a strategy that its user requested. Raises CannotMerge if none of the destination's
+    A strategy that a user requested for `resource` takes precedence. Raises CannotMerge if none of the destination's
     `strategies` fits.
     """
     if table in replaced:

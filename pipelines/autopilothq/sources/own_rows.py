@@ -1,8 +1,8 @@
-"""Merges of the staged rows only a load's own.
+"""Restricts a load's merge to the rows that the load staged itself.
 
-Two loads at the same time stage their rows in the same tables. One of them that merged the other's rows would leave out
-their columns that its schema does not know, and the other one would find its rows stored. So the statements that merge
-take only rows with the times at which the load stores its own.
+Two loads at the same time stage their rows in the same tables. If one merged the other's rows, it would leave out the
+columns that its schema does not know, and the other would find its rows stored already. So the statements that merge
+only take rows with the times at which the load stores its own.
 """
 
 from collections import Counter
@@ -21,10 +21,10 @@ from ..warehouses.dlt_internals.clients import information_schema, narrow_merges
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .earlier_load import BOOK_TIMES, rows_noted, stored_at
 
-_MOST_TIMES = 20  # of the rows of one load: one for each of its sources
-_LEAST_DIGITS = 3  # of a second, with which times are told apart: LOST_DIGITS
+_MOST_TIMES = 20  # different times of the rows of one load: one for each of its sources
+_LEAST_DIGITS = 3  # decimals of a second that it takes to tell times apart, as in LOST_DIGITS
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_DIALECTS = ("duckdb", "postgres")  # in which it is tested that the stored times are the same
+_DIALECTS = ("duckdb", "postgres")  # for which tests show that times are stored unchanged
 _EXACT_COLUMNS = """
 SELECT table_name, column_name FROM {columns}
 WHERE table_schema = %s AND (table_catalog = %s OR %s IS NULL) AND column_name IN ({names})
@@ -37,7 +37,10 @@ def merge_only_own_rows() -> None:
 
 
 def _condition(client: SqlJobClientBase, table: str, files: Sequence[Path]) -> str | None:
-    """Returns the SQL condition for a load's rows, "" if it has none; None if it cannot tell them by their times."""
+    """Returns the SQL condition for a load's rows, or "" if it has none.
+
+    Returns None if their times are unknown, or may not be stored exactly.
+    """
     hints = cast(Mapping[str, Any], client.schema.tables[table])
     if not stores_exact_times(client) or not is_known_by_time(hints, table):
         return None
@@ -53,15 +56,15 @@ def stores_exact_times(client: JobClientBase) -> bool:
     return client.capabilities.sqlglot_dialect in _DIALECTS
 
 
-# The columns of staging tables that keep times as they come, by the load and the dataset: of the last load only.
+# The columns of staging tables that keep times exactly, by load and dataset; only those of the last load.
 _exact_columns: dict[tuple[Path, str], Collection[tuple[str, str]]] = {}
 
 
 def _is_staged_exactly(client: SqlJobClientBase, table: str, load: Path) -> bool:
-    """Returns whether a staging table keeps times as they come, with all digits and the time zone.
+    """Returns whether a staging table keeps times exactly, with all digits and the time zone.
 
-    Whoever created it may have had other hints than this load: staging tables outlive datasets and pipelines, and
-    several may share them.
+    The load that created it may have had other hints than this one: staging tables outlive datasets and pipelines, and
+    several of these may share them.
     """
     key = load, str(client.sql_client.staging_dataset_name)
     exact = _exact_columns.get(key)
@@ -69,14 +72,14 @@ def _is_staged_exactly(client: SqlJobClientBase, table: str, load: Path) -> bool
         try:
             exact = _find_exact_columns(client)
         except (DatabaseException, DestinationConnectionError):
-            return False  # more rows are merged then, as in other destinations; jobs try to connect again
+            return False  # all staged rows are merged then, as in other destinations; jobs will connect again
         _exact_columns.clear()
         _exact_columns[key] = exact
     return (client.sql_client.make_qualified_table_name_path(table, quote=False)[-1], stored_at(table)) in exact
 
 
 def _find_exact_columns(client: SqlJobClientBase) -> Collection[tuple[str, str]]:
-    """Returns the staging tables and their columns of times that keep them so."""
+    """Returns the columns of times in staging tables that keep them exactly, as pairs of table and column."""
     sql, names = client.sql_client, sorted({"uuid_ts", *BOOK_TIMES.values()})
     with nullcontext() if sql.native_connection else client, sql.with_staging_dataset():
         catalogue, schema, _ = schema_components(sql)
@@ -89,7 +92,8 @@ def _find_exact_columns(client: SqlJobClientBase) -> Collection[tuple[str, str]]
 def _times_of(table: str, files: Sequence[Path]) -> Collection[datetime] | None:
     """Returns the times at which a load's rows are stored; None if unknown.
 
-    Of files that are not Parquet, such as dlt makes for tables without rows, the load's note tells the times.
+    For files that are not Parquet (dlt writes such files for tables without rows), the times come from the load's
+    record.
     """
     if all(path.suffix == ".parquet" for path in files):
         return rows_by_time(table, files)
@@ -98,15 +102,15 @@ def _times_of(table: str, files: Sequence[Path]) -> Collection[datetime] | None:
 
 
 def is_known_by_time(hints: Mapping[str, Any], table: str) -> bool:
-    """Returns whether it is a table of this package whose times are not rounded, as users may have requested."""
+    """Returns whether a load of this package made a table, and its times are not rounded by a user's hint."""
     precision = hints.get("columns", {}).get(stored_at(table), {}).get("precision")
     return bool(hints.get(SEGMENT_TABLE_HINT)) and (precision is None or precision >= _LEAST_DIGITS)
 
 
 def rows_by_time(table: str, files: Sequence[Path]) -> Mapping[datetime, int] | None:
-    """Returns how many rows a table's Parquet files have by the time at which they are stored; None if unknown.
+    """Returns the number of rows in a table's Parquet files, by the time at which they are stored; None if unknown.
 
-    Steps of a user may have changed the times, even into texts, or into some that are beyond Python's calendar.
+    A user's steps may have changed the times, even into texts or into times beyond Python's calendar.
     """
     counts, column = Counter[datetime](), stored_at(table)
     for path in files:

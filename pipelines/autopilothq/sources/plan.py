@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .project import ProjectedLoad
 
     Projector = Callable[["PlannedLoad"], ProjectedLoad | None]
-    """Makes the rows of a load; returns None if it noted messages as refused, so that the load must be read again."""
+    """Makes the rows of a load; returns None if it noted messages as refused, and the load must be read again."""
 
 WORKER_MEMORY = 100  # MB of the engine's memory for each worker
 
@@ -38,8 +38,8 @@ class LoadSettings:
 
     `memory` is what the engine may use before it spills to disk, `origin_memory` what the origin may use, in MB.
     `table_format` is dlt's. `messages` selects the requested messages. The dataset may have up to `max_event_tables`
-    tables of events that the catalogue does not know. `projector`, if given, makes the rows of a load instead of this
-    process. `mappings` map events to other events of the catalogue.
+    tables of events that the catalogue does not know. `projector` makes the rows of a load; if it is None, this process
+    does. `mappings` map events to events of the catalogue.
     """
 
     memory: int = 200
@@ -59,12 +59,12 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class EventTables:
-    """A function, which can be pickled, that returns the name of an event's table in the destination by `event_key`.
+    """A picklable function from an event's `event_key` to the name of its table in the destination.
 
     `view` is the destination's, as in `Native`; `existing` are the tables that exist; `mapped` has the tables of mapped
     events. No table can have a name that is `taken`, ends with one of `suffixes` (as indexes do), or begins with one of
-    `prefixes`. Anybody can send an event with such a name, so it gets another table. `moved` has the tables that events
-    got for that reason in earlier loads: they stay there, even if the name is free by now.
+    `prefixes`. Anybody can send an event with such a name, so it gets a table of another name. `moved` has the tables
+    that events got for that reason in earlier loads: they keep them, even if the name is free by now.
     """
 
     naming: NamingConvention
@@ -77,7 +77,7 @@ class EventTables:
     moved: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, key: str) -> str:
-        """Returns the table's name; "" if the event's name has no letter or digit that a table's name can have."""
+        """Returns the table's name; "" if no letter or digit of the event's name can be part of a table's name."""
         slug = self.mapped.get(key, key)
         if not snake_case(slug):
             return ""
@@ -95,7 +95,7 @@ def workers(memory: int) -> int:
 
 @dataclass(frozen=True)
 class PlannedLoad:
-    """A load whose origin has planned its work. `selected` tells what of the work is loaded."""
+    """A load whose origin has planned its work. `selected` has the messages that each extracted resource takes."""
 
     origin: Origin[Any]
     settings: LoadSettings
@@ -112,9 +112,9 @@ class PlannedLoad:
 
     @property
     def most_event_tables(self) -> int:
-        """How many tables of events are looked up: as many as may exist, and some more that a warning can name.
+        """How many tables of events are looked up at most: as many as may exist, and some more for a warning to name.
 
-        Anybody can make up events, so there may be far more.
+        Anybody can make up events, so the lines may have far more.
         """
         return len(self.extraction.event_tables()) + self.settings.max_event_tables + MAX_NAMED
 
@@ -139,17 +139,17 @@ class PlannedLoad:
         )
 
     def moved_tables(self, tables: Collection[str]) -> dict[str, str]:
-        """Returns those among these tables that an event has because something else has its name, by that name."""
+        """Returns which of these tables events have because something else has their names, by those names."""
         moved = {name: self.event_table(name) for name in (self.event_table.taken if tables else ())}
         return {name: table for name, table in moved.items() if table in tables and table != name}
 
     @cached_property
     def fills(self) -> Callable[[str], bool]:
-        """The function, which can be pickled, that returns whether the load fills a table, by its name."""
+        """A picklable function that returns whether the load fills the table of a given name."""
         return partial(_fills_table, frozenset(self.extraction.resources))
 
     def shared_context(self) -> SharedContext:
-        """Returns what the processes that project this load have in common, before lines are read."""
+        """Returns the context that all processes that project this load share, as known before lines are read."""
         return SharedContext(
             loaded_at=self.context.loaded_at.isoformat(),
             memory=self.settings.memory,
@@ -160,7 +160,7 @@ class PlannedLoad:
         )
 
     def messages_of(self, number: int) -> MessageSelection:
-        """Returns the messages of a file that count: those that selected tables take, and those that are loaded."""
+        """Returns which messages of a file count: those that selected tables take, and those already loaded."""
         before = self.target.loaded(self.work[number].url, self.work[number].version)
         requested = messages_of(self.selected)
         return requested | messages_of(before.selected) if before else requested
@@ -181,7 +181,7 @@ def _fills_table(resources: Collection[str], table: str) -> bool:
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:
     """Begins a load for the extraction under way, and lets its origin plan it.
 
-    `keeper` owns the source's resources; the load's folder is deleted with it.
+    `keeper` owns the source's resources; once it is garbage-collected, the load's folder is deleted.
     """
     loaded_at = datetime.now(UTC)
     extraction = current_extraction(keeper, origin.reads_again)

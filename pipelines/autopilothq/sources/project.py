@@ -1,7 +1,7 @@
 """Turns the lines of a load into rows: reads what the origin planned, and writes each table's rows into files.
 
 A projector does that, in one attempt or more: `project_here` in this process, `engine.coordinator.EngineProjector` on
-many workers, `adopt.project.AdoptProjector` for adopted tables. The steps that they share come last.
+many workers, `adopt.project.AdoptProjector` for adopted tables. The end of this module has the steps that they share.
 """
 
 import copy
@@ -41,7 +41,7 @@ from .report import COUNTED
 from .row_files import RowFiles
 from .table_hints import TableHints
 
-SMALL_LOAD_LINES = 10_000  # lines; a smaller load keeps a DuckDB file open
+SMALL_LOAD_LINES = 10_000  # a load of at most this many lines keeps a DuckDB file open
 
 
 class ProjectedLoad(NamedTuple):
@@ -84,7 +84,7 @@ def project_here(load: PlannedLoad) -> ProjectedLoad | None:
 
 @dataclass(frozen=True)
 class InProcess:
-    """One attempt of a load in this process; `engine.coordinator.Coordinator` is one on many workers."""
+    """One attempt of a load in this process. `engine.coordinator.Coordinator` does the same on many workers."""
 
     load: PlannedLoad
     projection: Projection
@@ -97,7 +97,7 @@ class InProcess:
         return self._rows(lines)
 
     def _read(self) -> LinesRead:
-        """Adds the batches to the projection, several in parallel."""
+        """Reads the batches of the work, and adds them to the projection, several in parallel."""
         load, projection, lines = self.load, self.projection, LinesRead()
         busy: set[Future[None]] = set()
         workers = load.settings.workers
@@ -159,7 +159,7 @@ class InProcess:
         )
 
     def _kept_lines(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
-        """Yields the lines with these numbers in the load, from the copies that `_read` kept."""
+        """Yields the number in the load and the text of each requested line, from the copies that `_read` kept."""
         requested = pa.array(numbers, pa.int64())
         for path in self.scratch.glob("lines-*"):
             for batch in pq.ParquetFile(path).iter_batches():
@@ -172,7 +172,7 @@ class InProcess:
 
 
 def open_for_few(load: PlannedLoad, lines: int) -> None:
-    """Opens a DuckDB file for the rest of a small load, which does not lock others out for long."""
+    """Opens the DuckDB file for the rest of a small load, because that locks others out only for a short time."""
     if lines <= SMALL_LOAD_LINES:
         reopen_database(load.extraction.pipeline)
 
@@ -197,9 +197,9 @@ def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None
 
 
 def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTables:
-    """Returns the tables that the destination has and keeps, of those that concern this load.
+    """Returns the tables of this load that the destination has and that are not dropped first, with their columns.
 
-    `tables` are those that the lines may fill, with `most_event_tables` of events at most.
+    `tables` are those that the lines may fill, with at most `most_event_tables` tables of events.
     """
     dataset, pipeline = load.target.dataset, load.extraction.pipeline
     if dataset is None or pipeline is None:
@@ -207,7 +207,7 @@ def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTable
     names, made = [*tables, *load.extraction.event_tables(), *TABLES], load.extraction.made_tables()
     _check_no_views(load, dataset, names)
     known = dataset.tables([*names, *made])
-    # The commands have checked this already, a user's own pipeline has not; a new one does not know what there was.
+    # Commands have checked this already, but a user's own pipeline has not, and a new one does not know what it lost.
     if has_lost(dataset, made) or (not made and AUDIT.name in known):
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
@@ -218,7 +218,7 @@ def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTable
 
 
 def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str]) -> None:
-    """Raises NotSupported if a view has the name of a selected table, even of one that dlt made: it takes no rows."""
+    """Raises NotSupported if a view, which takes no rows, has the name of a selected table, even of one dlt made."""
     names = set(filter(load.fills, names))
     if views := sorted(names & load.target.names.views):
         raise NotSupported(
@@ -229,12 +229,12 @@ def _check_no_views(load: PlannedLoad, dataset: Dataset, names: Collection[str])
 
 
 def begin_rows(load: PlannedLoad, existing: ExistingTables) -> RowFiles:
-    """Returns the files for the rows of one attempt of a load, which are still to be written."""
+    """Returns the row files of one attempt of a load, to which nothing is written yet."""
     return RowFiles(TableHints(load.extraction, load.target, existing))
 
 
 def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
-    """Writes the rows of a table if it is selected. Other tables are loaded once they are selected."""
+    """Writes and counts the rows of a table if it is selected. Other tables are loaded once they are selected."""
     if not load.fills(rows.table):
         return
     rows = load.target.refused.without(rows)
@@ -268,7 +268,7 @@ def fill_report(
 
 
 def _excluded_before(load: PlannedLoad) -> set[str]:
-    """Returns the names that this load and an earlier one exclude: such an event never gets a table to be known by."""
+    """Returns the names that both this load and an earlier one exclude: such events have no table to be known by."""
     if not load.settings.messages.all_but:
         return set()
     selections = (each.selected or {} for each in load.target.loads.values())

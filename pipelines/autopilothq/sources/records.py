@@ -1,4 +1,4 @@
-"""Makes what origins deliver from plain values: batches of lines, and records of the snapshot tables."""
+"""Makes what origins deliver, from plain values: batches of lines, and records of the snapshot tables."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,10 +71,10 @@ def record_of(table: Table, value: JsonObject, more: Mapping[str, str] | None = 
 def make_record(
     table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
 ) -> Record:
-    """Returns the record that an object's leaves make. Raises Rejected if they lack the table's key.
+    """Returns a record made of an object's leaves. Raises Rejected if they lack the table's key.
 
-    `discards` are the object's values that were discarded so far; `declared` has the types that the origin declares for
-    some columns.
+    `discards` are the object's values that were discarded so far, to which others are added; `declared` has the types
+    that the origin declares for some columns.
     """
     named = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
     cells = cells_of_leaves(named, frozenset(), discards)

@@ -47,9 +47,9 @@ class RefusedMessages:
         users: The errors of refused rows of `users`, by the user's id.
         accounts: The errors of refused rows of `accounts`, by the group's id.
         emptied: Rows of `_rejects` and `_discards` that are loaded without their text, by table and `key`.
-        encoding: The database's encoding if it lacks characters: the texts of these two are loaded with escapes.
-        left_out: Rows that are not loaded at all, by table and `key`; these include emptied ones that failed again.
-        load_id: The load that leaves all of these out.
+        left_out: Rows that are not loaded at all, by table and `key`, among them emptied ones that failed again.
+        load_id: The load that leaves out all of this.
+        encoding: The database's encoding if it lacks characters: `_rejects` and `_discards` are loaded with escapes.
     """
 
     target: str
@@ -115,7 +115,7 @@ class RefusedMessages:
             rows.setdefault(table, {})[row] = error
 
     def without(self, rows: TableRows) -> TableRows:
-        """Returns rows of a table without those that were refused."""
+        """Returns rows of a table without those that were refused; texts of books are emptied or escaped instead."""
         if self.encoding and rows.table in ESCAPED:
             rows = _with_escapes(rows)
         if rows.table in self.emptied:
@@ -142,7 +142,7 @@ class RefusedMessages:
 
 
 def drop(pipeline: dlt.Pipeline) -> None:
-    """Deletes the file."""
+    """Deletes the file of a pipeline with what its destination refused."""
     shutil.rmtree(Path(pipeline.working_dir, FILE).parent, ignore_errors=True)
 
 
@@ -153,7 +153,7 @@ def target_of(pipeline: dlt.Pipeline) -> str:
 
 
 def key(parts: Collection[object]) -> str:
-    """Returns the text that identifies a row, made of the cells of its key."""
+    """Returns the text that identifies a row: the cells of its key, one per line."""
     return "\n".join(map(str, parts))
 
 
@@ -164,7 +164,7 @@ def _key_sql(columns: Sequence[str]) -> str:
 _ERROR = "message"  # the column that takes the error of an emptied row
 # The columns of the books that are emptied.
 _EMPTY = {book: columns[0] for book, columns in ESCAPED.items()}
-# Every encoding of a database has ASCII, and a line of JSON with escapes says the same.
+# Every encoding of a database has ASCII, and escapes do not change what a line of JSON means.
 _ASCII = r"""CASE WHEN strlen({text}) = length({text}) THEN {text} ELSE array_to_string(
     list_transform(regexp_extract_all({text}, '(?s).'), lambda c: CASE
     WHEN unicode(c) < 128 THEN c

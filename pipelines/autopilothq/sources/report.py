@@ -33,8 +33,8 @@ class LoadReport:
         discards: Values that were discarded, as rows of `_discards`.
         beyond_limits: Values that a limit excluded, by reason and table.
         rows: Rows by table.
-        unfinished: Why files are read again by the next load, by their URL.
-        skipped: Files that were found and are not read, by reason.
+        unfinished: Why the next load reads files again, by their URL.
+        skipped: How many files were found but are not read, by reason.
         skipped_examples: Some of these files, by reason.
         contacts: Contacts that a scan has read.
         contacts_total: How many contacts the account has, if it says so.
@@ -46,7 +46,7 @@ class LoadReport:
         cut_off: Why the origin stopped early; what it had read is loaded.
         failed: Why parts could not be loaded although others were, by the name of the part.
         warnings: Warnings for a person.
-        seconds: How long the load took to read and to make rows.
+        seconds: How long it took to read the lines and to make rows.
     """
 
     files: int = 0
@@ -80,7 +80,7 @@ class LoadReport:
     seconds: float = 0.0
 
     def then(self, part: "LoadReport") -> "LoadReport":
-        """Returns the report of this load and `part`, the next load of the same run."""
+        """Returns the report of this load together with `part`, the next load of the same run."""
         added = ("bytes_done", *COUNTED, "mended", "lines_skipped", "discards", "people")
         counts = {name: getattr(self, name) + getattr(part, name) for name in added}
         # The run has one row of `_audit` for each scan, and each load replaces it.

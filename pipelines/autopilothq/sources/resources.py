@@ -1,4 +1,4 @@
-"""The resources of a source: one for each table, so that `with_resources` chooses tables.
+"""The resources of a source: one for each table, so that `with_resources` can select tables.
 
 They share a `SourceLoads`: when dlt asks the first of them for rows, the whole load is read; then each yields its rows.
 """
@@ -30,15 +30,15 @@ class SourceLoads:
     """The loads of one source, shared by its resources.
 
     Each extraction is a load of its own: a source that is extracted again, because its load failed or for another
-    pipeline, is read again from the beginning. So is each iteration without a pipeline, which yields what a load into
-    an empty dataset would have.
+    pipeline, is read again from the beginning. So is a source that is iterated without a pipeline: it always yields
+    the rows of a load into an empty dataset.
     """
 
     def __init__(self, origin: Origin[Any], settings: LoadSettings) -> None:
         self.settings = settings
         self._origin = origin
         self._lock = RLock()
-        # The last reading: its extraction, the selection of the source, and the load or the error that came of it.
+        # The last reading: its extraction, the source as selected for it, and the resulting load or error.
         self._extraction: tuple[Any, ...] = ()
         self._source: object = None
         self._load: Load | None = None
@@ -77,7 +77,7 @@ class SourceLoads:
             return self.load
 
     def _check_run(self, source: object) -> None:
-        """Raises the error with which reading failed in this run, or NotSupported for another selection's load."""
+        """Raises the error with which reading failed in this run, or NotSupported if it extracts two selections."""
         if self._failure is not None:
             raise self._failure
         if source is not self._source:
@@ -87,7 +87,7 @@ class SourceLoads:
             )
 
     def _check_thread(self) -> None:
-        """Raises NotSupported if another thread extracts this source, too."""
+        """Raises NotSupported if another thread is extracting this source as well."""
         if dlt_resources.extractions_of(self) > 1:
             raise NotSupported(
                 "Expected a source in one run at a time, but another thread runs it too: both would read and"
@@ -128,7 +128,7 @@ def _table(name: str) -> Table:
 
 
 def _resource(loads: SourceLoads, table: Table) -> DltResource:
-    # Columns come only with the rows: in a new table, declared ones would precede all that its rows bring.
+    # Columns come only with the rows: those declared here would precede all others in a new table.
     def rows() -> Iterator[Any]:
         yield from loads.begin(table.name).items(table)
 
@@ -137,7 +137,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
         rows,
         name=table.name,
         primary_key=table.key,
-        write_disposition="merge",  # how comes with the rows: dlt checks it against any destination that is active
+        write_disposition="merge",  # the strategy comes with the rows: dlt checks it against any active destination
         table_format=cast(Any, loads.settings.table_format),
         file_format="parquet",
         table_name=table.name,

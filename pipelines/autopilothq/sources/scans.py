@@ -31,7 +31,7 @@ class TimeBudget:
 
 @dataclass
 class Scan:
-    """One scan, which is to an API what a file is to an archive: the unit of work that `_audit` has a row for.
+    """One scan, which is to an API what a file is to an archive: the unit of work that gets a row in `_audit`.
 
     `index` is its place in the load's work. `first` is the page with which this load begins; `lines_before` and
     `contacts_before` are the counts before it. `audited` is its row in `_audit`, if it has one. `size`, `lines` and
@@ -65,7 +65,7 @@ class Scan:
 
     @property
     def version(self) -> str:
-        """When the scan began; a scan that is loaded in parts has a version for each."""
+        """When the scan began; if it is loaded in parts, each part has a version of its own."""
         return self.started_at + (f" from page {self.first}" if self.first > 1 else "")
 
 
@@ -81,7 +81,7 @@ class ScanBatch:
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes so much memory that it is handed on, however few messages it has."""
+        """Whether it takes so much memory that it should be handed on, even if it has few messages."""
         return self.size >= LARGE_BATCH
 
     def add_size(self, size: int) -> None:
@@ -107,7 +107,7 @@ class ScanBatch:
             self.add_record(table, value, lambda found: record_of(table, found, more))
 
     def add_record(self, table: Table, value: Any, make: Callable[[JsonObject], Record]) -> None:
-        """Adds the record that `make` makes of an object. Rejects a value that is no object or makes no record."""
+        """Adds the record that `make` makes of an object; adds a reject if it is no object or makes no record."""
         if not isinstance(value, JsonObject):
             self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
             return

@@ -1,8 +1,9 @@
 """The settings that the sources share: their types, and how they are read.
 
-dlt reads the annotations of a source's function when it is defined, but it does not support unions. It ignores
-some, so that the setting cannot come from the configuration. Of others it uses the first type, so that a list in
-`config.toml` becomes text. Therefore such settings are `Any` to dlt, and have their types only for type checkers.
+dlt reads the annotations of a source's function when the function is defined, but it does not support unions. It
+ignores some of them, so that the setting cannot come from the configuration. For others it uses the first type, so that
+a list in `config.toml` becomes text. Such settings are therefore `Any` to dlt, and have their types only for type
+checkers.
 """
 
 import hashlib
@@ -24,18 +25,18 @@ if TYPE_CHECKING:
     from ..clients.profile_api import ProfileApi
 
     Names = str | Sequence[str]
-    """Names, or one text with commas."""
+    """A sequence of names, or one text in which commas separate them."""
     Time = str | date
-    """A time: ISO 8601, a date or a datetime."""
+    """A time: ISO 8601 text, a date or a datetime."""
     Engine = Executor | Callable[[], Executor] | None
-    """An executor, which is left running, or a function that makes one, which is shut down with the load."""
+    """An executor, which stays running, or a function that makes one, which is shut down when the load ends."""
     EventMappings = Mapping[str, Mapping[str, Any]] | None
-    """By an event's name: `event`, the event that it is mapped to, and `properties`, new names by old ones."""
+    """For each event's name: `event`, the event that it is mapped to, and `properties`, which maps old names to new."""
 else:
     Names = Time = Engine = EventMappings = Any
 
 ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
-"""The origins that have settings in dlt's configuration. Those of the first one are in the shared section."""
+"""The origins that have settings in dlt's configuration. The first one has its settings in the shared section."""
 _OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section, and of no single origin
 _RANGES = {
     "memory": Range(20, 1_000_000_000),  # with less, a load of some thousand messages runs out of it
@@ -69,7 +70,7 @@ def check_origin_settings(origin: str, **numbers: float | None) -> None:
 
 
 def check_numbers(**numbers: float | None) -> None:
-    """Raises InvalidSetting if one of a source's numbers is out of its range. None is no number.
+    """Raises InvalidSetting if one of a source's numbers is out of its range. A None is not checked.
 
     Example: `check_numbers(memory=400, max_event_tables=500)`.
     """
@@ -92,9 +93,9 @@ def _settings_of(origin: str) -> list[str]:
 
 
 class RequestSettings(NamedTuple):
-    """How requests to an API are made: its address, the most requests per second, the timeout in seconds, the tries.
+    """How requests to an API are made: its address, their highest rate, the timeout in seconds, the number of tries.
 
-    With `allow_http` the key may be sent over plain http to another machine.
+    With `allow_http`, the key may be sent to another machine over plain http.
     """
 
     base_url: str
@@ -117,10 +118,10 @@ class RequestSettings(NamedTuple):
 
 
 def split_names(names: str | Sequence[str]) -> list[str]:
-    """Returns names without the blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
+    """Returns a list of names without blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
     return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
 
 
 def short_digest(*parts: Any) -> str:
-    """Returns a short hash of values, which does not reveal them."""
+    """Returns a hash of values that JSON can express, in 12 hex digits. It does not reveal them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -31,6 +31,9 @@ def source(
     All sources share the dlt schema `autopilothq`, so that their messages go into the same tables of a dataset, and a
     message that two of them deliver is stored once.
 
+    Raises InvalidSetting for a number out of its range or a table that the catalogue does not have, and NotSupported
+    for `events` together with `exclude`, or a name that no event can have.
+
     Args:
         origin: An object of a class that implements `Origin`.
         events: The names of events, as sent or of their tables: only their messages are loaded.

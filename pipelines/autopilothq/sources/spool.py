@@ -19,8 +19,8 @@ from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
 from ..segment.json_text import DECODER, to_json
 
-IN_MEMORY = 10  # pages that are fetched and not yet processed, and whose contacts are in memory
-STOP_SECONDS = 2.0  # how long an interrupted run waits for a request that is under way
+IN_MEMORY = 10  # so many fetched pages keep their contacts in memory until they are processed
+STOP_SECONDS = 2.0  # how long an interrupted run waits for the current request
 KILL_POINT_PAGE_STORED = f"{__name__}:Spool.put"  # for tests/faults
 
 
@@ -38,9 +38,9 @@ class ScanStart(NamedTuple):
 
 
 class Spool:
-    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` is that of the next one.
+    """The pages of one scan, by number. `last` is the number of the last one, `bookmark` is that of the next page.
 
-    No page from `first` to `last` is missing; earlier ones were dropped because they are loaded.
+    No page from `first` to `last` is missing; earlier pages were deleted because they are loaded.
     """
 
     def __init__(self, folder: Path, start: ScanStart) -> None:
@@ -91,7 +91,7 @@ class Spool:
             )
         if not self._has_put:
             self._has_put = True
-            for unfinished in self._folder.glob(".*.gz.*"):  # of a run that was killed
+            for unfinished in self._folder.glob(".*.gz.*"):  # left behind by a killed run
                 unfinished.unlink()
         text = f'{json.dumps(page.bookmark)}\n{{"contacts":{to_json(page.contacts)}}}'
         content = text.encode()
@@ -107,11 +107,11 @@ class Spool:
         return cast(list[object], DECODER.decode(text.decode()).value("contacts")), len(content)
 
     def read_all(self, first: int = 1) -> Iterator[tuple[list[object], int]]:
-        """Yields, from page `first` on, what `read` returns of each page that is there by now."""
+        """Yields what `read` returns for each page, from page `first` to the last one stored so far."""
         return map(self.read, range(first, self.last + 1))
 
     def contacts_of(self, fetched: "FetchedPage") -> tuple[list[object], int]:
-        """Returns the contacts and the size of a page that was fetched, from the disk if it is not in memory."""
+        """Returns a fetched page's contacts, from the disk if they are not in memory, and its size in bytes."""
         return self.read(fetched.page) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def drop(self, before: int) -> None:
@@ -132,7 +132,7 @@ class Spool:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _bookmark(self, number: int) -> str | None:
-        """Returns the bookmark that a page has for the next one: its first line, so the contacts need not be read."""
+        """Returns the bookmark of the next page from the first line of a page's file, without reading the contacts."""
         with gzip.open(self._path(number)) as page:
             return cast(str | None, json.loads(page.readline()))
 
@@ -170,7 +170,7 @@ def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> I
 def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[FetchedPage]:
     """Does the same as `fetch`, but in a thread of its own, so that requests do not wait for pages to be processed.
 
-    Of the fetched pages that are not yet processed, only `IN_MEMORY` keep their contacts in memory.
+    At most about `IN_MEMORY` of the fetched pages keep their contacts in memory until they are processed.
     """
     queue: SimpleQueue[FetchedPage | BaseException | None] = SimpleQueue()
     closed = Event()

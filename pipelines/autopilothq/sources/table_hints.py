@@ -22,10 +22,10 @@ from .load_target import LoadTarget, write_disposition
 class TableHints:
     """The hints that go to dlt with the rows of one load.
 
-    `existing` are the tables that the destination has already. `added` collects the hints that were made: dlt keeps
-    them in the resources for all later extractions, and `remove_row_hints` removes them. `mended` are the tables of
-    messages in which rows of this load replace stored ones. `joined` are the resources whose columns combine those of
-    their rows with a user's hints.
+    `existing` are the tables that the destination has already. `added` collects the hints that were made: dlt would
+    keep them in the resources for all later extractions, so `remove_row_hints` removes them. `mended` are the tables of
+    messages in which rows of this load replace stored ones. `joined` are the resources whose columns come from both
+    their rows and a user's hints.
     """
 
     extraction: Extraction
@@ -90,7 +90,7 @@ class TableHints:
         self.joined.add(name)
 
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
-        """Returns dlt's hints about a table's layout, for its columns and for itself; none if a user has such hints."""
+        """Returns dlt's hints about a table's layout: for its columns, and for the table; none if a user gave such."""
         own = self.extraction.hints.get(table) or {}
         columns = own.get("columns")  # a function of rows cannot be evaluated before there are any
         hints = {*own, *(itertools.chain.from_iterable(columns.values()) if isinstance(columns, Mapping) else ())}
@@ -98,7 +98,7 @@ class TableHints:
         return ({}, {}) if decided else layout_hints(table, self.target.native)
 
     def disposition(self, table: str) -> TWriteDispositionDict:
-        """Returns how rows are merged into a table, or that they replace what is there."""
+        """Returns the write disposition of a table: how rows are merged into it, or that they replace all of it."""
         target = self.target
         if table in self.mended:
             return replacing_disposition(target.strategies)
@@ -111,7 +111,7 @@ class TableHints:
         return self.target.native.zoned or (dataset is not None and table in dataset.zoned)
 
     def copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
-        """Returns the columns that repeat others, with the originals: in an existing table only those of a load."""
+        """Returns the columns that repeat others, with the originals; in an existing table, only those of a load."""
         in_schema = self.extraction.schema_columns(table)
         return {
             copy: of
@@ -120,7 +120,7 @@ class TableHints:
         }
 
     def empty_format(self) -> Any:
-        """Returns the format of files without rows: Parquet, unless ADBC loads it, because ADBC refuses such files."""
+        """Returns the format of files without rows: Parquet, unless ADBC would load them, because it refuses them."""
         if self.extraction.pipeline is None:
             return "parquet"
         capabilities = capabilities_of(self.extraction.pipeline)

@@ -13,8 +13,8 @@ from ..utc import is_empty, parse_time, to_utc
 def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
     """Returns the time that a setting or a caller gives: ISO 8601, UTC if it has no zone; a date means its midnight.
 
-    An empty text is no time, because variables of the environment that nobody has filled are empty.
-    Raises InvalidSetting for a text that is not a time, or a time that UTC cannot express; it names the setting `name`.
+    Returns None for None and for a blank text, because environment variables may be set but empty. Raises
+    InvalidSetting, with the `name` of the setting, for a text that is not a time or a time that UTC cannot express.
     """
     if time is None or not str(time).strip():
         return None
@@ -29,7 +29,10 @@ def read_setting_time(time: str | date | None, name: str = "since") -> datetime 
 
 
 def read_period(since: str | date | None, until: str | date | None) -> tuple[datetime | None, datetime | None]:
-    """Returns the times between which a caller requests events. Raises InvalidSetting also if the period is empty."""
+    """Returns the times between which a caller requests events; None for an open end.
+
+    Raises InvalidSetting if a text is not a time, or if the period is empty.
+    """
     first, end = read_setting_time(since), read_setting_time(until, "until")
     if is_empty(first, end):
         raise InvalidSetting(f"Expected a later time for until than since, {since}, but got {until}.")
@@ -39,7 +42,7 @@ def read_period(since: str | date | None, until: str | date | None) -> tuple[dat
 def read_time(value: Any) -> datetime | None:
     """Returns the time of a value from Autopilot's API, or None if it cannot be read.
 
-    Its notations are epoch milliseconds (`JsonNumber`), ISO 8601 and RFC 1123.
+    The API uses epoch milliseconds (`JsonNumber`), ISO 8601 and RFC 1123.
     """
     try:
         if isinstance(value, JsonNumber):
@@ -48,5 +51,5 @@ def read_time(value: Any) -> datetime | None:
             return None
         time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
         return to_utc(time)
-    except (ValueError, ArithmeticError):  # the latter if it is beyond the calendar, perhaps only in UTC
+    except (ValueError, ArithmeticError):  # the latter for a time beyond the calendar, perhaps only in UTC
         return None

@@ -1,6 +1,6 @@
-"""Finds rows with characters that the encoding of a PostgreSQL database lacks, such as LATIN1, by asking the server.
+"""Finds rows with characters that the encoding of a PostgreSQL database (LATIN1, say) lacks, by asking the server.
 
-There may be many of them, and searching for each by separate loads would take minutes.
+There may be many such rows, and finding each by separate loads would take minutes.
 """
 
 import re
@@ -20,13 +20,13 @@ _MARKED = re.compile("[^\0-\x7f]\u309a")
 
 
 class Lacking(NamedTuple):
-    """The name of a database's encoding, and what it lacks of some texts: characters, and those with a mark."""
+    """A database's encoding, and the `units` of some texts that it lacks: characters, alone or with a mark."""
 
     encoding: str
     units: Collection[str]
 
     def first(self, text: str) -> str | None:
-        """Returns the first character of one of the texts that the encoding lacks, None if it has all.
+        """Returns the first character of one of the texts that the encoding lacks, or None if it has all of them.
 
         Example: `Lacking("LATIN1", {"→"}).first("é→") == "→"`.
         """
@@ -40,7 +40,7 @@ def lacks_characters(error: str) -> bool:
 
 
 def lacking_of(dataset: Dataset, parts: Iterable[Collection[str]]) -> Lacking | None:
-    """Returns what a PostgreSQL database lacks of some texts, which are given in parts; None if it cannot tell."""
+    """Returns what a PostgreSQL database lacks for some texts, which are given in parts; None if it cannot tell."""
     units: set[str] = set()
     for texts in parts:
         joined = "\n".join(texts)
@@ -50,7 +50,7 @@ def lacking_of(dataset: Dataset, parts: Iterable[Collection[str]]) -> Lacking | 
 
 
 def find_unfit(tables: Mapping[str, FileRows], lacking: Lacking) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yields each table with unfit rows, and why, by row number."""
+    """Yields each table that has unfit rows, and why they are unfit, by their number."""
     for table, rows in tables.items():
         if unfit := unfit_rows(rows.between(0, rows.row_count), lacking, ESCAPED.get(table, ())):
             yield table, unfit

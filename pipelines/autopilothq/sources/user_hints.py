@@ -26,13 +26,13 @@ _STORING = frozenset({"name", "parent", "resource", "columns", "write_dispositio
 
 
 def mark_functions(resource: DltResource) -> None:
-    """Marks the functions among a resource's hints as the source's own: functions of users are refused."""
+    """Marks the functions among a resource's hints as the source's own, because those of users are refused."""
     for function in dlt_resources.hint_functions(resource).values():
         setattr(function, _OF_SOURCE, True)
 
 
 def check_hints(resource: DltResource) -> None:
-    """Raises NotSupported for hints that cannot be followed."""
+    """Raises NotSupported for a resource with hints that cannot be followed."""
     name = resource.name
     table = TABLES.get(name)  # None for the resource of unknown events
     _check_functions(resource)
@@ -87,9 +87,9 @@ def _check_keys(resource: DltResource, key: Sequence[str]) -> None:
 
 
 def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, str] | None:
-    """Returns a column that a hint adds to a key although it is not part of the table's, and the hint; None if none.
+    """Returns a column that a hint wrongly makes part of a key, and that hint; None if there is no such column.
 
-    dlt would look for stored rows by it too, and delete or keep the wrong ones.
+    dlt would match stored rows by this column, too, and delete or keep the wrong ones.
     """
     for name, column in columns.items():
         if column.get("merge_key"):
@@ -100,11 +100,11 @@ def _other_key(columns: TTableSchemaColumns, key: Sequence[str]) -> tuple[str, s
 
 
 def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
-    """Raises NotSupported for hints about how rows are stored besides a disposition and its strategy."""
+    """Raises NotSupported for hints about how rows are stored, except for a write disposition and its strategy."""
     more = _table_hints(resource)
     formats = (resource.table_format,) if resource.table_format else _WAREHOUSE_FORMATS
     if more.get("table_format") in formats:
-        del more["table_format"]  # which databricks_adapter always gives
+        del more["table_format"]  # databricks_adapter always sets it
     given = [hint for hint, value in disposition.items() if value and hint not in ("disposition", "strategy")]
     given += [
         hint
@@ -155,7 +155,7 @@ def check_columns(resource: DltResource, rows: TableRows) -> None:
 def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaColumns, with_dlts: bool) -> None:
     """Raises NotSupported if a row lacks a value that a user's hints or dlt's schema require.
 
-    dlt would take the rows and then refuse them, in every run. dlt's own columns are checked only `with_dlts`.
+    dlt would take the rows and then refuse them, in every run. dlt's own columns are checked only if `with_dlts`.
     """
     key = key_of(rows.table)
     for name, column in {**in_schema, **own_columns(resource)}.items():
@@ -178,14 +178,14 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
 
 
 def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], item: Any, meta: Any) -> Any:
-    """Checks an item that a user's steps made of a resource's rows; returns it without messages that it has again.
+    """Checks an item that a user's steps made of a resource's rows; returns it without repeated messages.
 
     Of rows with the same message id, in this item or in others that were made of the same rows, only the first stays.
-    `table_of` returns the table of an item. `meta` has the mark that this source gave the rows, and with it the ids
-    that were returned for them; `returned` has those for rows without a mark.
+    `table_of` returns the table of an item. `meta` is the item's metadata: the mark that this source gave the rows,
+    with the ids that were returned for them so far; `returned` has these ids for rows without a mark.
 
-    Raises NotSupported if rows have lost their key, or those of `_audit` what is loaded, or if they come with hints or
-    for another table.
+    Raises NotSupported if rows have lost their key, if rows of `_audit` no longer say what is loaded, or if rows come
+    with hints or for another table.
     """
     if mark := dlt_resources.item_mark(meta):
         raise NotSupported(
@@ -211,7 +211,7 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
 
 
 def _check_audit(rows: Any) -> None:
-    """Raises NotSupported if rows of `_audit` no longer say what is loaded of their files: null means all of it."""
+    """Raises NotSupported if rows of `_audit` no longer say how much of a file is loaded: null would mean all of it."""
     names = rows.keys() if isinstance(rows, dict) else rows.schema.names
     if missing := next((name for name in ("load_id", "tables") if name not in names), None):
         raise NotSupported(
@@ -222,9 +222,9 @@ def _check_audit(rows: Any) -> None:
 
 
 def _not_returned(rows: Any, table: str, returned: set[Any]) -> Any:
-    """Returns the first row of each id that is not among those `returned` for a table, and adds its id to these.
+    """Returns the rows whose ids were not `returned` for a table before, the first of each id, and adds these ids.
 
-    A message is stored once. Of a dict that is left out, nothing remains.
+    So a message is stored once. Returns None for a dict that is left out.
     """
     if isinstance(rows, dict):
         is_new = (table, rows["id"]) not in returned
@@ -290,12 +290,12 @@ def check_schema_rows(resources: Mapping[str, DltResource], schema: Schema) -> N
 
 
 def is_replaced(resource: DltResource) -> bool:
-    """Returns whether a user requested that a resource's tables be replaced."""
+    """Returns whether a user requested to replace a resource's tables."""
     return bool(_disposition(resource).get("disposition") == "replace")
 
 
 def replaced_resources() -> set[str]:
-    """Returns the extracted resources whose tables a user requested to be replaced."""
+    """Returns the names of the extracted resources whose tables a user requested to replace."""
     return {each.name for each in dlt.current.source().resources.extracted if is_replaced(each)}
 
 
@@ -305,7 +305,7 @@ def strategy(resource: DltResource) -> str | None:
 
 
 def own_columns(resource: DltResource) -> TTableSchemaColumns:
-    """Returns the columns that a user gave hints for."""
+    """Returns a user's hints for columns of a resource, by column; empty if there are none."""
     columns: Any = resource.columns
     return columns if isinstance(columns, dict) else {}
 
@@ -319,7 +319,7 @@ def _disposition(resource: DltResource) -> dict[str, Any]:
 
 
 def _table_hints(resource: DltResource) -> dict[str, Any]:
-    """Returns the hints that a user gave for a resource's table by the names that they have in dlt's schema."""
+    """Returns the hints that a user gave for a resource's table, by their names in dlt's schema."""
     return dict(dlt_resources.hints(resource).get("additional_table_hints") or {})
 
 
