@@ -11,7 +11,7 @@ from ..extras import missing_of_bucket
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ..warehouses.hints import SOURCE
 
-_WITHOUT_LISTS = ("http", "https")  # a web server has pages, and fsspec takes one that fails for an empty folder
+_WITHOUT_LISTS = ("http", "https")  # web servers list no folders, and fsspec takes a failing page for an empty one
 
 
 def is_remote(url: str) -> bool:
@@ -26,7 +26,10 @@ def check_not_empty(url: str) -> None:
 
 
 def open_bucket(url: str, credentials: Any = None) -> Any:
-    """Returns the fsspec file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
+    """Returns the fsspec file system of a bucket, with the given credentials, dlt's, or the cloud's own.
+
+    Raises ArchiveError if the URL names no bucket, or if credentials, a package or the connection are missing.
+    """
     if not url.partition("://")[2].strip("/"):
         raise ArchiveError(f"Expected a bucket in a URL such as s3://bucket/folder, but got {url}.")
     if urlsplit(url).scheme in _WITHOUT_LISTS:

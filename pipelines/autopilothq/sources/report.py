@@ -45,7 +45,7 @@ class LoadReport:
         tasks_done: How many of them are done.
         cut_off: Why the origin stopped early; what it had read is loaded.
         failed: Why parts could not be loaded although others were, by the name of the part.
-        warnings: Warnings for a person.
+        warnings: Warnings that a person should read.
         seconds: How long it took to read the lines and to make rows.
     """
 

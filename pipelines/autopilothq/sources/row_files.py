@@ -99,7 +99,7 @@ class RowFiles:
         known = TABLES.get(rows.table)
         feeds = resource_of(rows.table) in self._extraction.feeds
         if feeds and known is not None and self._extraction.pipeline is not None:
-            # Hints on an item would reach the transformers too.
+            # Hints on an item would reach the transformers as well.
             hints = self.hints.make(known, rows.columns, typed=False)
             self._extraction.resources[known.name].apply_hints(
                 columns=hints["columns"], write_disposition=hints["write_disposition"]
@@ -120,7 +120,7 @@ class RowFiles:
         return dlt.mark.with_hints(rows, self.hints.make(table, types, file_format=self._empty_format(table)))
 
     def audit_item(self, audit: pa.Table) -> Any:
-        """Returns the rows of `_audit` as an item."""
+        """Returns the rows of `_audit` as an item for dlt."""
         if self._extraction.pipeline is None:
             return audit
         if not self.hints.is_zoned(AUDIT.name):
@@ -146,7 +146,8 @@ class RowFiles:
 def event_table_of(item: Any) -> str:
     """Returns the table that an item of `other_events` is for.
 
-    Arrow tables have its name in their metadata; what a user's step made of them has it in the column `event`.
+    Arrow tables have its name in their metadata; what a user's step made of them has it in the column `event`. Raises
+    NotSupported if an item has neither.
     """
     if isinstance(item, TableRows):
         return item.table
@@ -185,7 +186,7 @@ def _in_order(rows: TableRows, in_schema: TTableSchemaColumns) -> TableRows:
 
 
 def _with_copies(rows: TableRows, copies: Mapping[str, str]) -> TableRows:
-    """Returns the rows with additional columns, which repeat others: `copies` has the original of each."""
+    """Returns the rows with additional columns, which repeat others; `copies` has the original of each."""
     if not copies:
         return rows
     cells = [f"{engine.name(of)} AS {engine.name(copy)}" for copy, of in copies.items()]

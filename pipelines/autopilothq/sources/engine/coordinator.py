@@ -45,9 +45,10 @@ THREADS = 2  # of the coordinator's engine
 
 @dataclass(frozen=True)
 class EngineProjector:
-    """The projector of loads on an engine: an executor, or a function that makes one. Its workers share `work_url`.
+    """The projector of loads on many workers: those of `executor`, which may also be a function that makes one.
 
-    Without `work_url`, they share the load's own folder, which is enough for processes on one machine.
+    The workers share the folder or bucket `work_url`. Without it, they share the load's own folder, which suffices for
+    processes on one machine.
     """
 
     executor: Executor | EngineFactory
@@ -66,11 +67,11 @@ class EngineProjector:
 
 
 def _owner(load: PlannedLoad) -> str:
-    """Returns a name for a pipeline and its target, by which a load finds the work folders of killed ones."""
+    """Returns a name for a pipeline and its target, by which a load finds the work folders of killed loads."""
     pipeline = load.extraction.pipeline
     if pipeline is None:
         return secrets.token_hex(8)
-    # Not `short_digest`: other versions must find what this one leaves behind, and it must find what they left.
+    # Not `short_digest`: all versions must make the same name, so that each finds what another one left behind.
     return f"{pipeline.pipeline_name}-{hashlib.sha256(target_of(pipeline).encode()).hexdigest()[:12]}"
 
 
@@ -80,7 +81,7 @@ class _MessagesRefused(Exception):
 
 @dataclass(frozen=True)
 class Coordinator:
-    """One attempt of a load."""
+    """One attempt of a load on many workers."""
 
     load: PlannedLoad
     workers: Workers
@@ -182,7 +183,7 @@ class Coordinator:
     def _limit_tables(
         self, context: WorkerContext, partitions: Sequence[PartitionInput]
     ) -> tuple[TableNumbers, dict[str, int]]:
-        """Returns the numbered tables, and how many messages each event has that gets no table, by its slug."""
+        """Returns the numbered tables, and the number of messages of each event that gets no table, by its slug."""
 
         def count() -> Counter[int]:
             counts = self._run([CountTask(context, each) for each in partitions])
@@ -193,7 +194,7 @@ class Coordinator:
         return tables, {tables.names[number]: messages for number, messages in beyond.items()}
 
     def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
-        """Deduplicates all partitions. Those that need more stored columns are run again once these are split."""
+        """Deduplicates all partitions. Those that lack stored columns are run again once these columns are split."""
         complete, stored = frozenset(self.load.target.loads_with_discards()), tables.stored
         found: dict[int, DeduplicatedPartition] = {}
         while remaining := [each for each in tables.partitions if each.number not in found]:

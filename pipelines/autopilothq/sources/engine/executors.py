@@ -25,7 +25,7 @@ EngineFactory = Callable[[], Executor]
 
 
 def engine_of(name: str) -> EngineFactory:
-    """Returns the factory of an engine's executor: `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
+    """Returns the function that makes an engine's executor: `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
 
     Raises EngineError for any other text.
     """
@@ -76,7 +76,7 @@ class RayExecutor(Executor):
     """Ray as an executor: each call is a task of a cluster; `auto` is the cluster that this machine is part of."""
 
     def __init__(self, address: str) -> None:
-        # Ray would print the death of a worker to stdout, where results go. It reads this when it is imported.
+        # Ray would print the death of a worker to stdout, where results go. It reads this variable when it is imported.
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         try:
             import ray
@@ -120,7 +120,7 @@ class WorkerTask(Protocol):
 
     @property
     def name(self) -> str:
-        """What it does, such as `rows of partition 3`."""
+        """What it does, such as `Reading share 3`."""
 
     def run(self) -> Any:
         """Runs in a worker, and returns plain data."""
@@ -144,7 +144,7 @@ def run_task(expected: tuple[str, str], task: bytes) -> Any:
 class _Call:
     """Calls `run_task` when it is unpickled.
 
-    So a worker without this package raises an error. A Dask worker that is sent an unknown function would exit.
+    So a worker without this package raises an error, whereas a Dask worker that is sent an unknown function would exit.
     """
 
     def __init__(self, task: bytes) -> None:
@@ -159,7 +159,7 @@ def _named(found: tuple[str, str]) -> str:
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:
-    """Returns the error with which a task ended in its worker, None if it succeeded."""
+    """Returns the error with which a task ended in its worker, or None if it succeeded."""
     try:
         error = future.exception()
     except CancelledError as lost:  # the executor cancelled it, because its cluster lost it
@@ -185,7 +185,10 @@ class Workers:
             self._executor.shutdown(wait=not any(error), cancel_futures=True)
 
     def run(self, tasks: Sequence[WorkerTask], done: Callable[[Any], object]) -> list[Any]:
-        """Runs tasks. Returns their results in order, and calls `done` with each result when its task ends."""
+        """Runs tasks and returns their results in order. Calls `done` with each result as soon as its task ends.
+
+        Raises the error of a task that cannot be tried again, and EngineError for one that failed `TRIES` times.
+        """
         results: list[Any] = [None] * len(tasks)
         pickled = [pickle.dumps(task) for task in tasks]
         ended: SimpleQueue[Future[Any]] = SimpleQueue()
@@ -242,7 +245,7 @@ class Workers:
             self._renew(executor)
 
     def _renew(self, broken: Executor) -> None:
-        """Replaces an executor whose workers died, unless it was replaced before."""
+        """Replaces an executor whose workers died, unless it was replaced before; raises EngineError if it cannot."""
         if self._factory is None:
             raise EngineError(
                 "A worker of the executor died, and broke the executor.\n"

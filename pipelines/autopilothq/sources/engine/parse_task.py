@@ -34,7 +34,7 @@ class ParsedShare:
     named: set[str] = field(default_factory=set)
 
     def add(self, batch: Batch, filtered: Filtered, cells: ParsedCells) -> None:
-        """Adds the counts of a batch as it was read, and the cells of those of its lines that were not skipped."""
+        """Adds the counts of a batch as it was read, and the cells of its lines that were not skipped."""
         self.all_cells.extend(cells)
         self.lines += batch.lines.num_rows
         self.bytes += batch.bytes
@@ -79,7 +79,7 @@ class ParseTask:
     def _keep_refused(
         self, con: duckdb.DuckDBPyConnection, batch: Batch, cells: ParsedCells, path: str, done: ParsedShare
     ) -> None:
-        """Puts the lines of a batch that may be refused into the work folder, by way of the file `path`."""
+        """Puts the lines of a batch that may be refused into the work folder; writes them to the file `path` first."""
         if write_refused_lines(con, number_lines(batch.lines), cells.messages, self.context.refused, path):
             name = f"lines/{self.number}-{len(done.refused_lines)}.parquet"
             done.refused_lines.append(self.context.folder.put(path, name))

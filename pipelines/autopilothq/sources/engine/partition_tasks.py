@@ -31,7 +31,7 @@ class PartitionInput:
     refused_lines: Sequence[str]
 
     def opened(self, context: WorkerContext, con: duckdb.DuckDBPyConnection, scratch: str) -> ProjectionContext:
-        """Opens the messages in an engine."""
+        """Returns the partition's messages, opened in the engine `con`."""
         return context.load.open(con, scratch, context.fetched(self.cells, scratch))
 
     def left_out(self, context: WorkerContext, scratch: str) -> LeftOut:
@@ -90,7 +90,7 @@ class DeduplicateTask:
         return f"Deduplicating partition {self.partition.number}"
 
     def run(self) -> DeduplicatedPartition | NeededColumns | CannotBecomeRows:
-        """Deduplicates the partition."""
+        """Returns the deduplicated partition, columns that it still needs, or messages that cannot become rows."""
         with self.context.engine() as (con, scratch):
             folder = self.context.folder
             opened = self.partition.opened(self.context, con, scratch)

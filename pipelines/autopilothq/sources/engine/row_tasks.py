@@ -81,7 +81,7 @@ class RowsTask:
         return f"The rows of partition {self.partition.number}"
 
     def run(self) -> PartitionFiles | CannotBecomeRows:
-        """Makes the rows."""
+        """Returns the files of rows, or the messages that cannot become rows."""
         folder = self.context.folder
         with self.context.engine() as (con, scratch):
             cells = self.context.fetched(self.partition.cells, scratch)
@@ -125,7 +125,7 @@ class RowsTask:
 
 @dataclass(frozen=True)
 class LatestTask:
-    """Makes the rows of `users` (`accounts`) for a partition of persons from their messages, and the discards of these.
+    """Makes the rows of `users` (`accounts`) for a partition of persons from their messages, and their discards.
 
     `types` are the types of the messages' columns, `stored` are the stored messages about these persons.
     """
@@ -144,7 +144,7 @@ class LatestTask:
         return f"The rows of partition {self.partition} of {self.latest.table.name}"
 
     def run(self) -> PartitionFiles:
-        """Makes the rows."""
+        """Returns the files of rows."""
         done = PartitionFiles()
         with self.context.engine() as (con, scratch):
             get_all = self.context.folder.get_all

@@ -21,15 +21,15 @@ from .stored import StoredPartitions
 from .tasks import WorkerContext
 from .workspace import Workspace
 
-FEW_ROWS = 200_000  # a table with at most so many rows is passed to dlt as one file
+FEW_ROWS = 200_000  # a table with at most this many rows is passed to dlt as one file
 
 
 @dataclass(frozen=True)
 class TablesOfLoad:
     """The tables of a load, as decided once all lines are parsed.
 
-    `without_table` has the numbers of messages of events that get no table, by slug. `stored` is None if nothing counts
-    as stored.
+    `without_table` has the number of messages of each event that gets no table, by slug. `stored` is None if nothing
+    counts as stored.
     """
 
     context: WorkerContext
@@ -55,7 +55,7 @@ class RowMaker:
         plans = partitioned.plan(merged.values, {*merged.counts, *(NUMBER_OF_KIND[each.kind] for each in LATEST)})
         types = {plan.name: plan.types for plan in plans.values()} | {book.name: declared_types(book) for book in BOOKS}
         for each in LATEST:
-            # The messages are this load's and the stored ones.
+            # The rows are made from the messages of this load and the stored ones.
             stored = partitioned.existing.get(each.messages.name, {}) if tables.stored is not None else {}
             message_types = {**plans[NUMBER_OF_KIND[each.kind]].types, **stored}
             types[each.table.name] = latest_columns(each, message_types)
@@ -87,7 +87,7 @@ class RowMaker:
     def make_latest(
         self, tables: TablesOfLoad, parts: Sequence[PartitionFiles], plans: RowPlans
     ) -> list[PartitionFiles]:
-        """Makes the rows of `users` and `accounts` from the files that all partitions have for them."""
+        """Makes the rows of `users` and `accounts` from the files that the partitions of messages wrote for them."""
         tasks = []
         for latest in LATEST:
             files = merged_files([part.latest[latest.table.name] for part in parts])

@@ -7,17 +7,17 @@ from ...projection.partition import LatestFiles
 from .parse_task import ParsedShare
 from .partition_tasks import PartitionInput
 
-# All bytes are of files as they are stored. A load has SHARES shares, or fewer or more to keep within these sizes.
+# All bytes are those of files as stored. A load has SHARES shares, or fewer or more to keep them within these sizes.
 SHARES = 64
 MIN_SHARE, MAX_SHARE = 4 << 20, 1 << 30  # bytes
-# A partition has PARTITION_BYTES of files. A load with more than MANY_PARTITIONS of these has larger partitions.
+# A partition has PARTITION_BYTES of files. A load that would have more than MANY_PARTITIONS has larger partitions.
 PARTITION_BYTES = 64 << 20
 MAX_PARTITION_BYTES = 512 << 20
 MANY_PARTITIONS = 64
 
 
 def share_ranges(sizes: Sequence[int]) -> list[range]:
-    """Returns the numbers of the files of each share, which are consecutive, from the files' sizes in bytes."""
+    """Returns the range of files in each share, by their numbers; `sizes` are those of all files in bytes."""
     most = min(MAX_SHARE, max(MIN_SHARE, sum(sizes) // SHARES))
     found, start, size = [], 0, 0
     for number, of_file in enumerate(sizes):
@@ -29,7 +29,7 @@ def share_ranges(sizes: Sequence[int]) -> list[range]:
 
 
 def partition_count(size: int) -> int:
-    """Returns the number of partitions for the messages of files with `size` bytes in all."""
+    """Returns the number of partitions for the messages of files that have `size` bytes in total."""
     return max(min(MANY_PARTITIONS, -(-size // PARTITION_BYTES)), -(-size // MAX_PARTITION_BYTES), 1)
 
 

@@ -24,7 +24,7 @@ class StoredPartitions:
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count, init=False)
 
     def split(self, needed: Mapping[str, Sequence[str]]) -> None:
-        """Splits columns of some tables, and again those that were split before; all partitions get all of `_audit`."""
+        """Splits columns of some tables, together with those split before; each partition gets all of `_audit`."""
         for table, columns in needed.items():
             before = self._columns.get(table, ())
             if set(columns) <= set(before):
@@ -37,7 +37,7 @@ class StoredPartitions:
                 self._files[table] = self._split(table, batches, "FROM stored WHERE id IS NOT NULL", "id")
 
     def of(self, partition: int) -> dict[str, StoredColumns]:
-        """Returns the columns that were split, with the files of one partition."""
+        """Returns the columns of each table that were split, with the files of one partition."""
         return {
             table: StoredColumns(columns, self._files[table].get(partition, []))
             for table, columns in self._columns.items()

@@ -27,7 +27,7 @@ from .work_folder import WorkFolder
 
 
 class CannotBecomeRows(NamedTuple):
-    """The messages that cannot become rows, by their ids, with the errors."""
+    """The messages that cannot become rows: their errors, by message id."""
 
     messages: Mapping[str, str]
 

@@ -1,4 +1,4 @@
-"""The folder that all workers of a load share, in a local folder or a bucket. It is deleted when the load ends.
+"""The folder that all workers of a load share: a local one, or one in a bucket. It is deleted when the load ends.
 
 Files have fixed names and appear only when they are complete, so a task that runs twice leaves the same files. They
 hold personal data.
@@ -59,7 +59,7 @@ class WorkFolder:
             )
 
     def is_there(self) -> bool:
-        """Returns whether the load is still running, by its mark; raises any error that leaves this unknown."""
+        """Returns whether the load is still running, as its mark shows; raises any error that leaves this unknown."""
         with _refusal_explained(self.url):
             try:
                 if self.is_remote:
@@ -215,7 +215,7 @@ def _drop_dead(home: Path) -> None:
 
 
 def _is_held(path: Path) -> bool:
-    """Returns whether a process keeps a file locked; False for a missing file, which a deletion removes first."""
+    """Returns whether a process keeps a file locked; False if it is missing, as after a deletion that broke off."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
