@@ -1,4 +1,4 @@
-"""Segment's raw archive. Other rooms list its files with `list_files`."""
+"""Segment's raw archive. Other packages list its files with `list_files`."""
 
 from .discover import list_files
 

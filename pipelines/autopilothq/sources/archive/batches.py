@@ -1,6 +1,6 @@
 """Splits the content of archive files into batches of lines (docs/contract/archive.md#variations).
 
-It does not parse JSON. Damage and long lines become rejects, so every byte is accounted for, and no file stops a run.
+JSON is not parsed here. Damage and long lines become rejects, so every byte is accounted for, and no file stops a run.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -40,8 +40,8 @@ def read_batches(
     does not; a `\\r` before it stays. Blank lines (of BLANKS) are counted, but may be left out.
 
     A damaged file ends with a `truncated` reject. So does a file that could not be read to its end, for which
-    `Batch.ended` has the reason. A line of more than `max_line` bytes, without a byte-order mark at its start, is a
-    `line_too_long` reject.
+    `Batch.ended` has the reason. A line of more than `max_line` bytes, not counting a byte-order mark at its start,
+    becomes a `line_too_long` reject.
 
     A thread prepares the next batch while the caller uses this one. Memory stays within a few times `batch_bytes`,
     whatever the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
@@ -110,7 +110,7 @@ def _fill(
                 rejects.append(item)
             else:
                 runs.append(item)
-    if ended:  # by now, the last file is among them
+    if ended:  # which has the last file, if there are any files
         yield _batch(runs, rejects, ended, taken, max_line)
 
 
@@ -178,7 +178,7 @@ class _LineSplitter:
         self._begun = _BegunLine(max(max_line, MAX_LINE))
 
     def add(self, piece: bytes) -> Iterator[_Run | Reject]:
-        """Yields the lines that end in the next piece of the content; blank lines may be only counted."""
+        """Yields the lines that end in the next piece of the content; blank lines may only be counted."""
         if self._begun.blank and _is_blank(piece):
             cut = piece.rfind(b"\n") + 1
             self._line += int(np.count_nonzero(np.frombuffer(piece, np.uint8) == NEWLINE))
@@ -211,7 +211,7 @@ class _LineSplitter:
             yield _Run(self._file, self._line + 1, len(data) - first, [data[first:]], ends[1:] - first)
 
     def end(self, trouble: Exception | None) -> Iterator[_Run | Reject]:
-        """Yields the last line, which has no newline; or a reject if `trouble` cut the content off."""
+        """Yields the last line, if it has no newline, or a reject if `trouble` cut the content off."""
         begun = self._begun
         text = b"" if begun.blank else bytes(begun.text)
         if trouble:
@@ -226,7 +226,7 @@ class _LineSplitter:
 class _BegunLine:
     """A line of which only the beginning has been read: its size so far, and its first `room` bytes, `text`.
 
-    The byte-order marks before it (`marks` of them) are part of neither, and do not count for whether it is blank.
+    The byte-order marks at its start (`marks` of them) are part of neither, and do not matter for whether it is blank.
     """
 
     def __init__(self, room: int) -> None:

@@ -16,7 +16,7 @@ from .listing import READ_TIMEOUT, File, StoreTimeout, call_filesystem, is_uncha
 BLOCK_BYTES = 1 << 18
 REMOTE_BLOCK = 8 << 20
 FILES_AHEAD = 4
-MAX_UNANSWERED = 8  # files in a row that timed out; after so many, the store counts as down
+MAX_UNANSWERED = 8  # if this many files in a row time out, the store counts as down
 PATIENCE = 5.0  # seconds; an error that comes sooner is a refusal (no permission, no such file), not a timeout
 
 
@@ -129,7 +129,7 @@ class BlockReader:
 
 
 def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator[BlockReader, None, None]:
-    """Yields a reader for each file; of the next few files in a bucket, it fetches the first blocks ahead.
+    """Yields a reader for each file; fetches the first blocks of the next few files in a bucket ahead of time.
 
     Raises ArchiveError if MAX_UNANSWERED files in a row timed out.
     """

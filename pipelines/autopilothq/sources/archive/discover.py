@@ -49,7 +49,7 @@ LEFT_OUT = {
     "trailing_slash": "objects with content whose name ends with a slash",
     "unfinished_export": "of exports that have not ended, or were cut off",
 }
-"""The reasons why an entry of a listing is not read, in words for a user: what several such entries are."""
+"""The reasons why entries of a listing are not read, in words for a user: what several such entries are."""
 ONE_LEFT_OUT = {
     "not_data": "write test or job marker",
     "folder_marker": "marker of a folder",
@@ -60,7 +60,7 @@ ONE_LEFT_OUT = {
     "trailing_slash": "object with content whose name ends with a slash",
     "unfinished_export": "of an export that has not ended, or was cut off",
 }
-"""What a single such entry is, where that differs."""
+"""What a single such entry is, where the words differ."""
 
 EXPORTED = (".parquet", ".csv", ".tsv", ".avro")  # suffixes of tables, which are no archive
 _DAY = re.compile(r"[0-9]{12,14}")  # the day's first millisecond
@@ -80,14 +80,14 @@ def list_files(
 ) -> list[File]:
     """Returns the archive's files at `urls` (files, folders, globs), each once, sorted by URL.
 
-    `since` and `until` are UTC days, both included. They select day folders, of which others are not even listed; files
-    outside of day folders are always read. `source_id` selects one source's folder. `fs` is the file system of
-    all `urls`; by default each has its own, for which `credentials` are as in `archive`. `timeout` is in seconds, for
-    each request to an object store. `left_out` receives what was seen but not returned: its URL (a folder's ends with a
-    slash) and a key of LEFT_OUT.
+    `since` and `until` are UTC days, both included. They select day folders; others are not even listed. Files outside
+    of day folders are always read. `source_id` selects one source's folder. `fs` is the file system of all `urls`; by
+    default each has its own, for which `credentials` are as in `archive`. `timeout` is in seconds, for each request to
+    an object store. `left_out` receives what was seen but not returned: a key of LEFT_OUT by URL (a folder's URL ends
+    with a slash).
 
     Raises ArchiveError if nothing exists at a URL or a folder cannot be listed, and for a broken link, behind which a
-    whole archive may be missing. With `keep_broken` it is an unreadable file, unless nothing else is found.
+    whole archive may be missing. With `keep_broken`, a broken link is an unreadable file, unless nothing else is found.
 
     Example: `list_files(["exports"], since=date(2019, 3, 1)) == [File("/data/exports/segment-logs/…"), …]`.
     """
@@ -305,7 +305,7 @@ class _Search(NamedTuple):
     def _excludes(self, info: Info, *, named: bool = False) -> bool:
         """Returns whether a file or folder is not selected, and records why. One that the user `named` may be hidden.
 
-        Raises ArchiveError for a broken link, unless the selection has such errors.
+        Raises ArchiveError for a broken link, unless the selection collects such errors.
         """
         may_be_folder, selection = info["type"] in ("directory", "broken"), self.selection
         why = selection.why_no_folder(info["name"], named) if may_be_folder else selection.why_no_file(info, named)

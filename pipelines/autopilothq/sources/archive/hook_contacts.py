@@ -43,7 +43,7 @@ _UNSUBSCRIBED = f"{HOOK_PREFIX}contact_unsubscribed"
 
 
 class HookContact(NamedTuple):
-    """A contact as a hook has it, when the hook was received, and when the contact was changed, if it has that."""
+    """A contact in a hook, when the hook was received, and when the contact was changed, if the hook says so."""
 
     received_at: datetime
     updated_at: datetime | None
@@ -141,7 +141,7 @@ def hook_contacts(texts: Iterable[bytes]) -> Iterator[HookContact]:
 
 
 def hook_contact(message: JsonObject) -> HookContact | None:
-    """Returns the contact of a hook's message, or None for any other message. Raises Rejected without an id."""
+    """Returns the contact of a hook's message, or None for any other message. Raises Rejected if it has no id."""
     received = read_time(message.value("receivedAt"))
     if message.value("context", "library", "name") != HOOK_LIBRARY or received is None:
         return None
@@ -163,7 +163,7 @@ def _stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str,
     """Returns the stored rows of contacts by their ids."""
     if not ids:
         return {}
-    # Not by `Dataset.rows`: it would query the columns of all tables, which no load does and SQLite cannot do.
+    # `Dataset.rows` would query the columns of all tables, which loads avoid and SQLite cannot do.
     select = dataset.template(CONTACTS.name, f"SELECT {', '.join(f'{{{name}}}' for name in columns)} FROM")
     where = dataset.template(CONTACTS.name, f"WHERE {{contact_id}} IN ({placeholders(ids)})")
     rows = [
@@ -204,7 +204,7 @@ class _MergedContact:
         self._declared: dict[str, Type] = {}
 
     def add(self, hook: HookContact, column: Callable[[str], str]) -> None:
-        """Adds a hook's values unless the stored row is as new; `column` returns a column's name in the destination."""
+        """Adds a hook's values if they are newer than the stored row; `column` returns names in the destination."""
         if not self._is_newer(hook):
             return
         self._last = hook if self._last is None or hook.order >= self._last.order else self._last

@@ -75,7 +75,7 @@ def normalized_path(fs: AbstractFileSystem, url: str) -> str:
 def file_url(fs: AbstractFileSystem, path: str) -> str:
     """Returns the URL of a path on a file system; for a local file, its path as text that every warehouse can store.
 
-    It is a key of `_audit`, so in one of more than MAX_URL bytes a digest replaces the middle.
+    It is a key of `_audit`, so a digest replaces the middle of a URL of more than MAX_URL bytes.
     """
     if isinstance(fs, LocalFileSystem):
         url = os.fsencode(path).decode(errors="backslashreplace")
@@ -100,7 +100,7 @@ def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: fl
             return getattr(fs, method)(*args, **options)
         return sync(fs.loop, getattr(fs, f"_{method}"), *args, timeout=timeout, **options)
     except FileNotFoundError as error:
-        # Some file systems call everything missing that they cannot reach.
+        # Some file systems say of everything that they cannot reach that it is missing.
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None
         raise
@@ -142,7 +142,7 @@ def make_file(fs: AbstractFileSystem, info: Info) -> File:
 
 
 def path_info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
-    """Returns the description of what is at `path`; None if nothing is, or if it is a glob and cannot be a name."""
+    """Returns the description of what is at `path`; None if nothing is there, or for a glob that cannot be a name."""
     if path.endswith("/") and path.strip("/"):
         return {"name": path, "type": "directory", "size": 0} if list_folder(fs, path, timeout) else None
     try:
@@ -164,7 +164,7 @@ def is_unchanged(file: File, timeout: float = READ_TIMEOUT) -> bool:
 
 
 def _version(info: Info) -> str:
-    """Returns the version of a file: the store's digest or ETag, else its size and modification time.
+    """Returns the version of a file: the store's digest or ETag, otherwise its size and modification time.
 
     Example: `_version({"size": 5, "mtime": 1.5}) == "5-1500000000"`, `_version({"ETag": '"ab"'}) == "ab"`.
     """

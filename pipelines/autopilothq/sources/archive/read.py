@@ -18,7 +18,7 @@ from .listing import File, file_system
 def read_mapped(
     files: Sequence[File], mappings: Mappings, timeout: float, batch_bytes: int = batches.BATCH_BYTES
 ) -> Iterator[Batch]:
-    """Yields the files' lines, with the properties of mapped events renamed; `batches.read_batches` has the rest."""
+    """Yields the files' lines, as `batches.read_batches` does, but with the properties of mapped events renamed."""
     renaming = {source: mapping for source, mapping in mappings.items() if mapping.properties}
     read = batches.read_batches(files, batch_bytes=batch_bytes, timeout=timeout)
     if not renaming:

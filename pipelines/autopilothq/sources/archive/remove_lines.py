@@ -48,7 +48,7 @@ def remove_lines(file: File, lines: Collection[int]) -> None:
         if local:
             folder, name = os.path.split(path)
             temporary = os.path.join(folder, f".{name}{TEMPORARY_SUFFIX}")
-            stack.callback(Path(temporary).unlink, missing_ok=True)  # if anything fails; else it was renamed
+            stack.callback(Path(temporary).unlink, missing_ok=True)  # if anything fails; otherwise it was renamed
         else:
             temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
         _write(file, frozenset(lines), temporary)

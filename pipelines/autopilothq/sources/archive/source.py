@@ -34,7 +34,7 @@ from .read import ArchiveShare, read_mapped
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers together have at a time
 EXAMPLES = 3  # names that a warning or a report lists
-# Reasons (of LEFT_OUT) for which files are not read that a user may have expected to be: a run warns of them.
+# Reasons (keys of LEFT_OUT) why files are not read although a user may expect them to be: a run warns of such files.
 SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash", "unfinished_export"})
 
 
@@ -44,7 +44,7 @@ def archive(
     since: str | date | None = None,
     until: str | date | None = None,
     source_id: str | None = None,
-    credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
+    credentials: dlt.TSecretValue = None,  # with another type, dlt would keep them in its traces
     table_format: str | None = None,
     memory: int = 400,
     max_event_tables: int = MAX_EVENT_TABLES,
@@ -75,7 +75,7 @@ def archive(
         executor: A `concurrent.futures.Executor` whose workers share the load, or a function that makes one.
         work_url: A folder or a bucket that all workers may read and write; processes on this machine need none.
         hook_contacts: Whether contacts from Autopilot's hooks become rows of `contacts`.
-        mapping: What other events are mapped to, by name: `event` of Autopilot, and `properties` with new names.
+        mapping: What other events are mapped to, by name: Autopilot's `event`, and new names for `properties`.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
@@ -135,7 +135,7 @@ def projector_of(
 
 @dataclass(frozen=True)
 class Archive(Origin[File]):
-    """The files of Segment's raw archive at some URLs, of some days; the fields are as the source's settings."""
+    """The files of Segment's raw archive at some URLs, of some days; the fields are settings of `archive`."""
 
     urls: tuple[str, ...]
     since: str | date | None = None
@@ -179,7 +179,7 @@ class Archive(Origin[File]):
         return new
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of contacts from hooks; for these, the hooks' files are read a second time."""
+        """Yields the rows of contacts from hooks, for which the hooks' files are read a second time."""
         if self._hook_files and CONTACTS.name in context.selected:
             yield from contact_rows(self._hook_files, context, self.read_timeout)
 
@@ -203,7 +203,7 @@ def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
 
 
 def nothing_found(verb: str, urls: Sequence[str], left_out: Mapping[str, str], asked: Sequence[str] = ()) -> str:
-    """Returns the warning that nothing was found: to do what, where, what was asked for, and what is there instead.
+    """Returns a warning that nothing to `verb` was found at `urls`, what was `asked` for, and what is there instead.
 
     Example: `nothing_found("load", ["logs"], {}, ["from 2019-03-01"])`.
     """
@@ -250,7 +250,7 @@ def days_to_read(since: str | date | None, until: str | date | None) -> tuple[da
 
 
 def _scheduled() -> tuple[datetime, datetime] | None:
-    """Returns a scheduler's interval, None if there is none."""
+    """Returns a scheduler's interval, or None if there is none. Raises NotSupported if its times are wrong."""
     try:
         interval = dlt.current.interval()
     except ValueError:
@@ -273,7 +273,10 @@ def _checked(since: date | None, until: date | None) -> tuple[date | None, date 
 
 
 def _day(day: str | date | None, name: str) -> date | None:
-    """Returns a day; an empty text is none, because variables of the environment that nobody has filled are empty."""
+    """Returns a day; None for a blank text, because environment variables may be set but empty.
+
+    Raises NotSupported, with the `name` of the setting, for a text that is not a day.
+    """
     try:
         if isinstance(day, datetime):
             return to_utc(day).date()

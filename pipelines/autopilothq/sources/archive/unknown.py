@@ -27,7 +27,7 @@ class EventSurvey:
 
 
 def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> EventSurvey:
-    """Surveys at most the first `most` lines of files. Only lines of unknown events are parsed in Python."""
+    """Surveys at most the first `most` lines of files. In Python, only lines of unknown events are parsed."""
     survey = EventSurvey()
     for batch in read_batches(files):
         for text, (readable, kind, event) in zip(batch.lines["text"], read_events(batch.lines), strict=True):
@@ -50,7 +50,7 @@ def _count_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
 
 
 def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
-    """Counts a line of an unknown event. `mappings` are given if the engine could not read the event."""
+    """Counts a line of an unknown event. `mappings` are only given if the engine could not read the line."""
     try:
         message = parse_json(line)
     except Rejected:
