@@ -1,6 +1,6 @@
 """Turns the email events in Autopilot's contacts into messages (docs/contract/autopilot-api.md).
 
-Contacts were read without loss (`segment.message.parse_json`).
+It takes contacts that `segment.message.parse_json` has read without loss.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _DELIVERY = re.compile(r"batchdelivery_[0-9A-Fa-f-]{36}_(\d+)-([0-9A-Fa-f]{8}(?:
 
 
 class Window(NamedTuple):
-    """A period from `since` to before `until`; None is no limit. It includes events without a readable time."""
+    """A period from `since` to before `until`; None means no limit. It includes events without a readable time."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -61,7 +61,7 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
                 continue
             timestamp = to_json(message_time(value, time))
             key_json, id_json = _email(key)
-            # A digest, so that the same contact, map and key have the same id, which does not reveal them.
+            # A digest, so that the same contact, map and key always have the same id, which does not reveal them.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
             yield (
                 f'{{"type":"track","event":"{event}","messageId":"{digest}","timestamp":{timestamp},{rest},'
@@ -75,7 +75,7 @@ def _fields(value: JsonObject) -> dict[str, Any]:
 
 
 def _common(contact_json: str, email: Any, user_id: str | None, received_at: str) -> str:
-    """Returns the JSON text that all messages of a contact share. The load reports an email that is no id."""
+    """Returns the JSON text that all messages of a contact share. The load reports an email that cannot be an id."""
     email_json = "" if email is None else to_json(email)
     anonymous = f'"anonymousId":{email_json if storable_text(email) else contact_json}'
     user = f'"userId":{to_json(user_id)},' if user_id else ""

@@ -1,4 +1,6 @@
-"""Scans an account: reads pages by way of the spool into messages and records (docs/contract/autopilot-api.md#paging).
+"""Scans an account: turns pages, by way of the spool, into messages and records.
+
+See docs/contract/autopilot-api.md#paging.
 
 An interrupted scan ends with the reason; its pages stay in the spool, and the next load continues after them.
 """
@@ -24,7 +26,7 @@ from . import contacts as contact_rows
 
 PAGES_PER_BATCH = 50
 _OVERLAPPING = 10  # pages whose contacts a later page may repeat
-PARALLEL_SCANS = 4  # lists or segments that are scanned at the same time; they share one pace
+PARALLEL_SCANS = 4  # lists or segments that are scanned at the same time; they share one rate of requests
 
 
 class Group(NamedTuple):
@@ -65,7 +67,7 @@ def concerns_one_scan(error: ApiError) -> bool:
 
 
 class Deadline(TimeBudget):
-    """A budget of time for fetching pages that starts now, in seconds; None is no limit."""
+    """A budget of time for fetching pages that starts now, in seconds; None means no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         super().__init__(inf if seconds is None else seconds)
@@ -175,10 +177,10 @@ def single_response(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
 def scan_group(
     scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, group: Group, folder: Path | None
 ) -> Iterator[ScanBatch]:
-    """Yields lists or segments, and their members if there is a `folder` for these.
+    """Yields lists or segments, and their members if there is a `folder` for them.
 
-    The spools of the members stay below it until the scan is loaded. Raises ScanInterrupted, if at all, before the
-    first batch.
+    The spools of the members stay in this folder until the scan is loaded. Raises ScanInterrupted, if at all, before
+    the first batch.
     """
     if not spool.complete:
         if deadline.is_over():

@@ -18,7 +18,7 @@ EVENT_RESOURCES = (*EVENT_TABLES, TRACKS)
 SINGLE_RESPONSES = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
 """The tables that the API returns in a single response, with the requests for them."""
 _CURSORS = "scans"  # the key of the cursors in dlt's state of the source
-_MAX_SCAN_AGE = timedelta(days=7)  # pages of an older scan are not the account's state any more, if none is loaded
+_MAX_SCAN_AGE = timedelta(days=7)  # an older scan, of which nothing is loaded, no longer shows the account's state
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ScanPlan:
 
     `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
     began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count. The tables `lost` were dropped or
-    emptied since the last load, or dlt does it before it loads the rows, which it puts in place of those of the tables
-    `replaced`. `dropped` is what `dropped_before` returns: scans do not go on where earlier loads stopped.
+    emptied since the last load, or dlt will do that before it loads the rows. In the tables `replaced`, dlt will
+    replace all rows. `dropped` is what `dropped_before` returns: no scan continues one from before a drop.
     """
 
     account: str
@@ -64,12 +64,12 @@ class ScanPlan:
         return f"{self.base_url}/{'contacts/custom_fields' if name == CUSTOM_FIELDS.name else name}"
 
     def _cursor(self, name: str) -> dict[str, Any]:
-        """Returns the cursor that complete loads left of this account's last scan; empty if there is none."""
+        """Returns the cursor that complete loads left of the account's last scan `name`; empty if there is none."""
         now = datetime.fromisoformat(self.now)
         return read_cursor(_CURSORS, name, self.complete_loads, now, account=self.account, **self._dropped_of(name))
 
     def _dropped_of(self, name: str) -> dict[str, Any]:
-        """Returns the part of a cursor that says which tables of a scan of several loads were dropped before it."""
+        """Returns the part of the cursor of contacts that says which tables were dropped; empty for other scans."""
         dropped = {table: self.dropped[table] for table in self.tables_of_contacts() & self.dropped.keys()}
         return {"dropped": dropped or None} if name == CONTACTS.name else {}
 
@@ -81,7 +81,7 @@ class ScanPlan:
             spool.delete()
             spool = None
         if spool and spool.last == 0:
-            spool = None  # the scan began, but no page came
+            spool = None  # the scan began, but got no page
         if spool is None:
             spool = Spool.begin(folder, self._start_of_contacts(cursor))
         start = spool.start
@@ -93,19 +93,19 @@ class ScanPlan:
         return Scan(CONTACTS.name, url, start.started_at, spool=spool, first=first, contacts_before=before)
 
     def _start_of_contacts(self, cursor: dict[str, Any]) -> ScanStart:
-        """Returns where a scan without a spool begins: after the cursor if that covers the tables, else at page 1."""
+        """Returns where a scan without a spool begins: after the cursor if that covers all tables, or at page 1."""
         if cursor and cursor["bookmark"] is not None and self.tables_of_contacts() <= set(cursor["tables"]):
             begun = cursor["started_at"], cursor["page"], cursor["bookmark"], cursor["contacts"]
             return ScanStart(self.account, *begun)
         return ScanStart(self.account, self.now)
 
     def _is_stale(self, spool: Spool, cursor: dict[str, Any]) -> bool:
-        """Returns whether a spool's pages are loaded, of another account, or of a scan that cannot be continued."""
+        """Returns whether a spool's pages are loaded already, or of another account, or cannot be continued."""
         start = spool.start
         if start.account != self.account:
             return True
         if not cursor or cursor["started_at"] < start.started_at:
-            return spool.first > 1 or self._is_old(spool)  # the pages before it are no longer known
+            return spool.first > 1 or self._is_old(spool)  # the spool no longer has the pages before its first one
         if cursor["started_at"] > start.started_at or cursor["bookmark"] is None or cursor["page"] < spool.first:
             return True
         other_tables = cursor["page"] > start.page and not self.tables_of_contacts() <= set(cursor["tables"])
@@ -120,7 +120,7 @@ class ScanPlan:
         spool = Spool.open(folder / "index")
         if spool is not None:
             is_loaded = bool(cursor) and cursor["started_at"] >= spool.start.started_at
-            is_loaded |= bool({of.table.name, of.members.name} & {*self.lost})  # maybe: the cursor is lost, too
+            is_loaded |= bool({of.table.name, of.members.name} & {*self.lost})  # perhaps: the cursor is lost as well
             if spool.start.account != self.account or is_loaded or self._is_old(spool):
                 shutil.rmtree(folder)
                 spool = None

@@ -146,7 +146,7 @@ class AutopilotApi(Origin[Scan]):
         return run.scans
 
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
-        """Yields the messages of all scans, and keeps their records. Of an interrupted scan, what came is loaded.
+        """Yields the messages of all scans, and keeps their records. What an interrupted scan has read is loaded.
 
         An error that concerns one scan fails only that scan. Raises ApiError if the key is wrong, the first scan gets
         no response, or every scan fails.
@@ -211,7 +211,7 @@ class AutopilotApi(Origin[Scan]):
 
 
 def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
-    """Yields the rows of a table, and their discards; after a complete scan also the contacts that were deleted."""
+    """Yields the rows of a table, and their discards; after a complete scan also rows of deleted contacts."""
     snapshot = run.snapshot_of(table.name, scan)
     dataset = run.context.required_pipeline().dataset
     read = dataset.read if scan.complete and table is CONTACTS else None

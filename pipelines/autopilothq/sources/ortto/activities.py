@@ -33,11 +33,11 @@ from .search import LIST, MATCHED, WAYS, Found, Search, contact_of, time_field
 ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
 _LIBRARY = "ortto-api"
 SCAN = "activities"  # the name of the scan
-_MIN_PEOPLE = 10  # of this many people, the account should know at least one
+_MIN_PEOPLE = 10  # of at least this many people, the account should know one
 
 
 class Account(NamedTuple):
-    """An account that is read: its client, its names, its scanner, and whether it has the times of last activities."""
+    """An account to read. `has_times` is whether it has the times of last activities; None if that is unknown."""
 
     client: Ortto
     names: OrttoNames
@@ -47,7 +47,7 @@ class Account(NamedTuple):
 
 @dataclass
 class ActivityScan:
-    """The scan of activities of one load. `stopped` is why it ended before the requests for everybody were made."""
+    """The scan of activities of one load. `stopped` is why it ended before all people who are due were handled."""
 
     load: AccountLoad
     url: str
@@ -83,7 +83,8 @@ class ActivityScan:
     def read(self, account: Account) -> Iterator[Batch]:
         """Yields the messages of the people who are due, as many as one load handles.
 
-        Raises InvalidSetting. An error of the service ends the scan, and its text is in `stopped`.
+        Raises InvalidSetting, and an ApiError if this is the load's first scan and no messages came. Otherwise an
+        ApiError ends the scan, with its text in `stopped`.
         """
         self.close()
         self.stopped = None
@@ -107,7 +108,7 @@ class ActivityScan:
             yield ScanBatch(self.scan).batch(ended=True)
 
     def skip(self, why: str) -> Batch:
-        """Returns the last batch of the scan without any request, because the load has stopped before."""
+        """Returns the last batch of the scan, for which nothing is requested because the load has stopped before it."""
         self.stopped = why
         return ScanBatch(self.scan).batch(ended=True)
 
@@ -204,7 +205,7 @@ def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
 
 
 def _address(url: str, run: Run) -> str:
-    """Returns the address of activities, with the way in which people are found as its fragment."""
+    """Returns the address of activities; its fragment is the way in which people are found, if that is known."""
     return f"{url}#{run.start.way}" if run.start.way else url
 
 

@@ -19,7 +19,7 @@ _END = b"!"  # no JSON begins with it
 
 
 class PersonEnd(NamedTuple):
-    """The end of a person: the requests began at `asked_at`, and activities are loaded up to `loaded_until`.
+    """The end of a person's responses, for which requests began at `asked_at`; they go up to `loaded_until`.
 
     `known` is whether the account has the person, `error` why no response could be read, `answer` what came instead.
     """
@@ -37,7 +37,7 @@ Entry = bytes | PersonEnd
 
 
 class Answers:
-    """The segments of a run, in a folder; `segment` is the number of the last one. It deletes those up to `loaded`."""
+    """The segments of a run, in a folder; those up to `loaded` are deleted. `segment` is the number of the last one."""
 
     def __init__(self, folder: Path, loaded: int) -> None:
         self._folder = private.folder(folder)
@@ -57,7 +57,7 @@ class Answers:
                     yield _read_end(line) if line.startswith(_END) else line
 
     def add(self, messages: Sequence[bytes]) -> None:
-        """Writes messages, each a line, of the person whose requests are under way."""
+        """Writes messages, each a line, of the person whose activities are being requested."""
         self._segment().write(b"".join(messages))
 
     def end(self, ended: PersonEnd) -> None:

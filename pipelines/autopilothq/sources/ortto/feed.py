@@ -18,7 +18,7 @@ from .pages import person_fields
 from .search import ID_FIELDS, Contact, activity_time, contact_of_fields
 
 ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late, so each request goes back one more day
-MAX_FAILED_IN_A_ROW = 5  # people; after so many, the service is at fault, not the people
+MAX_FAILED_IN_A_ROW = 5  # if requests for this many people in a row fail, the service is at fault, not the people
 LOOKED_UP_AT_ONCE = 50  # people whose email and external id are requested together
 _LINES_PER_BATCH = 5_000
 _PEOPLE_PER_BATCH = 10_000
@@ -32,14 +32,14 @@ class DuePerson(NamedTuple):
 
 
 class FeedScope(NamedTuple):
-    """Which activities to load: the ids of their kinds, and the earliest time; none of `suppressed` people."""
+    """Which activities to load: those of some kinds (ids) since a time (None: all), but not of `suppressed` people."""
 
     kinds: tuple[str, ...]
     since: datetime | None = None
     suppressed: HashedIds = NOBODY
 
     def has(self, activity: Any) -> bool:
-        """Returns whether an activity is in the scope. One without a readable time is."""
+        """Returns whether an activity's time is in the scope. One without a readable time is in it, too."""
         if self.since is None or not isinstance(activity, JsonObject):
             return True
         time = activity_time(activity.value("created_at"))
@@ -61,7 +61,7 @@ NotedPerson = tuple[str, datetime | None, datetime]
 
 
 class ActivityOrder:
-    """Finds out whether activities come newest first. Only then can the pages after an old activity be skipped.
+    """Finds out whether activities come newest first. Only then, the pages after an old activity can be skipped.
 
     As soon as a single activity is newer than the one before it, all pages of everybody are read.
     """
@@ -90,13 +90,13 @@ class ActivityOrder:
 class Feed:
     """Requests the activities of people, and yields them as batches of messages.
 
-    `answered` is called with people whose activities are in the batches so far, `progress` after each person, with
-    `asked`.
+    `answered` is called with the people whose activities are in the batches so far, `progress` with `asked` after each
+    person.
 
     Attributes:
         asked: How many people are done, including those who were skipped.
         known: How many of them the account has.
-        failed: For how many no response could be read.
+        failed: For how many of them no response could be read.
         failure: The error of the first failure.
         stopped: The error that ended the requests early; None if none did, or the time was up.
         retention_days: How many days the account keeps activities; None until a response has it.
@@ -203,7 +203,7 @@ class Feed:
             self.failed += len(self._doubtful)
 
     def _confirm_failures(self) -> Iterator[Entry]:
-        """Yields the ends of people whose requests failed: the service works for others, so it was due to them."""
+        """Yields the ends of people whose requests failed because of them, as others show that the service works."""
         doubtful, self._doubtful = self._doubtful, []
         for ended in doubtful:
             self._answers.end(ended)
@@ -224,7 +224,7 @@ class Feed:
             self._found.reject(raw, "bad_answer", ended.error)
 
     def _batch(self, ended: bool = False) -> Batch:
-        """Returns the batch of the messages since the last one."""
+        """Returns the messages since the last batch, after passing the people who are done by now to `answered`."""
         self._answered(self._noted)
         found, self._found, self._noted = self._found, ScanBatch(self._scan), []
         return found.batch(ended)
@@ -235,7 +235,7 @@ def _with_ids(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
     missing = [person.contact.id for person in people if not (person.contact.email or person.contact.external_id)]
     found: dict[str, Any] = {}
     if missing:
-        with suppress(RequestRejected):  # then activities have only the contact id
+        with suppress(RequestRejected):  # then messages only get the contact id
             found = account.people_by_ids(missing, ID_FIELDS)
     return [
         person._replace(contact=contact_of_fields(person.contact.id, person_fields(found[person.contact.id])))

@@ -7,16 +7,17 @@ from ...errors import InvalidSetting
 from ...segment.naming import snake_case
 
 CUSTOM, EVERY = "custom", "all"
-"""Values of the setting in place of names: all custom activities, or all that the account has."""
+"""Values of the setting that stand for all custom activities, and for all that the account has."""
 _TABLES = {event.name: event.table for event in EVENTS}
 _CUSTOM_ID = "act:cm:"
 
 
 def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """Returns the ids of the activities to request: the usual ones, and those `requested` by id, name or table.
+    """Returns the ids of the activities to request: the usual ones, and those `requested` by id or name.
 
-    `names` has the names of the account's activities by id, an empty text for those without one. Raises
-    InvalidSetting, which names the `setting`, for an activity that the account does not have.
+    A name may also be written in snake_case. `names` has the names of the account's activities by id, and an empty text
+    for those without a name. Raises InvalidSetting, which names the `setting`, for an activity that the account does
+    not have.
     """
     known = {id_: activity.name for id_, activity in ORTTO_ACTIVITIES.items()} | dict(names)
     found = [id_ for id_, activity in ORTTO_ACTIVITIES.items() if activity.pulled]

@@ -19,13 +19,13 @@ Values = Callable[[], Iterator[str]]
 
 
 class Lookup:
-    """Finds the people of a list. `warn` is called with warnings for a person."""
+    """Finds the people of a list. `warn` is called with warnings for the user."""
 
     def __init__(self, run: Run, scanner: Scanner, warn: Callable[[str], None]) -> None:
         self._run, self._scanner, self._warn = run, scanner, warn
 
     def found(self, values: Values) -> Iterator[list[Found]]:
-        """Yields the people. A warning has the number of those that the account does not have.
+        """Yields the people of the list; warns of the number of those whom the account does not have.
 
         If the account accepts no filter by email, everyone is read and compared. Raises OutOfTime and ApiErrors.
         """

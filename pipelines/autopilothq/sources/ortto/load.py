@@ -13,7 +13,7 @@ from ..settings import short_digest
 from .run import RUN_FOLDER, RunKey
 
 ACTIVE, EVERYBODY = "active", "all"
-"""Values of the setting `people` in place of a file or a query."""
+"""Values of the setting `people` other than a file or a query."""
 OUT_OF_TIME = "the time of max_seconds was up"
 ORTTO_EVENT_RESOURCES = (*EVENT_TABLE_NAMES, TRACKS.name, EVENTS_RESOURCE)
 
@@ -21,9 +21,9 @@ ORTTO_EVENT_RESOURCES = (*EVENT_TABLE_NAMES, TRACKS.name, EVENTS_RESOURCE)
 class PullSettings(NamedTuple):
     """What to request, and how much at a time.
 
-    `people` is `active`, `all`, a file or a query; `activities` are kinds besides the usual ones. Reply texts and
-    addresses are kept if `personal`. One load handles at most `people_per_load` people, and requests their activities
-    for at most `seconds_per_load`; nothing is fetched after `max_seconds`.
+    `people` is `active`, `all`, a file or a query; `activities` are kinds besides the usual ones. If `personal`, the
+    texts of replies and addresses are kept. One load handles at most `people_per_load` people, and requests their
+    activities for at most `seconds_per_load`; nothing is fetched after `max_seconds`.
     """
 
     people: str = ACTIVE
@@ -39,8 +39,8 @@ class PullSettings(NamedTuple):
 class AccountLoad(ScannedRecords):
     """One load of an account: its budget of time, its scans, and the records that they find.
 
-    `account` is a digest that identifies the account. `dropped` are the tables of events that were dropped, with the
-    last loads before which they were; what was requested earlier does not count.
+    `account` is a digest that identifies the account. `dropped` has, for each table of events that was dropped, the
+    last load before which that happened; what was requested earlier does not count.
     """
 
     account: str
@@ -78,7 +78,7 @@ class AccountLoad(ScannedRecords):
 
     @property
     def run_key(self) -> RunKey:
-        """The key that distinguishes the run from others."""
+        """The key that distinguishes the run of this load from others."""
         people = self.settings.people
         names = {name: short_digest(self.account, self.scope_id, name) for name in (people, EVERYBODY)}
         return RunKey(self.account, names[people], (names[EVERYBODY],) if people == ACTIVE else ())

@@ -82,7 +82,7 @@ class OrttoPull(Origin[Scan]):
                     yield from self._activities.read(Account(self.client, names, scanner, records.has_times))
 
     def _names(self, load: AccountLoad) -> OrttoNames:
-        """Returns the account's names of activities and fields; none, with a warning, if they cannot be read."""
+        """Returns the account's names of activities and fields; if they cannot be read, warns and returns none."""
         try:
             return names_of_schema(self.client.instance_schema())
         except (RequestRejected, UnexpectedResponse) as error:
@@ -127,7 +127,7 @@ def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Ba
 
 
 def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
-    """Yields the rows of a table, and their discards; of people also those who were deleted."""
+    """Yields the rows of a table, and their discards; for people, also the rows of those who were deleted."""
     snapshot, context = load.snapshot_of(table, scan), load.context
     read = context.required_pipeline().dataset.read if table == ORTTO_PEOPLE.name else None
     yield from snapshot.rows_with_discards(context.existing_columns(table), read)

@@ -21,9 +21,10 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """A query of an account's people: which fields, and of whom, by a filter or an audience (by default of all).
+    """A query for people of an account: which fields to return, and of whom.
 
-    `reduce` returns what to keep of a person, or None to leave the person out; without it everything is kept.
+    The people are those that match the filter `narrowed` or are in the `audience`, by default all. `reduce` returns
+    what to keep of a person, or None to leave the person out; without it, everything is kept.
     """
 
     fields: Sequence[str]
@@ -32,7 +33,10 @@ class Query:
     reduce: Callable[[JsonObject], Any] | None = None
 
     def pages(self, account: Ortto, bookmark: str | None) -> Iterator[Page]:
-        """Yields the pages after a bookmark of a `Page`, with all fields, even if these take several requests."""
+        """Yields the pages after the bookmark of a `Page` (None: from the start), with all fields.
+
+        A page takes several requests if Ortto does not return that many fields at once.
+        """
         offset, _, cursor = (bookmark or "0 ").partition(" ")
         first, rest = self.fields[:MOST_FIELDS], self.fields[MOST_FIELDS:]
         pages = account.people(
@@ -51,7 +55,7 @@ class Query:
 
 
 def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> list[Any]:
-    """Returns people with additional fields, which are requested by the people's ids."""
+    """Returns the people with additional fields, which are requested by the people's ids."""
     objects = [contact for contact in contacts if isinstance(contact, JsonObject)]
     ids = [id_ for contact in objects if (id_ := storable_text(contact.value("id")))]
     found: dict[str, list[tuple[str, Any]]] = {}

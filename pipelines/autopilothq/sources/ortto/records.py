@@ -200,7 +200,7 @@ class RecordScans:
         yield from self.scanner.scan(spool, Query([id_ for id_ in fields if id_ in sure]))
 
     def _without_refused(self, fields: Sequence[str], error: RequestRejected) -> list[str]:
-        """Returns the fields without the one that the error names; without all times if it names none, or a time."""
+        """Returns the fields without the one that the error names; without all times if it names none or a time."""
         refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
         if refused is None or _is_time(refused):
             self.has_times = False
@@ -231,7 +231,7 @@ class RecordScans:
 
 
 class PersonColumns:
-    """The columns of people's fields: those of the catalogue, and `custom_` with the account's name of the field.
+    """The columns of people's fields: those of the catalogue, otherwise `custom_` and the account's name of the field.
 
     `ids` are the ids of the fields to request.
     """
@@ -245,7 +245,7 @@ class PersonColumns:
         self._columns: dict[str, str] = {}
 
     def cells(self, field_id: str, value: Any) -> Iterator[tuple[str, Any, Type | None]]:
-        """Yields the columns, the values and the types of a field."""
+        """Yields each column of a field with its value and its type (None if nothing declares it)."""
         known = self._custom.get(field_id) or self._names.attribute("", field_id)
         for column, cell, type_ in typed_values(
             self._column(field_id, known), field_id, value, known.display_type if known else None

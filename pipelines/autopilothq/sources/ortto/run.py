@@ -20,17 +20,17 @@ from ..spool import ScanStart, Spool
 
 RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, in the pipeline's working folder
 RETENTION_DAYS = 90  # days that an account keeps activities, unless a response has another number
-_MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: activities of its people are gone
-TIMES_LAG = timedelta(hours=1)  # by which a person's times of last activities may lag behind
+_MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: some of its activities are gone
+TIMES_LAG = timedelta(hours=1)  # how far a person's times of last activities may lag behind
 _CURSORS = "ortto"  # the key of the cursors in dlt's state of the source
 _START = "run.json"
 
 
 class RunStart(NamedTuple):
-    """The beginning of a run. `begun` is its time, `since` when the last complete run began; both are RFC 3339.
+    """The beginning of a run: `begun` is when it began, `since` when the last complete run did; both are RFC 3339.
 
     `since` is None if there was no complete run. `account` is a digest that identifies the account, `way` is how people
-    are found.
+    are found (a key of `search.WAYS`).
     """
 
     account: str
@@ -42,7 +42,7 @@ class RunStart(NamedTuple):
 class RunKey(NamedTuple):
     """What distinguishes runs: digests of the account (`account`), and of the scope and the people (`name`).
 
-    `covering` are the names of runs of the same scope and at least the same people: what they loaded counts here too.
+    `covering` are the names of runs of the same scope and at least the same people: what they loaded counts here, too.
     """
 
     account: str
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def retention_days(self) -> int:
-        """How many days the account keeps activities, as a complete load found out, else the default."""
+        """How many days the account keeps activities, as found out by a complete load, or the default."""
         return int(self.cursor.get("retention") or RETENTION_DAYS)
 
     def set_way(self, way: str) -> None:
@@ -90,7 +90,7 @@ class Run:
         _write_start(self.folder, self.start)
 
     def spool(self, name: str) -> Spool:
-        """Returns this machine's spool of a way to find people, or a new one."""
+        """Returns this machine's spool for one way to find people, or a new one."""
         folder = self.folder / name
         return Spool.open_or_begin(folder, ScanStart(self.start.account, self.start.begun))
 
@@ -133,8 +133,8 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: Collection
 def _is_under_way(start: RunStart, cursor: dict[str, Any], last: str | None, now: datetime) -> bool:
     """Returns whether the run in a folder is under way: not complete, not too old, not overtaken by another one.
 
-    It is not if it finds only people who were active after a run that is unknown here, as in a dataset that was dropped
-    or in another one. `last` is when the last complete run began.
+    A run that only finds people who were active since an earlier run is not under way if that one is unknown here, as
+    in a dataset that was dropped or in another one. `last` is when the last complete run began.
     """
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
     has_gap = (start.since or "") > (last or "")

@@ -71,7 +71,7 @@ def time_field(kind: str) -> str:
 
 
 class Search:
-    """Finds the people of a run. `times` are the fields that count; `warn` is called with warnings for a person.
+    """Finds the people of a run. `times` are the fields that count; `warn` is called with warnings for the user.
 
     Attributes:
         has_times: Whether the account has the times of last activities; None as long as that is unknown.
@@ -88,7 +88,7 @@ class Search:
         yield from self._pages(ALL, Query(ID_FIELDS, reduce=reduce_person))
 
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
-        """Yields the people who were active since a time, or since the last run; more if the account lacks times."""
+        """Yields the people who were active since the last run and since a time; more if the account lacks times."""
         known = self._run.since
         start = known - TIMES_LAG if known else self._run.begun - timedelta(days=self._run.retention_days)
         start = max(start, since) if since else start
@@ -101,7 +101,7 @@ class Search:
             way = self._better(way, tally) if is_whole else None
 
     def _probe(self, start: datetime) -> str:
-        """Returns the best way that the account supports, after at most two requests, which it may refuse."""
+        """Returns the best way that the account supports; makes at most two requests, which it may refuse."""
         refused = self._refused(self._query(FILTER, start)[0])
         if refused is None:
             return FILTER
@@ -135,7 +135,7 @@ class Search:
         return Query([*ID_FIELDS, *self._times], reduce=reduce)
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
-        """Returns the way to try next if this one found so little that it may not work; None if it worked."""
+        """Returns the way to try next if this one found so little that it may not work, or None if it worked."""
         if way == FILTER and not tally.people:
             if self.has_times is None:
                 self.has_times = self._refused(self._query_of_times()) is None
@@ -154,7 +154,7 @@ class Search:
 
 
 class _Tally:
-    """Reduces people to what is kept of them, and counts them."""
+    """Counts people, and reduces them to what is kept of them."""
 
     def __init__(self, times: Sequence[str], start: datetime) -> None:
         self._times, self._start = times, start

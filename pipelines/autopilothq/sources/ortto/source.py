@@ -27,8 +27,8 @@ from .load import ACTIVE, PullSettings
 from .origin import OrttoPull
 
 
-# In the section above, settings of these names are those of Autopilot's API, whose key must not be sent to Ortto. dlt
-# would use them nevertheless if the default were None.
+# In the section above this one, settings with the same names are those of Autopilot's API, whose key must not be sent
+# to Ortto. With None as default, dlt would use them all the same.
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
 def ortto(
     api_key: Annotated[str, NotResolved()] = "",
@@ -69,7 +69,7 @@ def ortto(
             all that there are.
         personal: Whether the texts of replies and the addresses in them are kept.
         since: The time of the first activity to load (ISO 8601; UTC if it has no zone).
-        account: A name that you choose for the account, so that a new key continues where the last one was.
+        account: A name that you choose for the account, so that a new key continues where the last one stopped.
         timeout: Seconds without data after which a request times out.
         tries: How often a request is tried.
         allow_http: Whether the key may be sent over plain http to another machine.

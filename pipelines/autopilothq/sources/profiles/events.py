@@ -18,14 +18,14 @@ OVERLAP = timedelta(days=1)
 
 
 class EventScope(NamedTuple):
-    """The events to load: those with some names, of one source (None: any), from a time on."""
+    """The events to load: those with some `names`, of one source (None: any), from a time on (None: any)."""
 
     names: tuple[str, ...] = EVENT_NAMES
     source_id: str | None = None
     since: datetime | None = None
 
     def has(self, event: JsonObject) -> bool:
-        """Returns whether an event is in the scope. An event without a name is, so that the load rejects it."""
+        """Returns whether an event is in the scope. One without a name is in it, so that the load rejects it."""
         kind, name, source_id = (nonblank_text(event.value(key)) for key in ("type", "event", "source_id"))
         return (
             kind in (None, "track")
@@ -57,7 +57,7 @@ def message(event: Any, person_id: str) -> bytes:
     """
     if not isinstance(event, JsonObject):
         return f"{to_json(event)}\n".encode()
-    ids = dict(reversed(list(_external_ids(event))))  # of several, the first
+    ids = dict(reversed(list(_external_ids(event))))  # the first of several ids of a kind counts
     kind, _, requested = person_id.partition(":")
     email = ids.get("email") or nonblank_text(event.value("context", "traits", "email"))
     if not (email or ids.keys() & ID_TYPES) or (kind == "email" and not email):

@@ -33,7 +33,7 @@ from .pull import Pull
 SETTINGS = f"sources.{SOURCE}.profiles"
 PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, in the pipeline's working folder
 MAX_RUN_AGE = RETENTION / 2  # an older run is not continued, because the events of its first people are due again
-MAX_SCAN_AGE = timedelta(days=1)  # a younger scan of contacts is used again; the next run finds changes since
+MAX_SCAN_AGE = timedelta(days=1)  # a younger scan of contacts is used again; the next run finds later changes
 LOOKBACK = timedelta(hours=1)  # both a contact's record and the space lag behind the activity
 MIN_PEOPLE_TO_WARN = 10  # of this many people, the space should know at least one
 _CURSORS = "pulls"  # the key of the cursors in dlt's state of the source
@@ -63,7 +63,7 @@ class Space(Origin[Scan]):
 
     The next load continues a run that is not complete, wherever it ended: it requests nothing again for people whom
     complete loads have handled since the run began. So a long run can be many loads, and a kill loses only the last
-    one. `people` is the setting; if it is `api`, people come from `contacts`. One load handles at most
+    one. `people` is the setting of that name; if it is `api`, people come from `contacts`. One load handles at most
     `people_per_load` people.
     """
 
@@ -108,7 +108,7 @@ class Space(Origin[Scan]):
         why = "the Profile API only has the events of the last 14 days"
         self._dropped = dropped_events(context, MESSAGE_RESOURCES, why)
         if pipeline.load_id in self._dropped.values():
-            shutil.rmtree(pipeline.working_folder / PEOPLE_FOLDER, ignore_errors=True)  # of runs that do not go on
+            shutil.rmtree(pipeline.working_folder / PEOPLE_FOLDER, ignore_errors=True)  # those runs are not continued
         self._left_out = frozenset(MESSAGE_RESOURCES) - context.selected
         now = context.loaded_at
         cursor = read_cursor(_CURSORS, self.run_id, pipeline.complete_loads, now)
@@ -204,7 +204,7 @@ def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
 
 
 def _spool(folder: Path, account: str, now: datetime) -> Spool:
-    """Returns the spool of an account's contacts: the one on this machine if it is young enough, else a new one."""
+    """Returns the spool of an account's contacts: the one on this machine if it is young enough, or a new one."""
     spool = Spool.open(folder)
     if spool is not None and spool.start.account == account:
         age = now - datetime.fromisoformat(spool.start.started_at)

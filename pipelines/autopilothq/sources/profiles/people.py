@@ -1,4 +1,4 @@
-"""Whose events are requested from the Profile API: people of a file, or of Autopilot's contacts."""
+"""Reads whose events to request from the Profile API: the people of a file, or those among Autopilot's contacts."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -18,14 +18,14 @@ PEOPLE_PER_GROUP = 10_000  # people of a file that are in memory at a time
 
 
 class Person(NamedTuple):
-    """A person by the API's id, and the time of the last activity in the contact's record, if there is one."""
+    """A person's id in the API, and the time of the last activity in the contact's record, if there is one."""
 
     id: str
     active_at: datetime | None = None
 
 
 def profile_id(value: str) -> str | None:
-    """Returns the API's id for an email or a user id, in lower case as the API needs it; None for a blank.
+    """Returns the API's id for an email or a user id, in lower case as the API needs it; None for an unusable text.
 
     A value that begins with `email:`, `user_id:` or `anonymous_id:` has its kind already.
     Examples: `profile_id(" A.B@Example.com ") == "email:a.b@example.com"`, `profile_id("12345") == "user_id:12345"`.
@@ -40,7 +40,7 @@ def profile_id(value: str) -> str | None:
 
 
 def people_of_file(path: Path) -> Iterator[list[Person]]:
-    """Yields the people of a file in chunks; each line is an email or a user id. Raises InvalidSetting if not text."""
+    """Yields the people of a file in chunks; each line has an email or a user id. Raises InvalidSetting."""
     ids = filter(None, map(profile_id, lines_of_file(path, "emails or user ids")))
     for group in engine.batched(ids, PEOPLE_PER_GROUP):
         yield list(map(Person, group))

@@ -17,7 +17,7 @@ from ..scans import Scan, ScanBatch
 from ..spool import STOP_SECONDS
 from .events import AnsweredProfile, DueProfile, EventScope, message, start_of
 
-MAX_FAILURES = 20  # people in a row; after so many, the service is at fault, not the people
+MAX_FAILURES = 20  # if requests for this many people in a row fail, the service is at fault, not the people
 MAX_THREADS = 100  # connections that the client keeps
 LINES_PER_BATCH = 5_000
 PEOPLE_PER_BATCH = 10_000
@@ -75,7 +75,7 @@ class Pull:
         self.stopped: ApiError | None = None
 
     def batches(self, people: Iterable[DueProfile]) -> Iterator[Batch]:
-        """Yields the messages of all people. If there was no response at all, raises the ApiError that stopped it."""
+        """Yields the messages of all people. Raises the ApiError that ended the requests if there was no response."""
         answers = fetch_events(self._space, iter(people), self._scope, self._threads)
         lines, before = 0, self._scan.lines
         try:
@@ -110,7 +110,7 @@ class Pull:
         self.asked += 1
         if end.error is None:
             self.known += end.known
-            # The service works, so the earlier failures were due to those people.
+            # The service works, so the failures before were due to those people.
             self._ended += [*self._doubtful, AnsweredProfile(end.person.id, end.asked_at, end.asked_at)]
             self._doubtful.clear()
             return
@@ -123,7 +123,7 @@ class Pull:
             self._found.reject(raw, "bad_answer", str(end.error))
 
     def _batch(self, ended: bool = False) -> Batch:
-        """Returns the batch of the messages since the last one."""
+        """Returns the messages since the last batch, after passing the people who are done by now to `answered`."""
         self._answered(self._ended)
         found, self._found, self._ended = self._found, ScanBatch(self._scan), []
         return found.batch(ended)
@@ -134,8 +134,8 @@ def fetch_events(
 ) -> Generator[_Lines | _PersonEnd, None, None]:
     """Yields pages and ends of people as they come. Raises NotAuthorized and InvalidSetting.
 
-    The first person's requests are made alone, so that wrong settings cost one request. Then each thread handles one
-    person after another; it waits while `threads` results have not been taken yet.
+    The first person's requests are made alone, so that wrong settings cost only one request. Then each thread handles
+    one person after another; it waits while `threads` results are waiting to be taken.
     """
     first = next(people, None)
     if first is None:

@@ -31,8 +31,7 @@ def profiles(
     token: dlt.TSecretStrValue = dlt.secrets.value,
     space: str = dlt.config.value,
     region: str = "us",
-    # `NotResolved`: otherwise dlt would use the settings of Autopilot's API in the section above, as it does if the
-    # default is None.
+    # `NotResolved` and no None: otherwise dlt would use the settings of Autopilot's API in the section above this one.
     base_url: Annotated[str, NotResolved()] = "",
     requests_per_second: Annotated[float, NotResolved()] = PROFILE_REQUESTS_PER_SECOND,
     people: str | None = None,
