@@ -1,4 +1,4 @@
-"""The rows of `_audit`: what became of the lines of each file (docs/contract/warehouse.md)."""
+"""The rows of `_audit`: how many lines of each file were stored, and how many were not (docs/contract/warehouse.md)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -2,10 +2,10 @@
 
 Two loads at the same time stage their rows in the same tables, where one can take away the other's rows, or add rows
 with the same keys. A run's lock prevents that as long as it is renewed, but a user's own pipelines have no lock, and
-dlt does not notice. So before a load is completed, a check looks whether its rows, and no others, are still staged. If
-not, its rows are counted in the tables that they were merged into. It does not matter whether the other load was
-completed, was killed or is still running. A load that lacks rows is never completed, so that every later load reads
-again what it had read.
+dlt does not notice. So before a load is completed, it is checked that its rows, and no others, are still staged. If
+not, they are counted in the tables that they were merged into. It does not matter whether the other load was completed,
+was killed or is still running. A load that lacks rows is never completed, so that a later load reads again what it had
+read.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -40,7 +40,7 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
             if not isinstance(field, JsonObject):
                 discards.append(Discard(name, to_json(field), "does_not_fit"))
         elif isinstance(field, JsonObject) and name.startswith(("anywhere_", "mail_")):
-            # The keys are pages, forms or emails: columns for them would be without limit.
+            # The keys are pages, forms or emails: there would be no limit to such columns.
             yield ("contact", name), column, field
         elif isinstance(field, JsonObject):
             yield from flatten(JsonObject([(name, field)]), ("contact",), [])

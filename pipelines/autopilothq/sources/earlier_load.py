@@ -59,7 +59,7 @@ class Stored(NamedTuple):
 
 
 class Brought(NamedTuple):
-    """The rows that a source brings: the time that they have as stored (ISO 8601), and their number by table."""
+    """The rows that a source brings: when it stores them (ISO 8601), and their number by table."""
 
     stored_at: str
     rows: Mapping[str, int]
@@ -163,7 +163,7 @@ def _can_check(noted: _Noted, now: Stored) -> bool:
 
 
 def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_uncut: bool) -> bool:
-    """Returns whether all rows of a complete load are there, and replaced none that it did not know."""
+    """Returns whether all rows of a complete load are there, and replaced no rows that the load had not seen."""
     brought = noted.brought or ()
     others = now.complete - (noted.earlier.complete - noted.meanwhile) - {load_id}
     readers = others & (now.audited or frozenset())

@@ -164,8 +164,8 @@ def check_latest(resources: Collection[str]) -> None:
 def dropped_resources(resources: Collection[str], loaded: Collection[str]) -> set[str]:
     """Returns the resources that `dlt pipeline ... drop` has dropped since they were loaded: they have no state.
 
-    With `--state-paths` the command also drops the note of what was taken. Then `loaded` stands in for it: the
-    resources of which a file is loaded.
+    With `--state-paths`, the command also drops the note of what was taken. `loaded` is then used instead: the
+    resources into which some file is loaded.
     """
     state = dlt.current.source_state()
     taken = state.get(_TAKEN)

@@ -39,6 +39,6 @@ class FileRows(NamedTuple):
         return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
 
     def at(self, number: int) -> dict[str, Any]:
-        """Returns the row of a number, by column."""
+        """Returns the row with this number: its values by column."""
         [row] = next(self.between(number, number + 1)).to_pylist()
         return dict(row)

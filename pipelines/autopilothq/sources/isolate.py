@@ -233,7 +233,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
 
 
 def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
-    """Returns why a load failed, or None if none of its jobs did."""
+    """Returns why a load failed, or None if no job of it failed."""
     job = next((found for found in causes(error, *_LINKS) if isinstance(found, LoadClientJobException)), None)
     if job is None:
         return None
@@ -316,7 +316,7 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     ids = {table: messages for table in files if holds_messages(table)} | again
     dataset = open_dataset(into)
     existing = dataset.tables(list(ids))
-    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # destinations may round to this
+    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # some keep only milliseconds
     lacking = lacking_of(dataset, ids.values()) if refused.encoding else None  # no statement can have such an id
     for table in existing:
         _delete(dataset, table, [id_ for id_ in ids[table] if not (lacking and lacking.first(id_))], since)

@@ -136,7 +136,8 @@ def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline)
     if target.dataset is None or load_id is None:
         return
     reads_again = planned.origin.reads_again
-    # Without users, for an API: if those that another load has made since counted as lost, it would request all again.
+    # For an API, rows that replace others are left out: if those of another load made them count as lost, the whole
+    # account would be requested again.
     left_out = {AUDIT.name} if reads_again else {table.name for table in REPLACED}
     made = {table: count for table, count in planned.report.rows.items() if count and table not in left_out}
     rows = {table: count for table, count in made.items() if not files.are_seen(table)}  # a step may drop rows
@@ -150,7 +151,7 @@ def _note_earlier(planned: PlannedLoad, files: RowFiles, pipeline: dlt.Pipeline)
     now = earlier = Stored(complete)
     if reads_again:
         audited = {loaded.load_id for loaded in target.loads.values()}
-        # `_audit` will name this load for their files, and may then no longer name the loads before at all.
+        # `_audit` will name this load for the files of these loads, and may then have nothing else of them.
         taken_over = {before.load_id for work in planned.work if (before := target.loaded(work.url, work.version))}
         now, earlier = Stored(complete, audited), Stored(complete, audited - taken_over)
     note_earlier(pipeline, load_id, earlier, now, brought, frozenset(complete - target.complete))

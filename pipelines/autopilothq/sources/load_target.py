@@ -184,9 +184,9 @@ def _counted_loads(
 ) -> tuple[frozenset[str], frozenset[str], dict[tuple[str, str], Loaded]]:
     """Returns the ids of the complete loads, those of them that do not lack rows, and the files that the latter loaded.
 
-    What a load that lacks rows has loaded is read again. A load lacks rows if some of its jobs failed (and
-    `pipeline.load(raise_on_failed_jobs=False)` completed it), if it was read after a load whose rows are gone, or if
-    it was cut off and continued, and the rows that it had stored before are gone.
+    What a load that lacks rows has loaded is read again. A load lacks rows if some of its jobs failed during
+    `pipeline.load(raise_on_failed_jobs=False)`, if it was read after a load whose rows are gone, or if it was cut off
+    and continued, and the rows that it had stored before are gone.
     """
     complete = frozenset(dataset.complete_loads())
     files = loaded_files(dataset, complete) if reads_again else {}

@@ -190,7 +190,7 @@ def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
 
 
 def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None:
-    """Returns a function that reads the rows which count as stored, or None if none do."""
+    """Returns a function that reads the rows that count as stored; None if no row does."""
     # If any table is replaced, no row counts as stored: rows of the other tables that come again are merged.
     dataset, anew = load.target.dataset, load.target.replacement.anew
     return None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
@@ -249,7 +249,7 @@ def fill_report(
     rejects: Mapping[str, int],
     beyond_limits: Mapping[str, Mapping[str, int]],
 ) -> None:
-    """Fills the load's report with what became of the lines."""
+    """Fills in the load's report: how many lines were stored, and why others were not."""
     report = load.report
     for column in COUNTED:
         setattr(report, column, sum(getattr(count, column) for count in counts))

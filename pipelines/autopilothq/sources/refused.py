@@ -142,7 +142,7 @@ class RefusedMessages:
 
 
 def drop(pipeline: dlt.Pipeline) -> None:
-    """Deletes the file of a pipeline with what its destination refused."""
+    """Deletes a pipeline's file of what its destination refused."""
     shutil.rmtree(Path(pipeline.working_dir, FILE).parent, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
 from ..segment.json_text import DECODER, to_json
 
-IN_MEMORY = 10  # so many fetched pages keep their contacts in memory until they are processed
+IN_MEMORY = 10  # about this many fetched pages keep their contacts in memory until they are processed
 STOP_SECONDS = 2.0  # how long an interrupted run waits for the current request
 KILL_POINT_PAGE_STORED = f"{__name__}:Spool.put"  # for tests/faults
 
@@ -170,7 +170,7 @@ def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> I
 def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[FetchedPage]:
     """Does the same as `fetch`, but in a thread of its own, so that requests do not wait for pages to be processed.
 
-    At most about `IN_MEMORY` of the fetched pages keep their contacts in memory until they are processed.
+    Only about `IN_MEMORY` of the fetched pages keep their contacts in memory until they are processed.
     """
     queue: SimpleQueue[FetchedPage | BaseException | None] = SimpleQueue()
     closed = Event()

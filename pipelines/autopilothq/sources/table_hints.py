@@ -90,7 +90,7 @@ class TableHints:
         self.joined.add(name)
 
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
-        """Returns dlt's hints about a table's layout: for its columns, and for the table; none if a user gave such."""
+        """Returns dlt's hints about a table's layout: for its columns, and for the table; empty if a user gave any."""
         own = self.extraction.hints.get(table) or {}
         columns = own.get("columns")  # a function of rows cannot be evaluated before there are any
         hints = {*own, *(itertools.chain.from_iterable(columns.values()) if isinstance(columns, Mapping) else ())}
@@ -120,7 +120,7 @@ class TableHints:
         }
 
     def empty_format(self) -> Any:
-        """Returns the format of files without rows: Parquet, unless ADBC would load them, because it refuses them."""
+        """Returns the format of files without rows: Parquet, unless ADBC loads Parquet, as it refuses such files."""
         if self.extraction.pipeline is None:
             return "parquet"
         capabilities = capabilities_of(self.extraction.pipeline)

@@ -50,7 +50,7 @@ def lacking_of(dataset: Dataset, parts: Iterable[Collection[str]]) -> Lacking | 
 
 
 def find_unfit(tables: Mapping[str, FileRows], lacking: Lacking) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yields each table that has unfit rows, and why they are unfit, by their number."""
+    """Yields each table that has unfit rows, with the reason for each row by its number."""
     for table, rows in tables.items():
         if unfit := unfit_rows(rows.between(0, rows.row_count), lacking, ESCAPED.get(table, ())):
             yield table, unfit

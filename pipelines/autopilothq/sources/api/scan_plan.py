@@ -28,7 +28,7 @@ class ScanPlan:
     `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
     began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count. The tables `lost` were dropped or
     emptied since the last load, or dlt will do that before it loads the rows. In the tables `replaced`, dlt will
-    replace all rows. `dropped` is what `dropped_before` returns: no scan continues one from before a drop.
+    replace all rows. `dropped` is what `dropped_before` returns: no scan from before a drop is continued.
     """
 
     account: str

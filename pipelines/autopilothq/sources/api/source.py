@@ -55,7 +55,7 @@ def api(
     memory: int = 400,
     progress: ProgressCallback = no_progress,
 ) -> Iterable[DltResource]:
-    """Autopilot's API as the `autopilothq` schema: email events, contacts, lists, segments, custom fields, triggers.
+    """Returns Autopilot's API as a dlt source: email events, contacts, lists, segments, custom fields, triggers.
 
     Args:
         api_key: The account's key, from dlt's secrets.

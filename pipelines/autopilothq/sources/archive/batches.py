@@ -110,7 +110,7 @@ def _fill(
                 rejects.append(item)
             else:
                 runs.append(item)
-    if ended:  # which has the last file, if there are any files
+    if ended:  # true unless there are no files, because the last one has ended by now
         yield _batch(runs, rejects, ended, taken, max_line)
 
 

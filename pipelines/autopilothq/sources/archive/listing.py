@@ -100,7 +100,7 @@ def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: fl
             return getattr(fs, method)(*args, **options)
         return sync(fs.loop, getattr(fs, f"_{method}"), *args, timeout=timeout, **options)
     except FileNotFoundError as error:
-        # Some file systems say of everything that they cannot reach that it is missing.
+        # Some file systems report everything that they cannot reach as missing.
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None
         raise

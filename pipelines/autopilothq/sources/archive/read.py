@@ -46,7 +46,7 @@ def _mapped(lines: pa.Table, renaming: Mappings) -> pa.Table:
 
 @dataclass(frozen=True)
 class ArchiveShare:
-    """What a worker reads: consecutive whole files of a load, of which the first has the number `first`.
+    """What a worker reads: consecutive whole files of a load, the first of which has the number `first`.
 
     It is plain data, without file systems, which may hold secrets. `files` has the URL, version, size and path of each;
     `timeout` and `mappings` are those of the archive.

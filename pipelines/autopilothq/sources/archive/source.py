@@ -57,7 +57,10 @@ def archive(
     hook_contacts: bool = False,
     mapping: EventMappings = None,
 ) -> Iterable[DltResource]:
-    """Segment's raw archive as the `autopilothq` schema.
+    """Returns Segment's raw archive as a dlt source with the `autopilothq` schema.
+
+    Raises InvalidSetting for a setting that is misspelt or out of its range, and NotSupported for settings that do not
+    fit together.
 
     Args:
         archive_url: A file, a folder, a glob, or several; local or `s3://`, `gs://`, `az://`.

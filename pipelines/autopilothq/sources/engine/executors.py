@@ -25,7 +25,7 @@ EngineFactory = Callable[[], Executor]
 
 
 def engine_of(name: str) -> EngineFactory:
-    """Returns the function that makes an engine's executor: `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
+    """Returns a function that makes the executor for `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
 
     Raises EngineError for any other text.
     """
@@ -173,7 +173,7 @@ class Workers:
     """The workers of one load. A task that fails, or whose worker dies, is tried up to `TRIES` times."""
 
     def __init__(self, engine: Executor | EngineFactory) -> None:
-        """`engine` is an executor, which is left running, or a function that makes one, which is then shut down."""
+        """Takes an executor, which stays running, or a function that makes one, which is shut down at the end."""
         self._factory = None if isinstance(engine, Executor) else engine
         self._executor = engine if isinstance(engine, Executor) else engine()
 

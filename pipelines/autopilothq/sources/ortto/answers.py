@@ -19,7 +19,7 @@ _END = b"!"  # no JSON begins with it
 
 
 class PersonEnd(NamedTuple):
-    """The end of a person's responses, for which requests began at `asked_at`; they go up to `loaded_until`.
+    """The end of a person's responses: requests began at `asked_at`; activities are loaded up to `loaded_until`.
 
     `known` is whether the account has the person, `error` why no response could be read, `answer` what came instead.
     """

@@ -61,7 +61,7 @@ NotedPerson = tuple[str, datetime | None, datetime]
 
 
 class ActivityOrder:
-    """Finds out whether activities come newest first. Only then, the pages after an old activity can be skipped.
+    """Finds out whether activities come newest first. Only then can the pages after an old activity be skipped.
 
     As soon as a single activity is newer than the one before it, all pages of everybody are read.
     """
@@ -203,7 +203,7 @@ class Feed:
             self.failed += len(self._doubtful)
 
     def _confirm_failures(self) -> Iterator[Entry]:
-        """Yields the ends of people whose requests failed because of them, as others show that the service works."""
+        """Yields the ends of people whose requests failed: the service works for others, so they are the cause."""
         doubtful, self._doubtful = self._doubtful, []
         for ended in doubtful:
             self._answers.end(ended)

@@ -72,7 +72,7 @@ def _sections(report: JsonObject) -> list[JsonObject]:
 
 
 def _count(sections: list[JsonObject], words: tuple[str, ...], campaign: JsonObject) -> JsonNumber | None:
-    """Returns the first count that the report, or else the campaign, has under one of these words."""
+    """Returns the first count under one of these words, in the report or else the campaign; None if there is none."""
     found = (part.value(word) for part in (*sections, campaign) for word in words)
     return next((count for count in found if isinstance(count, JsonNumber) and count.isdigit()), None)
 
@@ -93,6 +93,6 @@ def _timeframe(report: JsonObject) -> str | None:
 
 
 def _time(value: object) -> str | None:
-    """Returns a time as it came; None for the year 1, which stands for no time."""
+    """Returns a time as it came; None for a time in the year 1, which means none, and for other values."""
     is_time = isinstance(value, str) and not isinstance(value, JsonNumber) and not value.startswith("0001-")
     return str(value) if is_time and value else None

@@ -52,10 +52,12 @@ def ortto(
     memory: int = 400,
     progress: ProgressCallback = no_progress,
 ) -> Iterable[DltResource]:
-    """Ortto's API as the `autopilothq` schema: email activities, people, audiences, tags, campaigns, custom fields.
+    """Returns Ortto's API as a dlt source: email activities, people, audiences, tags, campaigns, custom fields.
 
     Ortto keeps activities for 90 days; a request returns those of one person, and one request per second is allowed.
-    Each run requests the activities of those who were active since the last one.
+    Each run requests the activities of the people who were active since the last run.
+
+    Raises InvalidSetting for a setting that is missing, misspelt or out of its range.
 
     Args:
         api_key: The account's custom API key, from dlt's secrets.

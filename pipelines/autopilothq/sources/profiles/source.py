@@ -47,9 +47,10 @@ def profiles(
     memory: int = 400,
     progress: ProgressCallback = no_progress,
 ) -> Iterable[DltResource]:
-    """Segment's Profile API as the `autopilothq` schema: complete events of the last 14 days.
+    """Returns Segment's Profile API as a dlt source: the complete events of the last 14 days.
 
-    Each run requests what is new since a person's last request, which the table `_profiles` has.
+    Each run requests what is new since a person's last request, which the table `_profiles` records. Raises
+    InvalidSetting for a setting that is missing, misspelt or out of its range.
 
     Args:
         token: An access token of the space, from dlt's secrets.
