@@ -15,7 +15,7 @@ class bigquery(ConfiguredOnce, dlt_bigquery):  # noqa: N801 - destinations are n
 
     @property
     def destination_type(self) -> str:
-        """dlt's name for it."""
+        """dlt's name for this type of destination."""
         return "dlt.destinations.bigquery"
 
     @property

@@ -26,7 +26,7 @@ BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, 
 
 
 class HasBooksDataset(Protocol):
-    """A destination's configuration."""
+    """A destination's configuration with a setting for the dataset of the books."""
 
     books_dataset: str | None
     staging_dataset_name_layout: str
@@ -67,7 +67,8 @@ class BooksSqlClient(SqlClientBase[Any]):
     def use_books_dataset(self, dataset: str | None, naming: NamingConvention) -> None:
         """Resolves the names of the books to another dataset. Called once, before the first statement.
 
-        The dataset's name is normalized by dlt's rules, as every dataset's is.
+        The dataset's name is normalized by dlt's rules, as every dataset's is. Raises BooksMisplaced if it is the name
+        of the events' dataset.
         """
         self.books, self.events_dataset = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
         if self.books == self.events_dataset:
@@ -187,8 +188,8 @@ class BooksClient(SqlJobClientBase):
     def update_stored_schema(self, only_tables: Any = None, expected_update: Any = None, force: bool = False) -> Any:
         """Creates what the tables of a load lack, and returns it.
 
-        dlt does not look where it has stored the schema before. But a load that waited may find tables that were
-        dropped or restored since, or never made, because only a load of other tables has stored its schema.
+        dlt does not check tables of a schema that it has stored before. But while a load waited, tables may have been
+        dropped or restored; or they never existed, because a load of other tables stored the schema.
         """
         made = super().update_stored_schema(only_tables, expected_update, force)
         if not made and not force and self._is_any_lacking(only_tables):

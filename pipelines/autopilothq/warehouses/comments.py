@@ -17,7 +17,8 @@ COMMENTED = ("duckdb", "postgres")
 def comment_statements(client: SqlClientBase[Any], table: TPartialTableSchema) -> Iterator[str]:
     """Yields the COMMENT statements for new columns of a table, and for the table if it is new.
 
-    The columns of a journey's events are those of `tracks`, in what may be hundreds of tables: they get no comments.
+    Columns of events that the catalogue does not know get no comments: they are mostly those of `tracks` again, in what
+    may be hundreds of tables.
     """
     if not table.get(SEGMENT_TABLE_HINT) or client.is_staging_dataset_active:
         return

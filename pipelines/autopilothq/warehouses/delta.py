@@ -48,7 +48,7 @@ class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named l
 
     @property
     def destination_type(self) -> str:
-        """dlt's name for it."""
+        """dlt's name for this type of destination."""
         return "dlt.destinations.filesystem"
 
     @property
@@ -105,7 +105,7 @@ class LakeClient(FilesystemClient):
     # ---- dlt's own files ---------------------------------------------------------------------------------------------
 
     def get_storage_versions(self) -> tuple[int, int]:
-        """Returns the layout's versions from the file `init`; if it is cut off, the first, which dlt upgrades."""
+        """Returns the initial and current version of dlt's layout; (1, 1), which dlt upgrades, if they are cut off."""
         if is_complete(self.fs_client.cat_file(self.init_file_path)):
             versions: tuple[int, int] = super().get_storage_versions()
             return versions
@@ -118,7 +118,7 @@ class LakeClient(FilesystemClient):
         return self._read_complete(state_table, lambda: super(LakeClient, self).get_stored_state(pipeline_name))
 
     def find_schema(self, usual: Callable[..., StorageSchemaInfo | None], *args: Any, **kwargs: Any) -> Any:
-        """Returns the stored schema of a hash, or the newest of a name, or None."""
+        """Returns the stored schema with a hash, or the newest with a name; None if there is none."""
         return self._read_complete(self.schema.version_table_name, lambda: usual(*args, **kwargs))
 
     def dlt_files(self, usual: Callable[..., Iterator[tuple[str, list[str]]]], *args: Any) -> Any:
@@ -126,7 +126,7 @@ class LakeClient(FilesystemClient):
         return (found for found in usual(*args) if found[0] not in self._incomplete)
 
     def _read_complete(self, table: str, read: Callable[[], _Found]) -> _Found:
-        """Returns the result of `read`, which reads files of dlt's table; without the incomplete ones if it fails."""
+        """Returns the result of `read`, which reads files of dlt's table. If it fails, skips incomplete files."""
         try:
             return read()
         except ValueError:

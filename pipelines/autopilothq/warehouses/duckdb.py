@@ -68,7 +68,7 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return DirectClient
 
     def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
-        """Returns dlt's configuration. If no file is named (`dlt.attach`), it has the pipeline's last file."""
+        """Returns dlt's configuration. If it names no file, as with `dlt.attach`, it gets the pipeline's last file."""
         folder = self.config_params.get("pipeline_working_dir")
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
@@ -86,7 +86,7 @@ class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
 
 @hooked
 class DirectClient(BooksClient, DuckDbClient):
-    """Loads Parquet files for `insert-only` tables without staging."""
+    """Loads Parquet files into `insert-only` tables without staging."""
 
     def __init__(
         self, schema: Schema, config: DirectConfiguration, capabilities: DestinationCapabilitiesContext
@@ -151,8 +151,8 @@ def _is_direct(table: PreparedTableSchema) -> bool:
     )
 
 
-WIDE = 300  # columns; a table with more is loaded alone
-_queue = LargestFirst(min(max(2, cores()), 4))  # of two, one may wait for the disk; more need more memory
+WIDE = 300  # columns; a table with this many or more is loaded alone
+_queue = LargestFirst(min(max(2, cores()), 4))  # at least 2, as one may wait for the disk; at most 4, for the memory
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, and their overhead
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_queue.begin)
@@ -167,14 +167,14 @@ def _load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[],
     """
     file = file_of(job)
     if file.endswith(".parquet") and not parts.file_has_rows(file):
-        return  # most tables of a first load, for each of which DuckDB would run two statements
+        return  # as most tables of a first load have none, and DuckDB would run two statements for each
     attempts = [load, load, *([in_parts] if in_parts else [])]
     if in_parts and file.endswith(".parquet") and parts.file_has_long_rows(file):
         attempts = [in_parts]
     for number, attempt in enumerate(attempts, 1):
         alone = number > 1 or attempt is in_parts or len(table_of(job)["columns"]) >= WIDE
         try:
-            with _turn(job, alone, again=number > 1):  # other tables may have used the memory before
+            with _turn(job, alone, again=number > 1):  # the first time, other tables may have used the memory
                 attempt()
             return
         except Exception as error:
@@ -207,8 +207,8 @@ def _load_parts(job: LoadJob, load: Callable[[str], None]) -> None:
 class DirectCopyJob(DuckDbCopyJob):
     """dlt's copy job, run in its turn. The file's folders may have any name.
 
-    In parts, rows that only replace those with the same `keys` skip staging. Other rows are copied in parts only if
-    staging may have a row several times (`may_repeat`), as it does when a killed job runs again.
+    If a file is loaded in parts, rows that only replace those with the same `keys` skip staging. Other rows are copied
+    in parts only if staging may have a row several times (`may_repeat`): a killed job that runs again repeats parts.
     """
 
     def __init__(self, file_path: str, keys: Sequence[str], may_repeat: bool) -> None:

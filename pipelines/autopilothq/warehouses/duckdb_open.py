@@ -18,8 +18,8 @@ from .dlt_internals import Destination, JobClientBase
 from .dlt_internals.clients import client_for, enter_before_loading
 from .hints import SOURCE
 
-_CONNECTIONS: WeakKeyDictionary[dlt.Pipeline, ExitStack] = WeakKeyDictionary()  # those that keep files open
-_KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()  # while dlt loads a package
+_CONNECTIONS: WeakKeyDictionary[dlt.Pipeline, ExitStack] = WeakKeyDictionary()  # the clients that keep files open
+_KEPT_OPEN: WeakSet[Destination[Any, Any]] = WeakSet()  # those whose files stay open while dlt loads a package
 MOST_OPEN_COLUMNS = 5_000  # of all tables together
 
 
@@ -60,8 +60,8 @@ def keep_database_open(pipeline: dlt.Pipeline) -> Iterator[None]:
 def keep_open_while_loading(pipeline: dlt.Pipeline) -> None:
     """Makes dlt keep a pipeline's DuckDB file open while it loads a package; otherwise each job opens it.
 
-    Not for a package of very many columns: new rows stay in memory, some 30 KB for each column, until the file is
-    closed.
+    A package with more than MOST_OPEN_COLUMNS columns is the exception: new rows stay in memory, some 30 KB for each
+    column, until the file is closed.
     """
     if isinstance(pipeline.destination, duckdb):
         _KEPT_OPEN.add(pipeline.destination)
@@ -74,6 +74,6 @@ def _kept_open(
     """Returns the context in which dlt loads a package whose tables have that many columns."""
     if destination not in _KEPT_OPEN:
         return nullcontext()
-    pa.default_memory_pool().release_unused()  # of steps that saw the rows; DuckDB needs memory of its own now
+    pa.default_memory_pool().release_unused()  # what earlier steps no longer need, but DuckDB does now
     connection: AbstractContextManager[object] = cast(Any, client).sql_client
     return connection if columns <= MOST_OPEN_COLUMNS else nullcontext()

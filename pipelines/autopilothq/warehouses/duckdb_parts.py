@@ -1,8 +1,8 @@
 """Loads rows with long texts into DuckDB in parts of some 16 MB, each in a transaction of its own.
 
-DuckDB takes 2,048 rows at a time, however large they are: all of their texts when it reads a table or commits inserted
-rows, and those of one column when it writes rows to the file. A part that is loaded again, for example after a kill,
-changes nothing.
+DuckDB handles 2,048 rows at a time, however large they are. It holds all of their texts in memory when it reads a table
+or commits inserted rows, and those of one column when it writes rows to the file. A part that is loaded again, for
+example after a kill, changes nothing.
 """
 
 import re
@@ -17,9 +17,9 @@ from ..projection import engine
 from .duckdb_pool import MERGED_GROUPS
 
 VECTOR = 2048  # rows that DuckDB takes at a time
-LONG = 64 << 20  # bytes; so much of a vector's rows fits into any memory limit that DuckDB works with
+LONG = 64 << 20  # bytes; a vector of rows that is no larger fits into any memory limit that DuckDB works with
 BYTES_AT_ONCE = 16 << 20  # bytes of a part
-PAGE_BYTES = 1 << 16  # read at a time from a column of Parquet, which is read by row groups otherwise
+PAGE_BYTES = 1 << 16  # bytes read at a time from a column of Parquet, instead of a whole row group
 ROWS_AT_ONCE = 16  # rows that make a part if each has a MiB, the most that a line can have
 STAGED_ROWS = 128  # rows of a part of a staging table
 MOST_ROWS = 8192  # of a part, where rows of a table with long texts are short
@@ -41,7 +41,7 @@ def file_has_long_rows(file: str) -> bool:
 
 def split_file(file: str) -> Iterator[pa.Table]:
     """Yields the rows of a Parquet file in parts of about BYTES_AT_ONCE bytes."""
-    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # else pyarrow keeps all that it read
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # pyarrow would keep all it read
         yield from split_batches(rows.iter_batches(ROWS_AT_ONCE))
 
 
@@ -62,7 +62,7 @@ def split_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 def checkpoint_early(execute: Callable[[str], Any]) -> Iterator[None]:
     """Makes DuckDB write rows to the database's file as they are committed, while the block runs.
 
-    Until they are written, they are in memory. dlt lets a gigabyte of them wait, more than DuckDB may usually use.
+    Until then they are in memory. dlt lets a gigabyte of them wait, which is more than DuckDB may usually use.
     """
     before = [execute(f"SELECT current_setting('{name}')").fetchone()[0] for name in EARLY_CHECKPOINTS]
     try:
@@ -75,7 +75,7 @@ def checkpoint_early(execute: Callable[[str], Any]) -> Iterator[None]:
 
 
 def replace_rows(client: Any, table: str, rows: str, keys: Sequence[str]) -> None:
-    """Inserts `rows`, a relation in SQL, each key once; deletes the rows of the table that have the same keys."""
+    """Inserts `rows`, a relation in SQL, each key once, in place of the rows of the table that have the same keys."""
     key = ", ".join(map(client.escape_column_name, keys))
     with client.begin_transaction():
         client.execute_sql(f"DELETE FROM {table} WHERE ({key}) IN (SELECT ({key}) FROM {rows})")

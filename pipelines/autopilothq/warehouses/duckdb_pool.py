@@ -1,6 +1,6 @@
-"""Connections to DuckDB files: they wait while another program has the file open, and write everything when they close.
+"""Connections to DuckDB files, which wait while another program has the file open.
 
-What was committed, and waits in DuckDB's log, is in the file once the last connection is closed.
+Closing the last connection writes everything that was committed, and is still in DuckDB's log, to the file.
 """
 
 import re
@@ -21,13 +21,14 @@ from ..projection import engine
 from .dlt_internals import DuckDbBaseCredentials
 from .dlt_internals.clients import ReadingPool, borrowed_connections
 
-# Errors about files that cannot be opened although they are not damaged. A file of SQLite's calls for its extension.
+# Errors about files that cannot be opened although they are not damaged, such as those about a missing extension. The
+# one about SQLite's extension is not among them: it means that the file belongs to SQLite.
 _OTHER_CAUSE = re.compile(
     "Could not set lock|Cannot open file|Too many open files|No space left|(?<!sqlite_scanner).duckdb_extension"
 )
 _OTHER_VERSION = re.compile("version number|storage version")  # errors about files of another version of DuckDB
-# DuckDB opens a file of data (by its suffix: .csv, .json, .parquet, ...) as views of an empty database in memory, where
-# all that is written is gone with the connection. That database has no path, and cannot be opened read-only.
+# DuckDB opens a data file (by its suffix: .csv, .json, .parquet, ...) as views in an empty in-memory database. Whatever
+# is written there is lost with the connection. That database has no path, and cannot be opened read-only.
 _WHERE = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
 _IN_MEMORY = "Cannot launch in-memory database in read-only mode"
 # DuckDB's setting for how many merges of small row groups a checkpoint makes. A merge takes memory for 2,048 rows,
@@ -36,11 +37,11 @@ _IN_MEMORY = "Cannot launch in-memory database in read-only mode"
 MERGED_GROUPS = "max_vacuum_tasks"
 _USUAL_MERGES = 100
 _LARGE_LOG = 128 << 20  # bytes
-# Locks by file: while one pool writes a checkpoint, with other settings, DuckDB opens the file for no other in this
-# process.
+# Locks by file: while one pool writes a checkpoint, with other settings, DuckDB does not open the file for any other
+# pool in this process.
 _locks = defaultdict[str, RLock](RLock)
 _LONGEST_ROW = 1 << 20  # bytes, the most that a line can have
-# `pragma_storage_info` takes no table with a quotation mark in its name.
+# `pragma_storage_info` fails for a table with a quotation mark in its name.
 _TABLES = """
     SELECT schema_name, table_name FROM duckdb_tables() WHERE estimated_size > ? AND NOT internal
     AND database_name = current_database() AND NOT contains(schema_name || table_name, '"')"""
@@ -96,7 +97,7 @@ class WaitingPool(ReadingPool):
             raise _unreadable(self._path, str(error)) from error
 
     def _check_file(self, con: DuckDBPyConnection) -> None:
-        """Raises RunError if a database is not in its file; returns the connection to the pool if it raises."""
+        """Raises RunError, and returns the connection to the pool, if the database is in memory and not in the file."""
         try:
             if con.execute(_WHERE).fetchall() == [(None,)]:
                 raise _data_file(self._path)
@@ -105,7 +106,7 @@ class WaitingPool(ReadingPool):
             raise
 
     def return_conn(self, borrowed_conn: DuckDBPyConnection) -> int:
-        """Closes a connection, and with the last one the file; returns how many are left."""
+        """Closes a connection, and the file with the last one; returns how many connections are left."""
         with self._lock:
             file_to_close = self._file if borrowed_connections(self) == 1 else None
             if file_to_close:
@@ -117,7 +118,7 @@ class WaitingPool(ReadingPool):
             return left
 
     def _allow_merges(self, con: DuckDBPyConnection, file: Path) -> None:
-        """Lets DuckDB merge row groups when it closes the file, unless the user decided that or texts are long."""
+        """Lets DuckDB merge row groups when it closes the file, unless texts are long or the user has set this."""
         [(now,)] = con.execute(f"SELECT current_setting('{MERGED_GROUPS}')").fetchall()
         # Any other number was set by the user, in dlt's `statements` or `pragmas`.
         if now == 0 and not _has_long_rows(con, file):

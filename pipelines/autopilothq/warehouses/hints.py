@@ -57,9 +57,9 @@ STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
 
 
 LEAST_MAX_NAME = 63
-"""The least limit of names that a destination has: PostgreSQL's."""
+"""The lowest limit that a destination sets on the length of names: PostgreSQL's."""
 
-# dlt's only format for the tables of a lake that needs no catalogue and is tested.
+# The only table format for a lake that needs no catalogue and is tested here.
 LAKE_FORMAT = "delta"
 
 
@@ -79,10 +79,10 @@ def _capabilities_of(destination: Any) -> Any:
 
 
 def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
-    """Returns the merge strategies of a pipeline's destination for a table format; None is the destination's own.
+    """Returns the merge strategies of a pipeline's destination for a table format; None: the destination's default.
 
-    Raises CannotMerge if the destination does not have the format, or would only append, or if a lake's folder cannot
-    be opened.
+    Raises CannotMerge if the destination does not have the format or would only append, or if the Delta library cannot
+    open a lake's folder.
     """
     capabilities = capabilities_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
@@ -161,7 +161,7 @@ def limits_of(pipeline: dlt.Pipeline) -> Limits:
 
 
 def shorten_identifier(name: str, naming: NamingConvention) -> str:
-    """Returns the name of a table or column in a destination: one that is too long is cut, and ends with a digest.
+    """Returns the name of a table or column in a destination; a digest replaces the middle of one that is too long.
 
     `naming` has the destination's limit; no name is longer than MAX_NAME (docs/contract/warehouse.md#names).
     """
@@ -193,7 +193,8 @@ def column_hints(
 ) -> TTableSchemaColumns:
     """Returns dlt's hints for columns of these types, in this order.
 
-    `keys`: keys are declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
+    `keys` declares keys not null, `zoned` says that times have a time zone, and `copies` has the columns that repeat
+    others, each with that other one.
     """
     emails = () if table.name in TABLES else (*PROPERTIES, *LINK)  # which any event may have
     described = {column.name: column.description for column in (*emails, *table.columns)}

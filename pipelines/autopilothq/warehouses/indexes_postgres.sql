@@ -1,4 +1,4 @@
--- The statements that drop each index of a table, and that make it again.
+-- For each index of a table, the statement that drops it and the one that creates it again.
 SELECT
     CASE
         WHEN k.oid IS NULL THEN format('DROP INDEX %s', i.indexrelid::regclass)

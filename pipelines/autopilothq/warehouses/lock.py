@@ -1,4 +1,4 @@
-"""Locks that let only one run at a time write to a target. They are where the data is, and end with their process.
+"""Locks that let only one run at a time write to a target. Each lies next to the data, and ends with its process.
 
 | destination | lock | when the process dies |
 |---|---|---|
@@ -10,8 +10,8 @@
 Neither a warehouse nor a bucket guarantees that a key is unique. So a run first writes its lease and then looks for
 others: if there is another one, it drops its own and tries again. Two runs may both give up, but never both continue.
 
-Only a run that cannot renew its lease, because its machine sleeps or has no network, may go on beside the one that took
-it over. It warns, and `sources.completion` keeps its loads from being completed without their rows.
+The exception is a run that cannot renew its lease, because its machine sleeps or has no network: it may go on beside a
+run that started after the lease expired. It warns, and `sources.completion` completes no load that lacks rows.
 """
 
 import os
@@ -99,9 +99,9 @@ def _file_lock(path: str, until: float, which: str, guarded: Path | None = None)
 
 
 def _check_creates(path: str) -> None:
-    """Raises RunError where no file can be created for the reason that there is none: FileLock would wait for another.
+    """Raises RunError if creating a lock file fails with FileNotFoundError, for example because its folder is missing.
 
-    It takes that for a lock which another run removes at this moment. It reports all other errors itself.
+    FileLock would wait instead, as if another run were just removing the file. It reports all other errors itself.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, private.FILE_MODE))
@@ -185,13 +185,13 @@ def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
 
 
 def process_name() -> str:
-    """Returns the host and the number of this process, as messages of other runs show them."""
+    """Returns the host and the id of this process, as other runs show them in messages."""
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-_PROBE = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing, or not this one
+_PROBE = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing or has other columns
 
-_OF_RIGHTS = re.compile("(?i)denied|privilege")  # the errors of databases about rights, and about a table's shape
+_OF_RIGHTS = re.compile("(?i)denied|privilege")  # databases' errors about missing rights, and below about other columns
 _OF_SHAPE = re.compile(r"(?i)column|\bview\b")
 
 
@@ -212,7 +212,7 @@ class TableLeases(Connections):
 
     @classmethod
     def of(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLeases"]:
-        """Yields the leases to acquire; also the events' dataset's, which runs without `books_dataset` use."""
+        """Yields the leases to acquire. A run with `books_dataset` also needs those that runs without it use."""
         yield cls(pipeline, table)
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
         if isinstance(client, BooksSqlClient) and client.has_separate_books:
@@ -220,7 +220,7 @@ class TableLeases(Connections):
 
     def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
-        self.drop(owner)  # needs the right to do so, without which a lease would stay until it ends
+        self.drop(owner)  # fails without the right to delete, before there is a lease that could not be dropped
         self._insert(owner)
 
     def put(self, owner: str) -> bool:
@@ -234,7 +234,7 @@ class TableLeases(Connections):
             return is_there
 
     def ages(self, owner: str) -> dict[str, float]:  # noqa: ARG002
-        """Returns the ages of all leases."""
+        """Returns the age of each lease in seconds, by its owner."""
         rows = self._run("SELECT owner, renewed_at, CURRENT_TIMESTAMP FROM {table}")  # SQLite returns times as text
         return {name: (parse_time(now) - parse_time(renewed_at)).total_seconds() for name, renewed_at, now in rows}
 
@@ -259,7 +259,7 @@ class TableLeases(Connections):
             raise next(iter(failed), error) from None
 
     def _explained(self, error: DatabaseException, right: str) -> Exception:
-        """Returns the error of a statement that needs a right, with what to do if it is about rights or the table."""
+        """Returns the error to raise for a failed statement: one with advice if rights or columns are missing."""
         why = gist(str(error))
         if _OF_RIGHTS.search(why):
             return RunError(
@@ -300,7 +300,10 @@ class TableLeases(Connections):
 
     @contextmanager
     def _in_its_dataset(self, client: Any) -> Iterator[None]:
-        """Directs statements to the dataset of this table. In the events' dataset an upgrade may have dropped it."""
+        """Directs statements in the block to this table's dataset.
+
+        In the events' dataset a missing table is no error, because an upgrade may have dropped it.
+        """
         if not self._with_events:
             yield
             return
@@ -342,7 +345,7 @@ class BucketLeases:
         return is_there
 
     def ages(self, owner: str) -> dict[str, float]:
-        """Returns the ages of all leases; the newly written one of `owner` tells the bucket's time."""
+        """Returns the age of each lease in seconds, by its owner. That of `owner`, just written, tells the time."""
         files = self._fs.ls(self._folder, detail=True, refresh=True)
         changed = {unquote(posixpath.basename(file["name"])): cast(datetime, self._changed(file)) for file in files}
         now = changed[owner]

@@ -15,7 +15,7 @@ _DEDUPLICATED = "x-stage-data-deduplicated"  # set by whoever guarantees that ea
 
 
 def changing_hint(table: Any) -> str | None:
-    """Returns a hint by which a merge takes or replaces other rows than those of the same key; None without one."""
+    """Returns a hint that makes a merge select or replace rows by more than their key; None if there is none."""
     if table.get(SCOPE) not in (None, ALL_ROWS):
         return SCOPE
     return next((hint for hint in (_FILTER, _DEDUPLICATED) if table.get(hint)), None)

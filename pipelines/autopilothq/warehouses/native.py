@@ -1,4 +1,4 @@
-"""The shape of tables in a destination, which is that of Segment's own tables there; derived from `catalog.NATIVE`."""
+"""The shape of tables in each kind of destination, as Segment creates them there; derived from `catalog.NATIVE`."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -20,15 +20,15 @@ from ..catalog import (
 
 # A hint for tables with the shape that `shape_of` returns. dlt creates all other tables as usual.
 SEGMENT_TABLE_HINT = "x-segment-table"
-# A hint for dlt's tables whose files are loaded without staging, if the destination can. Load packages of versions
-# without this hint may have rows in staging when they are resumed.
+# A hint for dlt's tables whose files are loaded without staging, if the destination can do that. Load packages from
+# versions without this hint may have rows in staging when they are resumed.
 DIRECT_HINT = "x-direct"
 TABLE_HINTS = {SEGMENT_TABLE_HINT: True, DIRECT_HINT: True}
-# A hint for dlt's columns: the column that they repeat.
+# A hint for a column that repeats another one: the name of that one.
 COPY_HINT = "x-copy-of"
 # The rows that a complete scan replaces, in SQL.
 ALL_ROWS = "1 = 1"
-# Created from the catalogue by this package, in dlt's types and without a key, in all destinations.
+# Tables that this package creates from the catalogue, in dlt's types and without a key, in all destinations.
 _LOGS = (*(table.name for table in DELIVERY_LOGS), FORWARDS.name)
 _PLAIN = (SUPPRESSIONS.name, *_LOGS)
 # The column by which `send` looks up the rows of each request.
@@ -39,9 +39,9 @@ _MESSAGE_TABLES = frozenset((*(table.name for table in MESSAGE_TABLES), *EVENT_T
 class TableShape(NamedTuple):
     """How a table differs from what dlt would make.
 
-    `types` are the destination's names for the types of some columns, `key` is the primary key, empty if there is none.
-    Each of `indexes` is a column with an index of its own. `copies` are columns that repeat others. `view` is the name
-    of the view over the table, None if there is none.
+    `types` has the destination's types of the columns for which dlt would choose others. `key` is the primary key,
+    empty if there is none. Each column in `indexes` has an index of its own. `copies` has the columns that repeat
+    others, each with that other one. `view` is the name of the view over the table, None if there is none.
     """
 
     types: Mapping[str, str] = {}

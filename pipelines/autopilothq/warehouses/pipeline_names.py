@@ -47,7 +47,10 @@ def pipeline_name(target: str) -> str:
 
 
 def other_name(name: str, target: str) -> str | None:
-    """Returns the name that the target's pipeline may have on another machine, None if it has neither name."""
+    """Returns the other of the two names that a target's pipeline may have, for example on another machine.
+
+    Returns None if `name` is neither of them.
+    """
     return {PIPELINE: _own_name(target), _own_name(target): PIPELINE}.get(name)
 
 
@@ -58,8 +61,8 @@ def _own_name(target: str) -> str:
 def assign_pipeline_name(target: str, database: str | None, wait: timedelta = timedelta()) -> str:
     """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file.
 
-    Two first runs may start at once, so it waits for the other one: up to `wait`, and at least NAMING_TIME.
-    Raises BusyError if that one does not go on.
+    If another first run is choosing its name, waits for it: up to `wait`, and at least NAMING_TIME.
+    Raises BusyError if that run does not go on.
     """
     folder = private.folder(pipelines_dir())
     path = folder / f".{PIPELINE}.lock"

@@ -33,9 +33,9 @@ class Waits:
 
 
 class _NewTables(dict[str, Any]):
-    """The tables that one destination has created and that have no files yet, with a lock for each.
+    """The tables that one destination has created and not yet loaded a file into, with a lock for each.
 
-    A deep copy of the destination has created none.
+    A deep copy is empty, because a copied destination has created no tables.
     """
 
     def __deepcopy__(self, _: object) -> "_NewTables":
@@ -44,7 +44,10 @@ class _NewTables(dict[str, Any]):
 
 @configspec(init=False)
 class PostgresConfiguration(PostgresClientConfiguration):
-    """dlt's configuration, with settings of this project. The last three are shared by the clients of a destination."""
+    """dlt's configuration, with settings of this project.
+
+    The last three fields are no settings, but state that the clients of a destination share.
+    """
 
     lock_timeout: float = 600
     """Seconds to wait for a lock of another connection; 0: the server's setting."""

@@ -1,4 +1,4 @@
-"""Connections of the driver that copies Parquet into PostgreSQL, which share what it knows of the server's types."""
+"""Connections of the driver that copies Parquet into PostgreSQL; they share what it knows of the server's types."""
 
 import threading
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .dlt_internals import get_adbc_driver_location
 # The driver counts the open connections of a database without a lock: if two threads open or close one at the same
 # moment, a count is lost, and the last connection that closes fails.
 _counting = threading.Lock()
-_opening = threading.Lock()  # tables are copied at one time, and each would read the types of the server
+_opening = threading.Lock()  # tables are copied in parallel, and each copy would read the server's types
 
 
 class SharedConnection(Connection):
@@ -33,7 +33,7 @@ class SharedConnection(Connection):
             connection = AdbcConnection(database)
         try:
             super().__init__(cast("AdbcDatabase", _StaysOpen()), connection)
-        except Exception:  # it begins a transaction, and the server may drop the connection right then
+        except Exception:  # a transaction begins there, and the server may drop the connection right then
             self.close()
             raise
 
@@ -52,9 +52,10 @@ class SharedConnection(Connection):
 
 @lru_cache(maxsize=4)
 def _database(url: str) -> AdbcDatabase:
-    """Returns the driver's object for a server. It holds the types, which take ten times as long to read as connecting.
+    """Returns the driver's object for a server, which keeps the server's types.
 
-    It holds no connection itself, so the server may restart meanwhile.
+    Reading the types takes ten times as long as connecting. The object holds no connection, so the server may restart
+    in the meantime.
     """
     return AdbcDatabase(driver=get_adbc_driver_location(), uri=url)
 

@@ -37,9 +37,10 @@ from .sql_files import sql_file
 
 
 class _StoredTable(NamedTuple):
-    """A table's unique indexes, as sets of columns.
+    """An existing table. `keys` are its unique indexes, as sets of columns.
 
-    Whether files can be copied straight into it, and whether a trigger or a rule may leave out rows without an error.
+    `takes_files` is whether files can be copied straight into it, `may_omit` whether a trigger or a rule may leave out
+    rows without an error.
     """
 
     keys: set[frozenset[str]]
@@ -126,7 +127,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def type_of(
         self, usual: Callable[..., TColumnType], native: str, precision: int | None, scale: int | None
     ) -> TColumnType:
-        """Returns dlt's type of an existing column."""
+        """Returns dlt's type of an existing column: a `numeric` without a precision holds floats."""
         return {"data_type": "double"} if native == "numeric" and precision is None else usual(native, precision, scale)
 
     # ---- from staging to tables ------------------------------------------------------------------------------------
@@ -154,14 +155,14 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         return [Replace.from_table_chain(self._marked(table_chain), self.sql_client)]
 
     def _marked(self, table_chain: Sequence[PreparedTableSchema]) -> Sequence[PreparedTableSchema]:
-        """Marks a table in which a trigger or a rule may leave out rows, so that the job checks that all are there."""
+        """Marks a table in which a trigger or a rule may leave out rows, so that the job checks for missing ones."""
         stored = self._stored(table_chain[0])
         return [cast(Any, {**table_chain[0], MAY_OMIT: stored is not None and stored.may_omit})]
 
     def _is_direct(self, table: PreparedTableSchema) -> bool:
         """Returns whether a table's files are copied straight into it, which takes half as long as staging and merging.
 
-        A table with floats is not direct: files have another type for them, and a copy casts no value. Neither is one
+        A table with floats is not direct: files have another type for them, and a copy casts no values. Nor is a table
         with rows in staging: they may belong to a killed load, whose other files must go to staging, too.
         """
         return (
@@ -181,7 +182,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         return stored is None or frozenset(keys_of(table)) in stored.keys
 
     def _stored(self, table: PreparedTableSchema) -> _StoredTable | None:
-        """Returns a table as it was when its dataset's tables were first read, or None if it did not exist."""
+        """Returns a table as it was when its dataset's tables were first read, or None if it did not exist then."""
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
         known: dict[str, dict[str, _StoredTable]] = self.config.stored_tables
         if dataset not in known:

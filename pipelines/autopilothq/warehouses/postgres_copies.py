@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .postgres_adbc import SharedConnection
 
-LARGE_FILE = 4 * 2**20  # bytes; to index the rows of a smaller file takes hardly any time
+LARGE_FILE = 4 * 2**20  # bytes; indexing the rows of a smaller file takes hardly any time
 UNIQUE_VIOLATION = "23505"
 DATA_EXCEPTION = "22"  # the class of SQL states
 
@@ -44,7 +44,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
                 super().run()
         except Error as error:
             if (error.sqlstate or "").startswith(DATA_EXCEPTION):
-                raise DatabaseTerminalException(error) from error  # no other try would store the value
+                raise DatabaseTerminalException(error) from error  # a retry would not store the value either
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
                 # The driver gives no SQL state for a broken connection, so dlt could not tell it from other errors.
                 raise DatabaseTransientException(error) from error
@@ -52,7 +52,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
         finally:
             self._closed.set()
 
-    def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":  # noqa: ARG002 - dlt's does not wait so
+    def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":  # noqa: ARG002 - dlt's own logs no waits
         """Opens a connection whose waits are logged while it is open."""
         from .postgres_adbc import SharedConnection
 
@@ -83,7 +83,7 @@ class CopyNew(PostgresCopyJob):
         except Error as error:
             if error.sqlstate != UNIQUE_VIOLATION:
                 raise
-            # For example, because a load was killed after the file was copied and before that was recorded.
+            # Some rows are there, for example because a load was killed between copying the file and recording that.
             whole = file_of(self)
             with TemporaryDirectory() as folder:
                 rest = str(Path(folder, Path(whole).name))
@@ -102,10 +102,10 @@ class CopyNew(PostgresCopyJob):
         return connection
 
     def _copy(self) -> None:
-        """Copies the file; a large one that is the first of a new table before the table's indexes are created.
+        """Copies the file. The first file of a new table, if large, is copied before the table's indexes are created.
 
         That takes PostgreSQL half the time, because it sorts all rows at once. If something prevents it, the file is
-        copied as usual. A table's other files wait for the first one, which has locked the table.
+        copied as usual. The table's other files wait for the first one, which locks the table.
         """
         from adbc_driver_manager import Error
 

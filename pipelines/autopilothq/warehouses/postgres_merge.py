@@ -45,9 +45,10 @@ class _StatementParts:
         return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
 
     def checked(self, *statements: str) -> list[str]:
-        """Returns statements that store the rows, and one after them that raises an error if a row may be missing.
+        """Returns the statements, which store the rows, and if rows may be left out, a check that raises an error.
 
-        All run in one transaction. The error is about the row, so that it is found and rejected like others.
+        All run in one transaction. The error has the class of errors about a row's values, so that the missing row is
+        found and rejected like one that the database refuses.
         """
         if not self.may_omit:
             return list(statements)
@@ -57,7 +58,7 @@ class _StatementParts:
 
 
 class MergeNew(SqlMergeFollowupJob):
-    """Inserts the rows whose keys the table does not have, in a table with a unique index on the key."""
+    """Inserts the rows whose keys the table does not have, into a table with a unique index on the key."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
@@ -70,7 +71,7 @@ class MergeNew(SqlMergeFollowupJob):
 
 
 class Merge(SqlMergeFollowupJob):
-    """Inserts the rows whose keys the table does not have, in a table without such an index."""
+    """Inserts the rows whose keys the table does not have, into a table without a unique index on the key."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:

@@ -13,7 +13,7 @@ from .postgres import PostgresConfiguration, Waits
 from .settings import TIMEOUT_RANGE, check_range
 from .sql_files import sql_file
 
-LOG_INTERVAL = 10.0  # seconds between two queries of what a connection waits for
+LOG_INTERVAL = 10.0  # seconds between two checks of what a connection waits for
 SECOND_TIMEOUT = 1.0  # seconds to wait for a lock once a wait has timed out
 # A server that disappears without closing the connection is noticed after two minutes instead of two hours.
 KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
@@ -31,7 +31,10 @@ _warned: set[tuple[str, int, str]] = set()  # the databases that a pooler was wa
 
 
 def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
-    """Returns the credentials with the time-outs that their own options do not set, and with SESSION and ENCODING."""
+    """Returns a copy of the credentials, with SESSION, ENCODING and the time-outs that their own options do not set.
+
+    Raises InvalidSetting if a time-out is out of range.
+    """
     credentials: PostgresCredentials = config.credentials.copy()
     query = KEEPALIVES | (credentials.query or {})
     own = str(query.pop("options", ""))
@@ -48,14 +51,14 @@ def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
 
 
 def _section(config: PostgresConfiguration) -> str:
-    """Returns the section of a destination's settings; it may have a name of its own."""
+    """Returns the section of dlt's configuration for a destination, which may have a name of its own."""
     return f"destination.{config.destination_name or 'postgres'}"
 
 
 def check_session(connection: "psycopg2.extensions.connection", waits: Waits) -> None:
-    """Warns if the settings of sessions do not reach the server, as through some connection poolers.
+    """Warns if the settings of a session do not reach the server, because a connection pooler drops them.
 
-    It warns once for each database, even if a program opens several destinations there; `waits` are of one of them.
+    It checks once per destination, which `waits` belongs to, and warns once per database.
     Raises RunError if the server's own settings would change values.
     """
     if waits.checked:
@@ -83,7 +86,7 @@ def check_session(connection: "psycopg2.extensions.connection", waits: Waits) ->
 
 
 def url_of(credentials: PostgresCredentials) -> str:
-    """Returns the URL for libpq, in which a blank is `%20`: it accepts none, and takes no plus sign for one."""
+    """Returns the URL for libpq, with `%20` for each blank: libpq accepts no blanks, and reads `+` as a plus sign."""
     url, mark, query = credentials.to_native_representation().partition("?")
     return f"{url}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
 
@@ -124,7 +127,7 @@ def _log_waits(pid: int, config: PostgresConfiguration, closed: threading.Event)
 
 
 def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
-    """Returns which lock a server process waits for and who holds it, None if it waits for none."""
+    """Returns, as text, which lock a server process waits for and who holds it; None if it waits for no lock."""
     with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
         cursor.execute(sql_file("blocking_postgres.sql"), {"pid": pid})
         found = cursor.fetchone()

@@ -1,4 +1,4 @@
--- The primary keys of a schema's tables, as information_schema has them.
+-- The primary keys of a schema's tables, from information_schema.
 SELECT c.table_name, k.column_name
 FROM {constraints} c
 JOIN {key_columns} k

@@ -1,4 +1,4 @@
--- The primary keys of a schema's tables: PostgreSQL's information_schema hides constraints from roles that only read.
+-- The primary keys of a schema's tables. PostgreSQL's information_schema hides constraints from roles that only read.
 SELECT c.relname, a.attname
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indrelid

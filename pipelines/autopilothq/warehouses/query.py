@@ -1,6 +1,6 @@
 """Runs a user's query: a single read-only statement, on a connection that is as read-only as the destination allows.
 
-`check_query` parses the query before it is sent. Besides, the connection keeps it from writing:
+`check_query` parses the query before it is sent. In addition, the connection keeps it from writing:
 
 | destination | connection |
 |---|---|
@@ -31,7 +31,7 @@ from .dlt_internals import (
 from .dlt_internals.clients import client_for
 from .query_check import check_query
 
-QUERY_ROWS_PER_FETCH = 10_000  # fetched at a time
+QUERY_ROWS_PER_FETCH = 10_000
 # By dialect, the statement that makes a session read-only, and the one that undoes that for the session's next client.
 _SESSIONS = {
     "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
@@ -43,7 +43,8 @@ _SESSIONS = {
 def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
     """Yields the names of the result's columns and its rows in batches, from a new connection.
 
-    Raises InvalidQuery before anything is sent to the warehouse, and DestinationConnectionError if it cannot be opened.
+    Raises InvalidQuery, before anything is sent to the warehouse, unless the query is one that only reads. Raises
+    DestinationConnectionError if the connection cannot be opened.
     """
     if isinstance(dataset.destination_client, FilesystemClient):
         with DeltaDataset(dataset.destination_client).answer(sql) as answer:
@@ -54,14 +55,17 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
     check_query(sql, dialect)
     with _opened(client), _read_only_cursor(client, dialect, sql) as cursor:
         first = cursor.fetchmany(QUERY_ROWS_PER_FETCH)
-        keys = getattr(cursor, "keys", None)  # SQLAlchemy's word
+        keys = getattr(cursor, "keys", None)  # SQLAlchemy's results have these and no `description`
         names = list(keys()) if keys else [column[0] for column in cursor.description or ()]
         yield names, itertools.chain([first] if first else [], iter(lambda: cursor.fetchmany(QUERY_ROWS_PER_FETCH), []))
 
 
 @contextmanager
 def _opened(client: SqlClientBase[Any]) -> Iterator[None]:
-    """Opens a client. Some of dlt's let the driver's error pass, which may also be that of a wrong query."""
+    """Opens a client for the block. Raises DestinationConnectionError if that fails.
+
+    Some of dlt's clients raise the driver's error instead, which looks like that of a wrong query.
+    """
     is_open = False
     try:
         with client:
@@ -118,7 +122,7 @@ def _read_only_dataset(pipeline: dlt.Pipeline, schema: dlt.Schema) -> dlt.Datase
 def read_query(sql: str) -> Iterator[QueryRows]:
     """Yields the rows of a user's query on the dataset of the running source, in batches.
 
-    Raises InvalidQuery, also for what the warehouse says of the query.
+    Raises InvalidQuery if the query does not only read, or the warehouse reports an error in it.
     """
     try:
         with run_query(_read_only_dataset(dlt.current.pipeline(), dlt.current.source().schema), sql) as (_, rows):
@@ -130,5 +134,5 @@ def read_query(sql: str) -> Iterator[QueryRows]:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns the first line of an error, which says what is wrong, without secrets."""
+    """Returns the first line of an error's text, or the error's type if there is no text, with secrets masked."""
     return masked(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))

@@ -20,7 +20,7 @@ _WRITING = frozenset(
 )  # fmt: skip
 _SPACES = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")  # DuckDB reads these as blanks, too
 _TABLE = re.compile(r"\A\s*TABLE\s", re.IGNORECASE)  # PostgreSQL's short form of SELECT * FROM, unknown to sqlglot
-_TOKEN = re.compile(rb'"[^"]*|[\w$\x80-\xff]+|.', re.DOTALL)  # a word without quotes, or what else begins a token
+_TOKEN = re.compile(rb'"[^"]*|[\w$\x80-\xff]+|.', re.DOTALL)  # a word, quoted or not, or one other character
 # Expressions of sqlglot that change or lock rows, or that it does not parse further.
 _CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy)
 
@@ -40,7 +40,10 @@ def check_query(sql: str, dialect: str | None) -> None:
 
 
 def _kinds_in_duckdb(sql: str) -> list[str]:
-    """Returns the kind of each statement; SELECT only for one that only reads."""
+    """Returns the kind of each statement, or only the name of a called function that writes.
+
+    A kind is SELECT only if the statement only reads.
+    """
     # PIVOT is two statements: the first one, which has no text, creates a temporary type.
     statements = [(statement.type.name, statement.query) for statement in duckdb.extract_statements(sql)]
     kinds = [kind for kind, text in statements if kind != "CREATE" or text]

@@ -31,8 +31,8 @@ from .merging import keys_of
 
 _log = logging.getLogger(__name__)
 
-_SCANNED = {table.name for table in (*CURRENT, ORTTO_PEOPLE)}  # of which each complete scan brings all rows
-_SCANNED_TOO = {table.name for table in (CONTACTS, TRACKS, *EVENT_TABLES)}  # archives have rows of these, too
+_SCANNED = {table.name for table in (*CURRENT, ORTTO_PEOPLE)}  # each complete scan brings all of their rows
+_SCANNED_TOO = {table.name for table in (CONTACTS, TRACKS, *EVENT_TABLES)}  # scans and archives have rows of these
 
 
 def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
@@ -122,7 +122,7 @@ def _missing(
 
 
 def _without_views(client: Any, missing: dict[str, TTableSchemaColumns]) -> dict[str, TTableSchemaColumns]:
-    """Returns `missing` without names that are views: a load that fills such a table refuses the view."""
+    """Returns `missing` without names that are views: a load that has rows for one raises an error itself."""
     views = dataset_of(client).views() if missing else set()
     return {name: columns for name, columns in missing.items() if name.lower() not in views}
 
@@ -153,7 +153,7 @@ def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
 
 
 def _read_again(client: SqlJobClientBase, table: str) -> str:
-    """Returns what brings the rows of a table back, which depends on the sources whose tables the schema has."""
+    """Returns, as text, what brings a table's rows back, which depends on the sources whose tables the schema has."""
     schema = client.schema
     if table in (AUDIT.name, LOADS_TABLE_NAME):
         return "all files are read again, and nothing is stored twice"
@@ -162,7 +162,7 @@ def _read_again(client: SqlJobClientBase, table: str) -> str:
     if table in _SCANNED:
         return "the next complete scan of the account fills it"
     again = f"DELETE FROM {_name(client, AUDIT.name)} makes the next run read the archive again,"
-    if PROFILES.name in schema.tables:  # of sources that ask for each person what is new since their last load
+    if PROFILES.name in schema.tables:  # a source asks for what is new about each person since its last load
         column = schema.naming.normalize_identifier("schema_name")
         loads = f"DELETE FROM {_name(client, LOADS_TABLE_NAME)} WHERE {column} = '{schema.name}'"
         again = f"{loads} makes the next run of each source read again all that there still is,"

@@ -56,7 +56,7 @@ def missing_package(error: ImportError, factory: Destination[Any, Any] | None = 
     kind = factory.destination_type.rpartition(".")[2] if factory else ""
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
-    # What a filesystem needs is known by its bucket's kind.
+    # What `filesystem` needs depends on the kind of bucket.
     extra = kind if kind in extras and kind != "filesystem" else requested.removeprefix("dlt[").rstrip("]")
     extra = _EXTRAS.get(extra, extra)
     command = install(extra) if extra in extras else f"pip install '{requested}'"
@@ -69,7 +69,7 @@ def missing_package(error: ImportError, factory: Destination[Any, Any] | None = 
 
 
 def missing_settings(error: ConfigFieldMissingException) -> str:
-    """Returns the message about missing settings: their names, where they belong, and what else is missing."""
+    """Returns the message about missing settings: names, where they belong, and a package that is missing, too."""
     names = list(_settings(error))
     several = len(names) > 1
     env = ", ".join(name.upper().replace(".", "__") for name in names)
@@ -95,7 +95,7 @@ def wrong_credentials(error: InvalidNativeValue) -> str:
 
 
 def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
-    """Yields the names of missing settings; of credentials that are there in part, those of the missing parts."""
+    """Yields the names of missing settings; for credentials that are given in part, those of the missing parts."""
     for field, (first, *others) in error.traces.items():
         if isinstance(first, LookupTraces) and first.resolved_fields_set and not others:
             parts = first.traces.keys() - _FOUND or first.traces.keys()
@@ -112,7 +112,7 @@ def _setting(field: str, trace: LookupTrace | LookupTraces) -> str:
 
 
 def _package_of(setting: str) -> str:
-    """Returns a sentence on the package of the setting's destination if that is missing too, else an empty text."""
+    """Returns a sentence about the package of the setting's destination if it is missing, too; otherwise ""."""
     room, name, *_ = [*setting.split("."), ""]
     factory = None
     try:

@@ -1,4 +1,4 @@
-"""Resolves the destination: from the options and dlt's configuration, else a DuckDB file in the current folder."""
+"""Resolves the destination from the options and dlt's configuration; by default a DuckDB file in the current folder."""
 
 import os
 from contextlib import suppress
@@ -26,7 +26,7 @@ from .postgres import postgres
 from .settings import CONFIGURED_TARGET, DUCKDB_FILE, TargetOptions, dataset_name, setting, text_setting, typed_settings
 
 # The order of rows has no meaning, and keeping it slows down DuckDB's checkpoints; the rest bounds the memory. Tables
-# are loaded side by side, and each thread within a table leaves a part that the checkpoint writes again.
+# are loaded in parallel, and each thread within a table leaves a part that the checkpoint writes again.
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": max(1, min(4, cores() // 2))}
 
 
@@ -57,7 +57,7 @@ class Target(NamedTuple):
 
     @property
     def path_or_url(self) -> str:
-        """The path of a DuckDB file, else the URL, for messages."""
+        """The path of a DuckDB file, or the URL of any other destination, for messages."""
         return self.database or self.location
 
 
@@ -88,12 +88,14 @@ def make_destination(
 ) -> tuple[Any, str]:
     """Returns the dlt destination and the name of the dataset in it.
 
-    What is None comes from dlt's configuration (`destination_type`, `dataset_name`). The default is a DuckDB file in
-    the current folder. A DuckDB file is created only with `create`, opened read-only with `reads`, and waited for, up
-    to `wait`, if another program has it open. Relative paths begin in the current folder. The setting `books_dataset`
-    names a separate dataset for the books. Raises RunError if a DuckDB file is named like the dataset, or the books
-    cannot be in another dataset, or the destination's tables cannot be queried, and NotSupported if the dataset has the
-    name of a schema of the database's own.
+    Options that are None come from dlt's configuration (`destination_type`, `dataset_name`). The default is a DuckDB
+    file in the current folder. A DuckDB file is created only with `create`, opened read-only with `reads`, and waited
+    for, up to `wait`, if another program has it open. Relative paths begin in the current folder. The setting
+    `books_dataset` names a separate dataset for the books.
+
+    Raises RunError if a DuckDB file is named like the dataset or cannot be where it is named, if the books cannot be in
+    another dataset, if the destination's tables cannot be queried, or if a URL is wrong. Raises NotSupported if
+    the dataset is named like one of the database's system schemas.
     """
     destination_name = options.destination or text_setting("destination_type") or "duckdb"
     kind = _kind_of(destination_name)
@@ -126,7 +128,7 @@ def _set_books_dataset(books: str, factory: Any, kind: str, dataset: str) -> Non
 
 
 def _kind_of(destination_name: str) -> str:
-    """Returns the type of a destination: its name, or that of one which dlt's configuration has under its own name."""
+    """Returns a destination's type: the one that dlt's configuration gives for its name, or else the name itself."""
     of = "" if "." in destination_name else text_setting(f"destination.{destination_name}.destination_type")
     return of.removeprefix("dlt.destinations.") if of else destination_name
 
@@ -136,7 +138,7 @@ def _local_folder() -> str:
 
 
 def _other_destination(destination_name: str, kind: str, credentials: str | None) -> Any:
-    if kind in requirements.NO_WAREHOUSES:  # before their packages, which would be installed in vain
+    if kind in requirements.NO_WAREHOUSES:  # before anybody installs their packages in vain
         raise RunError(requirements.no_warehouse(kind))
     if kind == "filesystem":
         url = credentials or str(setting(f"destination.{destination_name}.bucket_url") or "")
@@ -168,7 +170,7 @@ def _with_settings(given: DuckDbCredentials, section: str) -> DuckDbCredentials:
 def _check_url(kind: str, credentials: Any) -> None:
     """Raises RunError if a part of the password would be taken for the host, and so sent to a name server.
 
-    Also if libpq, which PostgreSQL and Redshift share, would take the URL for a list of options.
+    Raises it, too, if libpq, which PostgreSQL and Redshift share, would take the URL for a list of options.
     """
     if not isinstance(credentials, str):
         return
@@ -224,7 +226,7 @@ def _duckdb_destination(
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    # Anything else only dlt can open.
+    # dlt's name for a file in its own folder; only dlt can open any other name that begins with a colon.
     file = os.path.join(get_dlt_pipelines_dir(), PIPELINE, f"{PIPELINE}.duckdb")
     file = file if database == ":pipeline:" else database
     if not create and (is_file or not reads) and not Path(file).exists():

@@ -106,7 +106,7 @@ def union(loaded: Selected | None, more: Selected) -> Selected | None:
 
 
 def messages_of(loaded: Selected | None) -> MessageSelection:
-    """Returns all messages of which some rows are loaded."""
+    """Returns the messages of which at least some rows are loaded."""
     if loaded is None:
         return ALL_MESSAGES
     return reduce(or_, (messages for name, messages in loaded.items() if name in _MESSAGES_WITH_ROW), NONE)

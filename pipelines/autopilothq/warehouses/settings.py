@@ -88,7 +88,7 @@ def setting(name: str) -> Any:
 
 
 def text_setting(name: str) -> str:
-    """Returns a text of dlt's configuration or secrets, else "". Raises InvalidSetting if what is there is not text."""
+    """Returns a text of dlt's secrets or configuration, "" by default. Raises InvalidSetting if it is not text."""
     value = setting(name)
     if not isinstance(value, str | None):
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[str]}, got {value!r}")
@@ -96,14 +96,17 @@ def text_setting(name: str) -> str:
 
 
 def dataset_name(dataset: str | None) -> str:
-    """Returns the name of the dataset of a load with this option. Raises InvalidSetting if the setting is not text."""
+    """Returns the dataset's name: the option, or the setting `dataset_name`, or the default.
+
+    Raises InvalidSetting if the setting is not text.
+    """
     return dataset or text_setting("dataset_name") or DATASET
 
 
 def configured_names(section: str) -> dict[str, bool]:
     """Returns the names in a section of dlt's configuration, from its files and the environment.
 
-    Each value is whether the name is that of a table, or of a section below this one.
+    Each value is whether the name stands for a section or a TOML table, and not for a single setting.
     """
     import dlt
 
@@ -124,7 +127,7 @@ def configured_names(section: str) -> dict[str, bool]:
 def check_top_level() -> None:
     """Raises InvalidSetting if a file of dlt's configuration misspells a top-level setting or section of this project.
 
-    Names that resemble none of this project's belong to other programs, and so do sections without one of its own.
+    Other names belong to other programs, and so do sections that contain no section of this project.
     """
     from .dlt_internals.runtime import configuration_files
 
@@ -143,7 +146,7 @@ def check_top_level() -> None:
 
 def is_misspelt(name: str, known: Sequence[str], cutoff: float = _TYPING_ERROR) -> bool:
     """Returns whether a name is a known one, or so similar to one that it may be its misspelling."""
-    import difflib  # every command would import it
+    import difflib  # imported at the top, it would slow down every command
 
     return bool(difflib.get_close_matches(name, known, n=1, cutoff=cutoff))
 
@@ -172,7 +175,7 @@ def _typed(name: str, of: type) -> Any:
         values = (provider.get(name, of) for provider in providers)
         return next((value for value in values if value is not None), None)
     except ValueError as error:
-        got = "" if ".credentials." in name else f", got {setting(name)!r}"  # which may hold secrets
+        got = "" if ".credentials." in name else f", got {setting(name)!r}"  # credentials may hold secrets
         raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}{got}") from error
 
 

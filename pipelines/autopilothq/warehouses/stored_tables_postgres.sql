@@ -1,7 +1,7 @@
--- The tables of a schema, in a row for each unique index, with its columns, or in one row with null if there is no such
--- index. Partial, deferrable and expression indexes do not count. The third column is whether files can be copied
+-- A row for each unique index of each table of a schema, with the index's columns; a table without one has a row with
+-- null. Partial, deferrable and expression indexes do not count. The third column is whether files can be copied
 -- straight into the table: all its columns have types that files have, and none of its rows wait in the staging
--- dataset. The last one is whether a trigger or a rule, of the table or of a partition at any depth, may leave out rows
+-- dataset. The fourth is whether a trigger or a rule, of the table or of a partition at any depth, may leave out rows
 -- without an error.
 SELECT c.relname, array_agg(a.attname::text) FILTER (WHERE a.attname IS NOT NULL), NOT EXISTS (
     SELECT FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped
