@@ -41,8 +41,8 @@ ROWS_PER_BATCH = 10_000
 # DuckDB's optimizers that push conditions down to Arrow. They are disabled, because Arrow cannot compare values with
 # the Delta library's text ("no kernel matching input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
-MOST_FILES = 25  # of a table that is not compacted: each commit adds a file, which all later reads open
-# The contract's types as DuckDB, which reads the tables, names them.
+MOST_FILES = 25  # a table with more is compacted: each commit adds a file, and all later reads open it
+# DuckDB's names for the contract's types; DuckDB reads the tables.
 DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
@@ -128,7 +128,7 @@ class DeltaDataset(Dataset):
 
     @contextmanager
     def answer(self, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-        """Yields the column names of a user's query, and its rows in batches. Raises InvalidQuery."""
+        """Yields the column names of a user's query and its rows, in batches. Raises InvalidQuery if it may write."""
         check_query(sql, self.dialect)
         mentioned = [name for name in self.columns() if name in sql.lower()]
         with self._reader(mentioned) as con:
@@ -329,9 +329,9 @@ def has_many_files(table: Any) -> bool:
 
 
 def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
-    """Merges many small files of tables into few, and deletes removed files that their table need not keep any longer.
+    """Merges many small files of tables into few, and deletes removed files that a table need not keep any longer.
 
-    `opened` returns the Delta table of a name, None if there is none. A table keeps removed files for
+    `opened` returns the Delta table with a name, None if there is none. A table keeps removed files for
     `delta.deletedFileRetentionDuration`, by default a week. Failures are only logged, because a table that is not
     compacted is merely slower to read and larger.
     """
@@ -344,7 +344,7 @@ def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
                 continue
             if has_many_files(table):
                 table.optimize.compact(max_concurrent_tasks=1)  # each task holds rows in memory
-                table.create_checkpoint()  # else all later reads replay up to a hundred commits
+                table.create_checkpoint()  # without it, all later reads replay up to a hundred commits
             table.vacuum(dry_run=False)
         except (DeltaError, OSError) as error:
             failed[name] = error

@@ -1,4 +1,4 @@
-"""Compacts Delta tables, and removes their old versions, whose log has statistics of deleted rows."""
+"""Compacts Delta tables, and removes their old versions, because the log has statistics of deleted rows."""
 
 import posixpath
 from contextlib import suppress

@@ -61,9 +61,9 @@ class Dataset(ABC):
         self.widths: dict[str, int] = {}
         """The number of columns, whatever their types, of each table that `tables` was called for."""
         self.zoned: set[str] = set()
-        """The tables among them whose times have a time zone."""
+        """The tables among them that have a column of times with a time zone."""
         self.column_names: dict[str, set[str]] = {}
-        """The columns of these tables, in destinations where dlt does not check that they still exist."""
+        """The columns of these tables, in destinations where dlt does not check whether they still exist."""
 
     # ---- metadata ----------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Dataset(ABC):
     def locked(self, table: str) -> AbstractContextManager[bool]:  # noqa: ARG002
         """Holds a lock on a table during the block, if the destination has such locks.
 
-        Yields False if another connection has the lock.
+        Yields False if another connection has the lock, otherwise True.
         """
         return nullcontext(True)
 

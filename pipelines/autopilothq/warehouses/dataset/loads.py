@@ -14,7 +14,7 @@ from ..selection import Selected, from_text
 from .interface import Dataset
 
 MAX_SKEW = timedelta(days=1)
-"""How far the time of a load may be ahead; beyond that it is from a wrong clock."""
+"""How far in the future the time of a load may be; a later time is from a wrong clock."""
 
 AUDIT_COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
 """The columns of `_audit` that can be summed: how many lines of a file were stored, rejected and so on."""
@@ -22,7 +22,7 @@ _LATER_COUNTS = ("skipped", "mended")
 
 
 class Loaded(NamedTuple):
-    """What is loaded of a file: the load, how many lines it stored, and what was selected of the file (None: all).
+    """What is loaded of a file: by which load, how many lines it stored, and what it selected of the file (None: all).
 
     `mended` is the number of cut texts that the load made whole.
     """
@@ -126,5 +126,5 @@ def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
 
 
 def newest(times: Sequence[datetime], now: datetime) -> datetime | None:
-    """Returns the newest time, or None. Times in the future, from a wrong clock, count only if all are."""
+    """Returns the newest time, or None. Times in the future, from a wrong clock, count only if all times are."""
     return max([at for at in times if at <= now + MAX_SKEW] or times, default=None)

@@ -1,4 +1,4 @@
-"""Runs queries of several tables, written with the names that the destination has."""
+"""Runs queries over several tables, with names as the destination spells them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -216,7 +216,7 @@ def _views(dataset: SqlDataset) -> set[str]:
 
 
 def names_by_spelling(dataset: SqlDataset) -> dict[str, str]:
-    """Returns the names of tables of PostgreSQL by the names that it spells them with."""
+    """Returns the names of a PostgreSQL dataset's tables by PostgreSQL's spelling of them."""
     dataset.columns()  # notes the spellings
     return {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
 
@@ -252,7 +252,7 @@ def _create(dataset: SqlDataset, table: Table) -> None:
         indexes = shape_of(table.name, {}, dataset.kind).indexes
         with dataset.transaction() if indexes else nullcontext():
             sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
-            # An older version created the table without indexes.
+            # An older version may have created the table without indexes.
             for column in set(indexes) - indexed_columns(dataset.sql, table.name) if indexes else ():
                 # A hash index takes ids of any length; a B-tree at most 2,700 bytes of one.
                 where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
@@ -262,10 +262,10 @@ def _create(dataset: SqlDataset, table: Table) -> None:
 
 
 def lacking_characters(dataset: Dataset, units: Sequence[str]) -> tuple[str, set[str]] | None:
-    """Returns the encoding of a PostgreSQL database, and those of some characters that it cannot hold.
+    """Returns the encoding of a PostgreSQL database, and those of the `units` that it cannot hold.
 
-    Each may be of several code points, which are then tried together. Returns None if the database cannot tell:
-    without PL/pgSQL, which databases have unless somebody dropped it.
+    A unit is a character, or several code points that are tried together. Returns None for other destinations, and if
+    the database cannot tell, because somebody dropped PL/pgSQL.
     """
     with suppress(DatabaseException):
         if isinstance(dataset, SqlDataset) and dataset.kind == "postgres":
@@ -311,7 +311,7 @@ def _drop_copies(dataset: SqlDataset) -> None:
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:
-    """Returns the stored schema. The pipeline may not have it, on a new machine after killed loads."""
+    """Returns the stored schema, which the pipeline may lack on a new machine after killed loads."""
     if VERSION_TABLE_NAME not in dataset.tables([VERSION_TABLE_NAME]):
         return None
     with dataset.sql.open() as client:
@@ -370,7 +370,7 @@ def _native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
 
 
 def _keep_one_of_each(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one of the rows with the same key, which has these quoted columns."""
+    """Keeps one of the rows with the same key; `keys` are the quoted names of the key's columns."""
     table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
     repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
     if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
@@ -390,7 +390,7 @@ def _path_or_url(client: SqlJobClientBase) -> str:
 
 
 def stored_schema(client: SqlJobClientBase, name: str, known: Schema | None = None) -> Schema | None:
-    """Returns the stored schema of a name, which describes what dlt has created in the dataset; None if there is none.
+    """Returns the stored schema with a name, which describes what dlt has created in the dataset; None if none exists.
 
     If the stored schema is the same as `known`, returns `known`, which saves parsing it.
     """

@@ -88,7 +88,7 @@ def _read_postgres(
 
 
 def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    """Returns the cells of a column as Arrow. The driver has `numeric` as decimals."""
+    """Returns the cells of a column as Arrow. The driver returns `numeric` as `Decimal`."""
     if pa.types.is_floating(type_):
         column = tuple(None if cell is None else float(cell) for cell in column)
     try:
@@ -104,7 +104,7 @@ def _texts(cells: Iterable[Any]) -> pa.Array:
 
 
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    """Returns a column cast to a type. Times without a zone are in UTC; SQLite has them as text, MySQL as times."""
+    """Returns a column cast to a type. Times without a zone count as UTC; SQLite returns them as text."""
     if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
         with suppress(pa.ArrowInvalid):  # raised for text with a zone
             column = column.cast(pa.timestamp(type_.unit))
@@ -119,15 +119,15 @@ def contract_types(
 ) -> dict[str, Type]:
     """Returns the contract's types of columns, by lower-case name; columns of other types are left out.
 
-    `postgres_names`: PostgreSQL's names of tables and columns, where these are known, by those in lower case. In
-    PostgreSQL a `numeric` without a precision is a float, and a column named "Own Column" is found by this name alone.
+    `postgres_names` has PostgreSQL's spelling of tables and columns, where it is known, by their names in lower case.
+    In PostgreSQL a `numeric` without a precision is a float, and a column "Own Column" is found by this spelling alone.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
     if postgres_names is not None:
         types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
         lower = {name: (table, name.lower()) for name in types}
         types = {name: of for name, of in types.items() if postgres_names.get(lower[name], lower[name])[1] == name}
-    # Snowflake reports names in upper case; the contract's are in lower case. Of two, the lower-case one counts.
+    # Snowflake reports names in upper case; the contract's are in lower case. If a table has both, the latter counts.
     spelt = sorted(types, key=lambda name: name == name.lower())
     found = {name.lower(): types[name] for name in spelt}
     return {name.lower(): of for name in types if (of := found[name.lower()]) in ARROW}

@@ -1,6 +1,6 @@
 """Reads metadata of a dataset's tables beyond their columns: keys, comments, lengths, indexes, and taken names.
 
-And, of a PostgreSQL that is not in UTF-8, which characters it lacks.
+Also finds which characters a PostgreSQL database that is not in UTF-8 cannot hold.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ _OTHER_NAMES = """
     SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
     FROM {tables} WHERE table_schema = %s"""
 
-# An error names one character, and would be logged by the server each time; so they are tried in a block, each alone.
+# Each unit is tried alone, in a block that catches the error: an error names only one character, and the server would
+# log it.
 _LACKING = """
     DO $$ DECLARE
         unit bytea;

@@ -24,13 +24,13 @@ class Connections:
 
     def __init__(self, connect: Connect) -> None:
         self.open = connect
-        self._exists: bool | None = None  # None: not connected, so that the dataset may be dropped meanwhile
+        self._exists: bool | None = None  # None outside of `connected`: the dataset may be dropped between statements
 
     @contextmanager
     def connected(self) -> Iterator[None]:
         """Runs all statements in the block on one connection: opening one takes many times as long as a query.
 
-        A dataset that exists is not asked about again in the block.
+        Once the dataset is known to exist, `exists` does not ask again in the block.
         """
         before = self.open
         with before() as client:
@@ -99,7 +99,7 @@ class Statements(Connections):
         return f"UPDATE {self.table(table)} SET {sets} WHERE {where}"
 
     def _spelt_table(self, name: str) -> str | None:
-        """Returns a table's name as the destination spells it, None for an unknown table."""
+        """Returns a table's name as the destination spells it, or None if the spelling is unknown."""
         return next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
 
     def path(self, name: str) -> list[str]:
@@ -119,7 +119,7 @@ class Statements(Connections):
         if values and not self.literals:
             formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
             plain = text if formats else text.replace("%%", "%")
-            # Otherwise dlt would take a part of a name for a placeholder.
+            # If the numbers differ, a name contains `%s`, which dlt would take for a placeholder.
             if formats or plain.count("%s") == len(values):
                 return plain, values
         return self.written(text, values), ()
@@ -181,7 +181,7 @@ class Statements(Connections):
         return None if spelt == self.client.capabilities.casefold_identifier(name) else spelt
 
     def by_schema(self, query: str) -> Sequence[Row]:
-        """Returns the rows of a metadata query whose first column is a table's name; none if it is refused.
+        """Returns the rows of a metadata query whose first column is a table's name; none if the query fails.
 
         `{tables}`, `{columns}`, `{constraints}` and `{key_columns}` in it stand for views of `information_schema`,
         and its `%s` for the name of the schema.

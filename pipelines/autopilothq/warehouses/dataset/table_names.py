@@ -50,7 +50,7 @@ def _names_in_lake(client: FilesystemClient, made: Collection[str]) -> TableName
                 continue
             found = messages if _can_hold_messages(table) else others
         except Exception as error:
-            if type(error).__name__ != "DeltaError":  # the library need not be installed
+            if type(error).__name__ != "DeltaError":  # by name, as the library may be missing
                 raise
             found = others  # it is damaged or needs a newer library: somebody else's
         found.add(name)

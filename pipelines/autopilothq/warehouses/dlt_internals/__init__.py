@@ -1,6 +1,6 @@
 """Everything undocumented that this project uses of dlt. No other package here touches dlt's undocumented parts.
 
-This module has dlt's own names. `clients` is about destinations, `resources` about sources and their resources,
+This module re-exports names of dlt. `clients` is about destinations, `resources` about sources and their resources,
 `runtime` about configuration, and `caching` caches what dlt computes many times.
 
 A release of dlt may change any of it without notice, so start here when you try a new release. What dlt's guides

@@ -63,7 +63,7 @@ def _stamp(path: str) -> _Stamp | None:
     return None
 
 
-# Pure functions of type hints, which dlt calls half a million times in a small load, by the modules that call them.
+# Pure functions of type hints by the modules that call them; dlt calls them half a million times in a small load.
 _HINT_FUNCTIONS = {
     "dlt.common.configuration.resolve": (
         "extract_inner_hint",
@@ -134,7 +134,7 @@ def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
 def write_traces_quickly() -> None:
     """Makes dlt write the columns of each resource into its trace with libyaml, if that is installed.
 
-    The text is the same. In pure Python this takes a twentieth of a small load.
+    The text is the same. In pure Python this takes a twentieth of a small load's time.
     """
     dumper = getattr(yaml, "CDumper", yaml.Dumper)
     setattr(import_module("dlt.extract.extract"), "yaml", SimpleNamespace(dump=partial(yaml.dump, Dumper=dumper)))  # noqa: B010
@@ -147,7 +147,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 def copy_schemas_quickly() -> None:
     """Makes dlt copy schemas of tables as plain data; it copies some four hundred in a small load.
 
-    Python's `deepcopy` keeps track of each part, which takes a twentieth of such a load.
+    Python's `deepcopy` keeps track of each part, which takes a twentieth of such a load's time.
     """
     for module in ("dlt.common.schema.schema", "dlt.common.schema.utils"):
         setattr(import_module(module), "deepcopy", _copy)  # noqa: B010
@@ -182,9 +182,9 @@ _OF_CAPABILITIES = {
 
 @cache
 def pass_capabilities_on() -> None:
-    """Makes dlt call a function with the capabilities that it passes; it does so a dozen times for each table.
+    """Makes dlt use the capabilities that it passes to a function as they are, a dozen times for each table.
 
-    Otherwise dlt resolves a configuration of that argument first, and gets what was passed.
+    Otherwise dlt first resolves a configuration for that argument, with the same result.
     """
     for module, name in _OF_CAPABILITIES.items():
         setattr(import_module(module), name, _uninjected(getattr(import_module(module), name)))
@@ -203,6 +203,6 @@ def _uninjected(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def parse_file_names_once() -> None:
-    """Makes dlt parse the name of a job's file once: after each job that ends, it lists the files of all of them."""
+    """Makes dlt parse the name of each job's file once; it lists the files of all jobs whenever one ends."""
     parse = lru_cache(maxsize=_MOST_FILES)(ParsedLoadJobFileName.parse)
     setattr(ParsedLoadJobFileName, "parse", staticmethod(parse))  # noqa: B010

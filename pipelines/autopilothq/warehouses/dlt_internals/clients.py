@@ -79,7 +79,7 @@ class StepCollector(Collector):
     """Reports the steps of a run: dlt's progress, without its counts. Subclasses override `begin`."""
 
     def begin(self, step: str) -> None:
-        """Called as a step begins: `extract`, `normalize` or `load`."""
+        """Called when a step begins: `extract`, `normalize` or `load`."""
 
     def update(
         self,
@@ -99,7 +99,7 @@ class StepCollector(Collector):
         """Ignores the end of a step."""
 
 
-# The private methods of dlt's clients and jobs that subclasses may override, by the public names that they have here.
+# The private methods of dlt's clients and jobs that subclasses override, by the public names that they have here.
 _HOOKS = {
     "connect": "_connect",
     "column_sql": "_get_column_def_sql",
@@ -148,7 +148,7 @@ def borrowed_connections(pool: DuckDbConnectionPool) -> int:
 
 
 class ReadingPool(DuckDbConnectionPool):
-    """dlt's connections to a database; one that is only read leaves out those of dlt's `statements` that would write.
+    """dlt's pool of connections to a database. A read-only one skips those of dlt's `statements` that would write.
 
     Loads, which write, run them all.
     """
@@ -168,8 +168,8 @@ def enter_before_loading(
 ) -> None:
     """Patches dlt, once per process, to load each package within `entered`.
 
-    That gets the destination, a client, and the number of columns of all tables that wait for rows. Not for a package
-    that is aborted: dlt does that also where it cannot connect.
+    `entered` is called with the destination, a client, and the number of columns of all tables that wait for rows. It
+    is not called for a package that dlt aborts, because dlt does that even if it cannot connect.
     """
     load = Load.load_single_package
 
@@ -187,10 +187,10 @@ def enter_before_loading(
 
 @cache
 def check_before_completing(is_whole: Callable[[JobClientBase, Path, str, Mapping[str, list[Path]]], bool]) -> None:
-    """Patches dlt, once per process, to complete a load only if `is_whole`; any other ends as one that is aborted.
+    """Patches dlt, once per process, to complete a load only if `is_whole` returns True, and to abort it otherwise.
 
-    That gets a client, the pipeline's working folder, the load's id, and its files by the table for which they were
-    staged. dlt does not record aborted loads in `_dlt_loads`.
+    `is_whole` is called with a client, the pipeline's working folder, the load's id, and its files by the table for
+    which they were staged. dlt does not record aborted loads in `_dlt_loads`.
     """
     complete = Load.complete_package
 
@@ -222,11 +222,11 @@ def _staged_files(step: Load, load_id: str, client: JobClientBase) -> dict[str, 
 
 @cache
 def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]], str | None]) -> None:
-    """Patches dlt, once per process, to merge of a table's staged rows only those that meet a condition.
+    """Patches dlt, once per process, to merge only those staged rows of a table that meet a condition.
 
     `condition_of` gets a client, the table, and the files that were staged for it. It returns an SQL condition, "" if
-    these files have no rows, so that there is nothing to merge, or None for all rows. All rows of a table with nested
-    ones are merged.
+    these files have no rows, so that there is nothing to merge, or None for all rows. If a table has nested tables, all
+    its rows are merged.
     """
     create = SqlJobClientBase.create_table_chain_completed_followup_jobs
     select = SqlMergeFollowupJob.gen_select_from_dedup_sql.__func__  # type: ignore[attr-defined]
@@ -264,7 +264,7 @@ def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]]
 
 
 def _files_of(jobs: Sequence[LoadJobInfo]) -> list[Path]:
-    """Returns the files with rows of completed jobs. dlt has not moved the last one yet."""
+    """Returns the files of completed jobs that have rows. dlt may not have moved the last one from the started jobs."""
     done = [Path(job.file_path) for job in jobs if job.job_file_info.file_format not in _NO_ROWS]
     started = [path.parent.parent / PackageStorage.STARTED_JOBS_FOLDER / path.name for path in done]
     return [path if path.exists() else before for path, before in zip(done, started, strict=True)]
@@ -328,7 +328,7 @@ def _stored_columns(client: SqlJobClientBase, tables: list[str]) -> Iterator[tup
 
 
 def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: str) -> SqlJobClientBase:
-    """Returns a client of a destination that answers SQL, which has neither credentials nor a connection."""
+    """Returns a client without credentials and without a connection, for a destination that answers SQL."""
     made_by: Any = destination.client_class
     spec = destination.spec()
     spec._bind_dataset_name(dataset_name=dataset)
@@ -337,9 +337,9 @@ def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: 
 
 
 def with_required_credentials(destination: Destination[Any, Any]) -> Destination[Any, Any]:
-    """Returns a destination that is not resolved without credentials if it is one of dlt's own.
+    """Returns a destination; if it is one of dlt's own, it cannot be resolved without credentials.
 
-    dlt declares those of Fabric as optional, but its client cannot do without.
+    dlt declares the credentials of Fabric as optional, but its client needs them.
     """
     spec = destination.spec
     is_own = type(destination).__module__.startswith("dlt.")
@@ -359,7 +359,7 @@ def create_statements(client: SqlJobClientBase, tables: Sequence[str]) -> list[s
 def stored_states(pipeline: dlt.Pipeline) -> list[Any]:
     """Returns the newest state of each pipeline that loads into the dataset of a pipeline.
 
-    One that this version of dlt cannot read is left out.
+    States that this version of dlt cannot read are left out.
     """
     states: list[Any] = []
     with suppress(DestinationUndefinedEntity), pipeline.destination_client() as client:
@@ -371,7 +371,10 @@ def stored_states(pipeline: dlt.Pipeline) -> list[Any]:
 
 
 def _names_of_states(client: Any) -> set[str]:
-    """Returns the names of the pipelines whose states a dataset has. Raises DestinationUndefinedEntity if it is new."""
+    """Returns the names of the pipelines whose states a dataset has.
+
+    Raises DestinationUndefinedEntity if the dataset is new.
+    """
     table = client.schema.state_table_name
     if isinstance(client, FilesystemClient):
         return {parts[0] for _, parts in client._list_dlt_table_files(table)}

@@ -147,7 +147,7 @@ def has_row_steps(resource: DltResource) -> bool:
 def is_window(resource: DltResource) -> bool:
     """Returns whether a resource has an incremental that ends at a value, so that other runs take other rows.
 
-    An external scheduler may have given it the end, but not before dlt has begun to take rows.
+    The end may come from an external scheduler; then it is set only once dlt has begun to take rows.
     """
     given: Any = resource.incremental
     own = given.incremental if isinstance(given, IncrementalResourceWrapper) else given
@@ -155,9 +155,9 @@ def is_window(resource: DltResource) -> bool:
 
 
 class OwnHints(dict[str, Any]):
-    """Hints that the source itself yields with its rows. Those of a user's step are a plain dict.
+    """Hints that the source itself yields with its rows. Hints from a user's step are a plain dict.
 
-    `returned` are the keys of the rows that the steps have returned for these rows so far.
+    `returned` has the keys of the rows that the steps have returned for these rows so far.
     """
 
     def __init__(self, hints: Mapping[str, Any]) -> None:
@@ -166,14 +166,17 @@ class OwnHints(dict[str, Any]):
 
 
 class OwnName(str):
-    """The table that the source itself names with its rows, and their `returned` keys. A user's is a plain text."""
+    """The table's name that the source itself yields with its rows. A name from a user's step is a plain `str`.
+
+    `returned` is the same as in `OwnHints`.
+    """
 
     def __init__(self, _: str) -> None:
         self.returned = set[Any]()
 
 
 def item_mark(meta: Any) -> str | None:
-    """Returns the mark that a user's step gave an item, as a text for errors; None if there is none."""
+    """Returns what a user's step marked an item with, as text for errors: a table or hints; None if it did not."""
     name, is_own = None, True
     if isinstance(meta, HintsMeta):
         name, is_own = cast(str | None, (meta.hints or {}).get("table_name")), isinstance(meta.hints, OwnHints)
@@ -183,7 +186,7 @@ def item_mark(meta: Any) -> str | None:
 
 
 def returned_for(meta: Any) -> set[Any] | None:
-    """Returns the keys that steps have returned for the rows with this metadata; None if the source gave them none."""
+    """Returns the keys that steps have returned for the rows with this metadata; None if it is not the source's."""
     mark = meta.hints if isinstance(meta, HintsMeta) else getattr(meta, "table_name", None)
     return mark.returned if isinstance(mark, OwnHints | OwnName) else None
 
@@ -192,23 +195,23 @@ class _CheckItem(MapItem):
     """Calls a function with each item, and leaves out those for which it returns None."""
 
     def __call__(self, item: Any, meta: Any = None) -> Any:
-        """Returns the items that are left; None if none is."""
+        """Returns the items that are left, or None."""
         checked: Any = super().__call__(item, meta)
         return [each for each in checked if each is not None] or None if isinstance(item, list) and item else checked
 
 
 def check_steps(check: Callable[[Any, Any], Any]) -> None:
-    """Calls `check` with each item and its metadata after the steps of the running resource, and takes what it returns.
+    """Makes dlt call `check` with each item and its metadata after the running resource's steps, and use its result.
 
-    An item for which it returns None is left out.
-    Does nothing if the resource has no steps. It lasts for this extraction, because dlt extracts a copy of the steps.
+    An item for which it returns None is left out. Has no effect if the resource has no steps, and none on later
+    extractions, because dlt extracts a copy of the steps.
     """
     pipe: Any = dlt.current.pipe()
     last = pipe.steps[-1]
     end = len(pipe.steps) - isinstance(last, ForkPipe)  # the step that passes items to transformers
     if end > 1:
         pipe.insert_step(_CheckItem(check), end)
-        if isinstance(last, ForkPipe):  # it also passes them to its own pipe, where its step is one later now
+        if isinstance(last, ForkPipe):  # it also passes items to its own pipe, where their step is one later now
             last._pipes = [(to, step + 1 if to is pipe else step) for to, step in last._pipes]
 
 
@@ -216,7 +219,7 @@ _WITHOUT_ROWS: set[str] = set()
 
 
 def expect_no_rows(table: str) -> None:
-    """Keeps dlt from warning that Arrow tables become SQL slowly, for a table that is only created."""
+    """Keeps dlt from warning that writing Arrow tables as SQL is slow, for a table that is only created."""
     _WITHOUT_ROWS.add(table)
     logging.getLogger("dlt").addFilter(_warns_of_rows)
 
@@ -233,7 +236,7 @@ def as_arrow(item: Any) -> Any:
 
 @configspec
 class FailedJobs(BaseConfiguration):
-    """dlt's settings whether a failed job ends the load with an error, and after how many attempts (0: never)."""
+    """dlt's settings for failed jobs: whether one ends the load with an error, after how many attempts (0: never)."""
 
     raise_on_failed_jobs: bool = True
     raise_on_max_retries: int = 5
@@ -253,7 +256,7 @@ def failed_loads(pipeline: dlt.Pipeline) -> set[str]:
 def uncut_loads(pipeline: dlt.Pipeline) -> set[str]:
     """Returns the ids of the loads that a pipeline's last `run` extracted, normalized and loaded without an error.
 
-    It may have cut off and continued any other load.
+    Any other load may have been cut off and continued.
     """
     trace = pipeline.last_trace
     steps = {step.step: step for step in (trace.steps if trace else ())}
@@ -322,7 +325,7 @@ def remove_row_hints(resource: DltResource, before: Mapping[str, Any], added: Ma
 
 
 def _without_added(column: Mapping[str, Any], before: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a column's hints without those `added`: each is as it was before, or missing if it was."""
+    """Returns a column's hints without those `added`: each of these is as it was `before`, or missing."""
     kept = {}
     for hint, value in column.items():
         if value != added.get(hint):

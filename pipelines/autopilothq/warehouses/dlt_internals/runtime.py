@@ -36,7 +36,7 @@ def active_destination() -> Destination[Any, Any] | None:
 def jobs_tried_once() -> Iterator[None]:
     """Makes dlt try each job of a load once in the block, whatever `load.raise_on_max_retries` is set to.
 
-    A variable of the environment or a pipeline's own section would beat what is set in `dlt.config`.
+    Setting `dlt.config` would not do: an environment variable or the pipeline's own section would override it.
     """
     on_resolved = LoaderConfiguration.on_resolved
 
