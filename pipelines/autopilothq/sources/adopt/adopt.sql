@@ -48,7 +48,7 @@ INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', 
 CREATE OR REPLACE VIEW orphans AS SELECT seq, id FROM ({rows}) ANTI JOIN rejects USING (seq) WHERE {of_events}
 
 -- name: with_event_row
--- Rows of `tracks` (`orphans`) that the table of their event has.
+-- Rows of `tracks` (`orphans`) that their event's table has, too.
 INSERT INTO duplicates SELECT o.seq FROM orphans o SEMI JOIN {keys} k USING (id)
 
 -- name: stored_event_row
@@ -75,7 +75,7 @@ SELECT seq, min(position) AS "first:" FROM (
 WHERE bytes > {room} GROUP BY seq
 
 -- name: discard_too_wide
--- A table itself would have a `rowid` beside the rows' own.
+-- The table is read by a subquery, because by itself it would have a `rowid`, which may be a column of the rows.
 INSERT INTO adopted_discards
 SELECT $table_name, id, v."column", v.value, 'row_too_wide', received_at
 FROM (SELECT id, received_at, "first:", unnest([{values}]) AS v FROM ({rows}) JOIN (FROM {name}) w USING (seq))
@@ -100,7 +100,7 @@ SELECT *, CASE WHEN id IN (SELECT id FROM layer_ids WHERE "layer:" = 0) THEN 2 E
 FROM stored SEMI JOIN (SELECT id FROM layer_ids WHERE "layer:" = 1) l USING (id)
 
 -- name: layer_parts
--- The ids of `layers` in parts that have so few bytes that the engine can make their rows at once.
+-- The ids of `layers`, in parts that are so small that the engine can make the rows of a part at once.
 CREATE OR REPLACE TABLE layer_parts AS
 SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part
 FROM (SELECT id, sum({bytes}) AS size FROM layers GROUP BY id)
@@ -118,7 +118,7 @@ FROM first WHERE id IN (SELECT id FROM {layers} WHERE "layer:" = 0)
     OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM {layers} WHERE "layer:" = -1))
 
 -- name: unchanged
--- Rows of `users` or `accounts` that change nothing: the row that is made of all layers is stored so already.
+-- Rows of `users` or `accounts` that change nothing: the row that is made of all layers is already stored like this.
 INSERT INTO duplicates
 SELECT seq FROM {keys} ANTI JOIN duplicates USING (seq) SEMI JOIN (
     (SELECT id FROM {layers} WHERE "layer:" = -1 EXCEPT SELECT id FROM first_of_layers)
@@ -127,8 +127,8 @@ SELECT seq FROM {keys} ANTI JOIN duplicates USING (seq) SEMI JOIN (
 ) same USING (id)
 
 -- name: adopted_ids
--- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without
--- an id.
+-- For a comparison: the ids of a table, each once, with the first time at which it was received; and all rows without an
+-- id.
 CREATE OR REPLACE TABLE adopted_ids AS
 SELECT id, min(received_at) AS received_at FROM ({rows}) WHERE id IS NOT NULL GROUP BY id
 UNION ALL SELECT id, received_at FROM ({rows}) WHERE id IS NULL

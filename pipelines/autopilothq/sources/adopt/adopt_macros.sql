@@ -20,7 +20,7 @@ CREATE MACRO stamp(t) AS CASE
         || '( ?([Zz]|UTC|[+-]([01]\d|2[0-3])(:?[0-5]\d)?))?')
     THEN within_years(iso_8601(replace(t, ' UTC', 'Z')))::TIMESTAMPTZ END;
 CREATE MACRO zoned_stamp(t) AS CASE WHEN regexp_matches(t, '([Zz]|UTC|[+-]\d\d(:?\d\d)?)$') THEN stamp(t) END;
--- The timestamps of messages, in any notation of senders.
+-- The timestamps of messages, in any notation that senders use.
 CREATE MACRO text_moment(t) AS coalesce(stamp(t), within_years(unusual_clock(to_json(t)::VARCHAR))::TIMESTAMPTZ);
 
 -- Values of files that have only text.

@@ -32,7 +32,7 @@ RECORDS_AT_FIRST = 50
 class AvroColumn(NamedTuple):
     """A column of an Avro file: its form, its types in the engine and in Arrow, and a function that converts values.
 
-    `template` is SQL that makes the value of the column `{}`.
+    `template` is SQL for a value in its form, in which `{}` is the column.
     """
 
     form: Form
@@ -51,9 +51,9 @@ class AvroTable(NamedTuple):
 
 @contextmanager
 def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
-    """Opens the table in a file for the block; the engine can read it, too.
+    """Yields the table in an open Avro file; the engine can read its rows, once.
 
-    Raises NotSupported if a library is missing, ArchiveError if the file cannot be read.
+    Raises NotSupported if a library is missing, ArchiveError if the file cannot be read, also later in the block.
     """
     if find_spec("fastavro") is None:
         raise _no_library(file, "", "fastavro")
@@ -119,7 +119,7 @@ def _column(schema: Any) -> AvroColumn:
 
 
 def _text(value: object) -> str:
-    """Returns a value that JSON has as text. Bytes that are not UTF-8 are escaped."""
+    """Returns a value of a type that JSON lacks as text. Bytes that are not UTF-8 are escaped."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
@@ -128,7 +128,7 @@ def _json(value: object) -> str:
 
 
 def _tree(value: object) -> object:
-    """Returns a value with all its parts in types that `to_json` takes."""
+    """Returns a value, with all values in it, in types that `to_json` accepts."""
     if isinstance(value, dict):
         return JsonObject((str(key), _tree(inner)) for key, inner in value.items())
     if isinstance(value, list):
@@ -138,7 +138,7 @@ def _tree(value: object) -> object:
     if isinstance(value, datetime):
         return f"{to_utc(value).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
     if isinstance(value, float) and not isfinite(value):
-        return JsonNumber(json.dumps(value))  # which is discarded: text would be taken for a value
+        return JsonNumber(json.dumps(value))  # discarded later; text would be taken for a value
     if isinstance(value, bytes | date | time | UUID):
         return _text(value)
     return value

@@ -1,4 +1,4 @@
-"""Buffers the rows of files and tables as Parquet files of one form, until all rows are read."""
+"""Buffers the rows of files and tables in Parquet files of one layout, until all rows are read."""
 
 import gzip
 import re
@@ -44,15 +44,15 @@ _NULL = re.compile(rb"[,|;\t\r\n]\\N[,|;\t\r\n]")
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
 _OF_WRITING = re.compile("Could not write|No space left")
-"""What DuckDB says if the disk of the buffered rows fails, not the file that is read."""
+"""DuckDB's errors about the disk that buffers the rows, and not about the file that is read."""
 _ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
 KILL_POINT_ROWS_BUFFERED = f"{__name__}:buffer_rows"  # for tests/faults
 
 
 class BufferedRows(NamedTuple):
-    """The buffered rows of a file or table: their table, the path, and the columns' forms.
+    """The buffered rows of a file or table: the table's name, the path of their file, and the forms of the columns.
 
-    `lost` are columns whose values are discarded.
+    `lost` are the columns whose values are discarded.
     """
 
     table: str
@@ -64,10 +64,10 @@ class BufferedRows(NamedTuple):
 class Source(NamedTuple):
     """A source of rows: SQL for the rows (empty if only `few` can read them), and SQL for a row's number.
 
-    `columns` has the forms by the columns' names in the source, with a template of SQL that converts a value. `types`
-    has the types in the source, where there are any. `few` yields SQL for the same rows in parts that take little
-    memory; None: the rows cannot be read in parts. `unfit` has SQL for the text of values that no column of the source
-    can hold, by the name of the column that lacks them.
+    `columns` has the forms by the columns' names in the source, each with a template of SQL that converts a value.
+    `types` has the types in the source, which CSV files lack. `few` yields SQL for the same rows in parts that take
+    little memory; None: the rows cannot be read in parts. `unfit` has SQL for the text of values that a column's form
+    cannot hold, by the column's name.
     """
 
     sql: str
@@ -83,9 +83,9 @@ class Source(NamedTuple):
 
 
 def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> BufferedRows:
-    """Writes the rows of a source, which has that number in the load, into a file with Segment's names of columns.
+    """Writes the rows of a source into a Parquet file, with Segment's names of columns; `number` counts the sources.
 
-    Raises NotSupported if a table has no column `id`, which identifies rows, or more columns than any table needs.
+    Raises NotSupported if there is no column `id`, which identifies rows, or if there are more than MAX_KEYS columns.
     """
     names = column_names(source.columns, table)
     if "id" not in names.values():
@@ -129,7 +129,7 @@ def _is_of_messages(names: Mapping[str, str]) -> bool:
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
-    """Writes cells of a source's rows into a file; in parts if 2,048 rows at a time do not fit into memory."""
+    """Writes cells of a source's rows into a file, in parts if 2,048 rows at once do not fit into memory."""
     # A stream comes in small batches, which the engine must not gather to 2,048 rows again.
     con.execute(f"SET enable_caching_operators = {source.few is not None}")
     try:
@@ -150,7 +150,7 @@ def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: i
 def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Returns the columns whose values are discarded, each with its name in `_discards` and the reason.
 
-    Columns that are left out on purpose are not among them. `names` are those that `column_names` returns.
+    Columns that are left out on purpose are not among them. `names` is what `column_names` returns.
     """
     taken, lost = set(names.values()), {}
     for name in columns:
@@ -169,10 +169,10 @@ def _id_cell(own: str, cells: Mapping[str, str], table: str) -> str:
 
 
 def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
-    """Returns Segment's names of a table's columns, without the columns that loaders add.
+    """Returns Segment's names for a table's columns, by the columns' own names, without the columns that loaders add.
 
-    Of several columns with the same name, the one that is spelt exactly like it is kept, else the first. Columns of
-    RudderStack get Segment's names.
+    If several columns get the same name, the one that is spelt exactly like it is kept, otherwise the first.
+    RudderStack's columns get Segment's names, too.
     """
     every = {name: folded_name(name) for name in columns}
     folded = dict(sorted(every.items(), key=lambda item: item[0] != item[1]))
@@ -198,7 +198,7 @@ def buffered_tables(
 ) -> dict[str, BufferedTable]:
     """Returns the tables with buffered rows, by name. Files with the same columns in the same forms are read together.
 
-    `event_table` returns the destination's name for the table of an event, which may be the same for two of them.
+    `event_table` returns the destination's name for an event's table, which may be the same for two events.
     """
     groups: dict[str, dict[_Columns, list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in buffered:
@@ -230,8 +230,8 @@ def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, sc
 def raising_archive_error(file: TableFile, local: Path | None = None) -> Iterator[None]:
     """Raises ArchiveError in place of errors in the block about the content of a file.
 
-    `local` has this content; of JSON lines the error tells the line, for which the engine gives another number, and the
-    name of a copy.
+    `local` is a file with this content. If it has JSON lines, it is searched for the broken one, because the engine's
+    error has another line number, and the name of a copy.
     """
     try:
         yield
@@ -323,7 +323,7 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
 def _has_null_marks(path: Path) -> bool:
     r"""Returns whether a CSV file has nulls as `\N`. In other files an empty value without quotes is null.
 
-    A compressed file is read to its end: if it is cut off, the engine would ignore all rows after that.
+    A compressed file is read to its end, which raises an error if it is cut off: the engine would not notice.
     """
     kept, found = b"", False
     for chunk in chain([b"\n"], _contents(path), [b"\n"]):

@@ -25,8 +25,9 @@ SELECT key FROM (
 def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_order: bool = True) -> dict[str, str]:
     """Returns the names in a file by those that the engine has read; `in_file` is only called if they may differ.
 
-    `in_order` says that the engine keeps the file's order. If it does not, or if names in the file are equal or empty,
-    and the engine would number these names otherwise in that order, the numbers tell which is which.
+    `in_order` says that the engine keeps the file's order. Then names are matched by position, if all names in the file
+    are different and not empty. Without that order they are matched by position if the engine would number the names
+    of the file in just this way. Otherwise they are matched without regard to case and to the engine's numbers.
 
     Example: `own_names(["Foo", "foo_1"], lambda: ["Foo", "foo"]) == {"Foo": "Foo", "foo_1": "foo"}`.
     """
@@ -61,7 +62,7 @@ def _numbered(keys: Sequence[str]) -> list[str]:
 
 
 def _stem(name: str) -> str | None:
-    """Returns a name without the number behind it, in lower case; None if it has no number."""
+    """Returns a name without the number at its end, in lower case; None if it has no number."""
     numbered = _NUMBERED.fullmatch(name)
     return numbered[1].lower() if numbered else None
 
@@ -74,9 +75,9 @@ def parquet_names(path: Path) -> list[str]:
 
 
 def csv_names(con: duckdb.DuckDBPyConnection, read: str) -> list[str]:
-    """Returns the names in the header of a CSV file; none if there is no memory for its rows.
+    """Returns the names in the header of a CSV file; none if there is not enough memory for its rows.
 
-    `read` is SQL that reads it with its header.
+    `read` is SQL that reads the file with its header.
     """
     with suppress(duckdb.OutOfMemoryException):
         header = con.execute(f"FROM {read.replace('header = true', 'header = false')} LIMIT 1").fetchone()
@@ -85,11 +86,11 @@ def csv_names(con: duckdb.DuckDBPyConnection, read: str) -> list[str]:
 
 
 def json_names(con: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    """Returns the keys of the objects in a file with an object on each line, in the order in which they appear.
+    """Returns the keys of the objects in JSON lines, in the order in which they first appear.
 
-    There are none if there is no memory for the objects.
+    Returns none if there is not enough memory for the objects.
     """
     keys = _KEYS.format(path=engine.glob_literal(str(path)), size=LONGEST_OBJECT)
-    with suppress(duckdb.OutOfMemoryException), engine.one_thread(con.execute, 0):  # which reads in the file's order
+    with suppress(duckdb.OutOfMemoryException), engine.one_thread(con.execute, 0):  # reads in the file's order
         return [str(key) for (key,) in con.execute(keys).fetchall()]
     return []

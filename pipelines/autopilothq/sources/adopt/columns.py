@@ -21,8 +21,8 @@ from ...segment.message import TIMESTAMP_FIELDS
 
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
-CELL_PREFIX = "c:"  # begins the names of all columns of buffered rows except `seq`
-LOST_PREFIX = "l:"  # begins the names of columns whose values are discarded; then comes their index
+CELL_PREFIX = "c:"  # begins the names of columns in buffered rows, so that none is equal to `seq`
+LOST_PREFIX = "l:"  # begins the names of columns whose values are discarded, before their index
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),
     "BOOLEAN": ("bool", "{}"),
@@ -39,11 +39,11 @@ _FORMS: dict[str, tuple[Form, str]] = {
         ("timestamp", "({}::TIMESTAMP AT TIME ZONE 'UTC')"),
     ),
 }
-# A decimal in a type, after names and labels in quotes, which may look like one.
+# A decimal in a type. Names and labels in quotes, which may look like one, are matched first.
 _DECIMAL = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|DECIMAL\((\d+),(\d+)\)""")
-_LEAST_DIGITS = 18  # of a decimal of which the engine makes JSON with all digits; with fewer than 16 it takes a float
+_LEAST_DIGITS = 18  # the engine makes JSON of a decimal this wide with all digits; below 16 digits it makes a float
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
-# SQL for the type bit of a value, by form, where the form does not determine it; and for a value as JSON text, by form.
+# SQL for a value's type bit, by form, where the form does not determine it; below, SQL for a value as JSON text.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
 _JSON_SQL: dict[Form, str] = {
     "text": "to_json({})::VARCHAR",
@@ -55,7 +55,7 @@ _JSON_SQL: dict[Form, str] = {
     "timestamp": "moment_json({})",
 }
 _NONE: Mapping[str, str] = MappingProxyType({})
-# SQL for whether a value is neither NaN nor an infinity and contains none, by form, where the form has these.
+# SQL for whether a value neither is nor contains NaN or an infinity, for the forms that can have these.
 _FINITE_SQL: dict[Form, str] = {"json": "is_finite_json({})", "double": "isfinite({})"}
 _MISFIT_REASONS: dict[Type, str] = {"text": "not_text", "timestamp": "not_a_time"}
 ADOPT_MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
@@ -73,9 +73,9 @@ def form_of(sql_type: str) -> tuple[Form, str]:
 
 
 def _with_all_digits(sql_type: str, least: int = 0) -> str:
-    """Returns a template of SQL for a value whose decimals have at least so many digits, one of them before the point.
+    """Returns a template of SQL that casts a value's decimals to at least `least` digits, one of them before the point.
 
-    The engine would write .5 for 0.5 if a decimal has all digits behind the point. Of 38 there, the last one is lost.
+    Without a digit before the point, the engine would write .5 for 0.5. Of 38 digits after it, the last one is lost.
     """
     wider = _DECIMAL.sub(lambda found: found[1] or _wider(int(found[2]), int(found[3]), least), sql_type)
     return "{}" if wider == sql_type else f"{{}}::{wider.replace('{', '{{').replace('}', '}}')}"
@@ -88,7 +88,7 @@ def _wider(width: int, scale: int, least: int) -> str:
 def cell(form: Form, type_: Type, name: str, of_messages: bool = False) -> str:
     """Returns SQL that converts a value in a form to a type; null if that would lose anything.
 
-    `of_messages` says that the column is a timestamp of messages, which is read in any notation of senders.
+    `of_messages` says that the column is a timestamp of messages, which is read in any notation that senders use.
     """
     if type_ == "text":
         return {"json": f"storable_text({name})", "double": f"finite({name})::VARCHAR"}.get(
@@ -126,7 +126,8 @@ def aliased(column: str) -> str:
 class LostColumn(NamedTuple):
     """A column whose values are discarded, because its name gives no column, or one that another column already has.
 
-    `name` is its name in the adopted table, `column` the one in `_discards`."""
+    `name` is its name in the adopted table, `column` its name in `_discards`.
+    """
 
     name: str
     form: Form
@@ -137,7 +138,8 @@ class LostColumn(NamedTuple):
 class DiscardedValues(NamedTuple):
     """The values of a column that are discarded: those that meet a condition.
 
-    `column` is its name in `_discards`, `name` the quoted one in buffered rows; `reason` and `condition` are SQL.
+    `column` is the column's name in `_discards`, `name` its quoted name in buffered rows; `reason` and `condition` are
+    SQL.
     """
 
     column: str
@@ -175,7 +177,7 @@ class RowGroup(NamedTuple):
     def aggregates(
         self, con: duckdb.DuckDBPyConnection, queried: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Yields the values of each column's aggregates over all rows; `queried` are these in SQL, by column."""
+        """Yields each column with the values of its aggregates over all rows; `queried` has their SQL, by column."""
         for part in engine.batched(queried.items(), CELLS_PER_QUERY):
             cells = ", ".join(sql for _, aggregates in part for sql in aggregates)
             values = iter(con.execute(f"SELECT {cells} FROM {self.source}").fetchone() or ())
@@ -183,7 +185,7 @@ class RowGroup(NamedTuple):
                 yield column, tuple(islice(values, len(aggregates)))
 
     def discards(self, discarded: Iterable[DiscardedValues]) -> str:
-        """Returns a query (`seq`, `column`, `value` as JSON text, `reason`) for values; it reads the rows once."""
+        """Returns a query (`seq`, `column`, `value` as JSON text, `reason`) of these values; it reads the rows once."""
         values = ", ".join(
             f"{{'column': {engine.literal(each.column)}, 'reason': {each.reason}, 'value': CASE WHEN {each.name} IS NOT"
             f" NULL AND {each.condition} THEN replace({json_value(each.form, each.name)}, chr(0), '\\u0000') END}}"
@@ -193,7 +195,7 @@ class RowGroup(NamedTuple):
         return f'SELECT seq, v."column", v.value, v.reason FROM ({unnested}) WHERE v.value IS NOT NULL'
 
     def misfits(self, column: str, type_: Type) -> DiscardedValues:
-        """Returns the values of a column that cannot become a type."""
+        """Returns the values of a column that cannot be converted to a type."""
         form, name = self.forms[column], cell_name(column)
         reason = engine.literal(_MISFIT_REASONS.get(type_, "does_not_fit"))
         if form in _FINITE_SQL:
@@ -217,7 +219,7 @@ class BufferedTable(NamedTuple):
     ) -> str:
         """Returns a query of typed cells, with `seq`.
 
-        `types` are those of the columns, `names` are other names in the result, `more` are further cells.
+        `types` has the columns' types, `names` their names in the result if these differ, `more` the SQL of more cells.
         """
         parts = []
         for group in self.groups:

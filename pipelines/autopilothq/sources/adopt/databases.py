@@ -25,7 +25,7 @@ from .buffer import ANY_ORDER, BufferedRows, Source, buffer_file, buffer_rows
 from .columns import Form, form_of
 from .files import TableFile, folded_name
 
-# By PostgreSQL's type, the form of a column, and the SQL that selects it.
+# By PostgreSQL's type, the form of a column, and a template of the SQL that selects it.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
     **dict.fromkeys(("smallint", "integer", "bigint"), ("bigint", "{}::bigint")),
     **dict.fromkeys(("real", "double precision"), ("double", "{}::float8")),
@@ -38,8 +38,8 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
 }
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
 _WITHIN_YEARS = "({}) BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
-"""Whether ADBC can hand over a time: infinity, and a time close to it, would become another time."""
-# Settings of a database or a role would change values: ADBC expects UTF-8, and others have the form of texts.
+"""SQL for whether ADBC can hand over a time: infinity, and a time close to it, would become another time."""
+# Settings of a database or a role would change values: ADBC expects UTF-8, and the others change how text looks.
 _SETTINGS = (
     "client_encoding TO 'UTF8'",
     "timezone TO 'UTC'",
@@ -95,7 +95,7 @@ class Database(ABC):
     @staticmethod
     @abstractmethod
     def form(type_: str) -> Form:
-        """Returns the form of columns of a database's type."""
+        """Returns the form in which values of one of the database's types are buffered."""
 
     @abstractmethod
     def close(self) -> None:
@@ -119,7 +119,7 @@ class PostgresSource(Database):
                 f"Reading PostgreSQL needs a package that is not installed: {error}\nInstall it: {install('postgres')}"
             ) from error
         try:
-            given = parse_dsn(url)  # as the driver reads it, with any sign in the password, and several hosts
+            given = parse_dsn(url)  # as the driver reads it: with any character in the password, and several hosts
         except ProgrammingError as error:
             raise RunError(
                 f"Expected a URL of a PostgreSQL database, but it cannot be read: {engine.error_line(error)}\n"
@@ -128,7 +128,7 @@ class PostgresSource(Database):
         database = f"/{quote(given['dbname'])}" if "dbname" in given else ""
         self.url = f"postgresql://{given.get('host', 'localhost').lower()}:{given.get('port', 5432)}{database}"
         try:
-            self._connection: Any = dbapi.connect(url.replace(" ", "%20"))  # which it refuses as they are
+            self._connection: Any = dbapi.connect(url.replace(" ", "%20"))  # libpq refuses blanks
             with self._connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 for setting in _SETTINGS:
@@ -176,7 +176,7 @@ class PostgresSource(Database):
 
     @staticmethod
     def form(type_: str) -> Form:
-        """Returns the form in which a column of a type comes."""
+        """Returns the form in which values of one of the database's types are buffered."""
         return _POSTGRES_FORMS.get(type_, _AS_TEXT)[0]
 
     def close(self) -> None:
@@ -236,7 +236,7 @@ class DuckdbSource(Database):
 
     @staticmethod
     def form(type_: str) -> Form:
-        """Returns the form in which a column of a type comes."""
+        """Returns the form in which values of one of the database's types are buffered."""
         return form_of(type_)[0]
 
     def close(self) -> None:
@@ -245,7 +245,7 @@ class DuckdbSource(Database):
 
 
 def _table_in_parts(con: duckdb.DuckDBPyConnection, table: str) -> Generator[str]:
-    """Yields SQL for the rows of a table in parts; for those of a view as a whole."""
+    """Yields SQL for the rows of a table in parts, or for all rows of a view at once."""
     parts = split_table(lambda sql: con.execute(sql).fetchall(), table)
     try:
         first = next(parts)
@@ -268,7 +268,7 @@ def open_database(url: str) -> Database:
 
 
 def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
-    """Yields the tables of a schema that have an `id`. Raises RunError if the schema has no tables."""
+    """Yields the tables of a schema that have a column `id`. Raises RunError if the schema has no tables."""
     tables: dict[str, dict[str, str]] = {}
     for table, column, type_ in database.column_types(schema):
         tables.setdefault(table, {})[column] = type_

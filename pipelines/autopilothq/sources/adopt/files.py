@@ -35,7 +35,7 @@ _CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".defl
 # What exporters append to a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
 _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DOCUMENT = "readme"  # in a folder of exported files
+_DOCUMENT = "readme"  # a name that is not a table's, in a folder of exported files
 _HIVE = re.compile(r"[^/=]+=[^/]*")
 _OF_ARCHIVE = re.compile(rf"(.*/)?{ARCHIVE_FOLDER}/[^/]+/[0-9]{{12,14}}/[^/]+")
 NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT, ARCHIVED = "no_table", "no_format", "unfinished_export", "archived"
@@ -159,7 +159,7 @@ def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -
 
 
 def _may_hold_rows(file: _FoundFile) -> bool:
-    """Returns whether a file may hold rows: it is no marker, and not empty, or a damaged Parquet or Avro file."""
+    """Returns whether a file may hold rows: it is no marker, and has content, or is a damaged Parquet or Avro file."""
     *folders, name = file.below.split("/")
     marker = name.startswith((".", "_SUCCESS")) or any(folder.startswith(".") for folder in folders)
     return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))
@@ -213,7 +213,7 @@ def _tables_by_pattern(files: Sequence[_FoundFile], named: Mapping[str, Sequence
 
 def _tables_by_name(files: Sequence[_FoundFile]) -> dict[str, str]:
     """Returns the table of each file that is named like a table, or is in a folder that is, by the file's path."""
-    # If a file in a folder is named after a table of the catalogue, all its files are; other folders hold one table.
+    # If one file in a folder is named after a table of the catalogue, all are; any other folder holds one table.
     of_tables = {"", *(file.below.rpartition("/")[0] for file in files if _stem(file.below) in TABLES)}
     tables = ((file.below, _table_of(file.below, of_tables)) for file in files)
     return {below: table for below, table in tables if table}
@@ -249,8 +249,8 @@ def _stem(below: str) -> str:
 def _format(path: str, may_be_any: bool = False) -> FileFormat | None:
     """Returns the format of a file by its suffixes, None if they are unknown.
 
-    Redshift's CSV files have no suffix, and the number of a slice at the end. If `may_be_any`, only its own name says
-    that it is a table's, and that may be the name of anything: then it must have such a number.
+    Redshift's CSV files have no suffix, but the number of a slice at the end. `may_be_any` says that nothing but the
+    file's own name, which may be any name, suggests a table: then a file without a suffix must have such a number.
     """
     name = path.rpartition("/")[2].lower()
     while name.endswith(COMPRESSIONS):

@@ -32,7 +32,7 @@ FIRST_BYTES = 1 << 20
 def buffer_first_rows(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
 ) -> tuple[BufferedRows, Source]:
-    """Buffers the first rows of a file; also returns the source that they are read from. Raises ArchiveError."""
+    """Buffers the first rows of a file; also returns their source. Raises ArchiveError if they cannot be read."""
     if file.format == "avro":
         return _first_records(con, file, number, scratch)
     part = Path(file.path)
@@ -86,7 +86,7 @@ def _copy_rows(file: TableFile, part: Path) -> None:
 
 
 def _first_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yields batches of the first FIRST_ROWS rows, fewer if they are long."""
+    """Yields the first FIRST_ROWS rows in batches; fewer rows if they are long."""
     rows = size = 0
     for batch in batches:
         yield batch[: FIRST_ROWS - rows]
@@ -110,7 +110,7 @@ def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
 
 
 def _line_end(text: bytes, quoted: bool) -> int:
-    """Returns the end of the last line within FIRST_BYTES, else of the first line after that; 0 if no line ends."""
+    """Returns the end of the last line that ends within FIRST_BYTES, otherwise of the first line; 0 if none ends."""
     if quoted:
         return last_row_end(text[:FIRST_BYTES]) or row_end(text, 0)
     return text.rfind(b"\n", 0, FIRST_BYTES) + 1 or text.find(b"\n") + 1

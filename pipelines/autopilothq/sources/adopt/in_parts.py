@@ -1,4 +1,4 @@
-"""Reads rows of files a few at a time, where the engine has no memory for the 2,048 that it takes at once."""
+"""Reads rows of files a few at a time, if the engine has no memory for the 2,048 that it otherwise takes at once."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
@@ -37,7 +37,7 @@ def check_row_length(size: int) -> None:
 def write_in_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[str], select: str, first: int, path: str) -> None:
     """Writes cells of the rows of `parts` (SQL) into a Parquet file with small row groups.
 
-    The first cell is a row's number in its part; in the file, `first` and the rows before are added to it.
+    The first cell is a row's number in its query; in the file, `first` and the number of earlier rows are added to it.
     """
     con.execute("SET enable_caching_operators = false")
     with ExitStack() as opened, engine.one_thread(con.execute, engine.ALONE_MEMORY):
@@ -53,7 +53,7 @@ def write_in_parts(con: duckdb.DuckDBPyConnection, parts: Iterable[str], select:
 def parquet_in_parts(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path, read: str) -> Generator[str]:
     """Yields SQL for the rows of a copy of a file with small row groups. `read` is SQL that reads the file `{}`.
 
-    Raises OutOfMemoryException if Arrow has no types for its columns.
+    Raises OutOfMemoryException if Arrow cannot copy the columns with their types.
     """
     path = scratch / f"few-{local.name}"
     try:
@@ -131,7 +131,7 @@ def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def last_row_end(text: bytes) -> int:
-    """Returns the end of the last complete row of a CSV text, 0 if none is complete. Rows do not end within quotes."""
+    """Returns the end of the last complete row of a CSV text; 0 if none is complete. Rows do not end within quotes."""
     end, quotes = len(text), text.count(b'"')
     while (newline := text.rfind(b"\n", 0, end)) >= 0:
         quotes -= text.count(b'"', newline, end)

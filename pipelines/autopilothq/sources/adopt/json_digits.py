@@ -1,6 +1,6 @@
-"""Keeps the digits of numbers in JSON lines, of which the engine would read `1.50` as `1.5`, and `1e2` as `100.0`.
+"""Keeps the digits of numbers in JSON lines: the engine would read `1.50` as `1.5`, and `1e2` as `100.0`.
 
-Lines on which the engine would end the process, or for which there is no memory, are refused before it reads them.
+Lines that would make the engine crash the process, or that do not fit into memory, are refused before it reads them.
 """
 
 import re
@@ -23,13 +23,13 @@ _LONG = "|".join(rf"\d{{{before},}}\.\d{{{16 - before},}}" for before in range(1
 _NUMBER = rf"-0|-?(?:\d+(?:\.\d+)?[eE][-+]?\d+|\d+\.\d+0|0\.0000\d+|{_LONG})"
 _CHANGING = rf"[:\[,]\s*(?:{_NUMBER})\s*[,}}\]]"
 _CHANGING_IN_TEXT = re.compile(_CHANGING)
-_COLUMN = f"digits {token_hex(8)} "  # no key of a file begins like it
+_COLUMN = f"digits {token_hex(8)} "  # no key of a file begins with it
 
 
-# A comma that ends an object or array, after texts, in which one may stand. The engine takes it for JSON.
+# A comma before the end of an object or array, which the engine accepts. Texts, which may contain one, match first.
 _TRAILING_COMMA = r",\s*[}\]]"
 _TRAILING_COMMA_IN_LINE = re.compile(rb'"(?:[^"\\]|\\.)*"|(' + _TRAILING_COMMA.encode() + b")")
-# Numbers that the engine reads, but the decoder does not; after texts, which may have such words.
+# Numbers that the engine reads, but the decoder does not. Texts, which may contain such words, match first.
 _NOT_FINITE = re.compile(r'("(?:[^"\\]|\\.)*")|-?(?:nan|inf(?:inity)?)', re.IGNORECASE)
 
 
@@ -55,11 +55,11 @@ def _unreadable(line: bytes) -> str:
 
 
 def copied_with_digits(contents: Contents, copy: Path) -> dict[str, str]:
-    """Copies JSON lines if the engine would change digits in them, or if one begins with a byte-order mark, which the
-    copy lacks; returns the keys of the values whose digits would change.
+    """Copies JSON lines if the engine would change digits in them, or if a line begins with a byte-order mark.
 
-    Each key comes with the name of a column in the copy: it has these values as JSON text, and is null elsewhere. The
-    contents are read to their end, which shows whether a compressed file is whole. Raises UnreadableLine.
+    Returns the keys of the values whose digits would change, each with the name of a column in the copy that has these
+    values as JSON text, and is null elsewhere. The copy has no byte-order marks. The contents are read to their end,
+    which shows whether a compressed file is whole. Raises UnreadableLine if a line is too long, or as `_checked` does.
     """
     columns: dict[str, str] = {}
     if any([_has_bom(text) or _may_change([text])[0] for text in _checked(_whole_lines(contents()))]):  # noqa: C419
@@ -121,7 +121,7 @@ def _with_texts(line: bytes, columns: dict[str, str]) -> bytes:
     try:
         texts = _changing_values(line)
     except ValueError:
-        return line  # it is no JSON, which the engine says
+        return line  # it is no JSON, which the engine will report
     if not texts:
         return line
     cells = JsonObject((columns.setdefault(key, f"{_COLUMN}{len(columns)}"), text) for key, text in texts)

@@ -22,8 +22,8 @@ _KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
 class Adoption:
     """The tables of one load, with buffered rows, by their names in the destination; `stored` reads stored rows.
 
-    `refused` are rows of `users` and `accounts` that the destination refuses, by table and id. `found` are the names of
-    all tables that could be adopted, including those whose rows are adopted already.
+    `refused` has the errors for rows of `users` and `accounts` that the destination refuses, by table and id. `found`
+    has the names of all tables that can be adopted, including those whose rows are adopted already.
     """
 
     context: ProjectionContext
@@ -44,7 +44,7 @@ class Adoption:
 
 
 def keys(name: str) -> str:
-    """Returns the name of the view of a table's rows (`seq`, `id`, `received_at`) that are not rejected."""
+    """Returns the quoted name of the view with a table's rows (`seq`, `id`, `received_at`) that are not rejected."""
     return engine.name(f"keys of {name}")
 
 
@@ -106,7 +106,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
 
 
 def find_kept(adoption: Adoption) -> None:
-    """Finds the rows that are not kept."""
+    """Collects the rows that are not kept, in `duplicates`; those not kept in `tracks`, in `track_duplicates`."""
     con, known, stored = adoption.context.con, adoption.context.existing, adoption.stored
     for name, table in adoption.buffered.items():
         con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS)))
@@ -120,7 +120,7 @@ def find_kept(adoption: Adoption) -> None:
 
 
 def _find_kept_tracks(adoption: Adoption) -> None:
-    """Finds the rows that are not kept in `tracks`: rows of events' tables, and its own."""
+    """Collects the rows of events' tables, and of `tracks` itself, that are not kept in `tracks`."""
     con = adoption.context.con
     if TRACKS.name in adoption.buffered:
         _leave_to_events(adoption)

@@ -34,7 +34,7 @@ def is_of_messages(adoption: Adoption, name: str) -> bool:
 
 
 def _own_columns(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> AdoptedColumns | None:
-    """Returns the columns of the table's own adopted rows, with types that its messages fit too; None without such."""
+    """Returns the columns of the table's own adopted rows, with types that its messages fit, too; None without rows."""
     context, name = adoption.context, latest.table.name
     if name not in adoption.buffered:
         return None
@@ -91,7 +91,7 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None, c
 
 
 def _common_types(columns: AdoptedColumns, made: Mapping[str, Type], existing: Mapping[str, Type]) -> dict[str, Type]:
-    """Returns the types of new columns that the table's own rows have as one type, and rows of messages as another."""
+    """Returns types for the new columns that have one type in the table's own rows and another in rows of messages."""
     return {
         column: "double" if {type_, made[column]} == {"bigint", "double"} else "text"
         for column, type_ in columns.ordered.items()
@@ -100,7 +100,7 @@ def _common_types(columns: AdoptedColumns, made: Mapping[str, Type], existing: M
 
 
 def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type]) -> TableRows:
-    """Returns a row for each id with the first value of each column, except rows that are stored exactly so.
+    """Returns a row for each id with the first value of each column, except rows that are already stored like this.
 
     Adopted rows that change nothing in a stored row become duplicates.
     """

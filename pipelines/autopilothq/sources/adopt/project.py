@@ -47,7 +47,7 @@ class AdoptProjector:
         self.cut: dict[str, dict[str, int]] = {} if cut is None else cut
 
     def __call__(self, load: PlannedLoad) -> ProjectedLoad:
-        """Collects all rows and writes the rows of all tables."""
+        """Buffers all adopted rows, and writes the rows of all tables; returns their files and the rows of `_audit`."""
         try:
             return self._project(load)
         finally:

@@ -1,7 +1,7 @@
 """Discards values of adopted rows that are too wide for the destination (docs/contract/warehouse.md#limits).
 
-As in other loads, columns that the table has already get room first, then the others by name. So a row loses all values
-from one column on.
+As in other loads, columns that the table has already get room first, then the others by name. So from some column on, a
+row loses all values.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,11 +28,11 @@ class AdoptedColumns(NamedTuple):
         return ordered_columns({self.names.get(column, column): type_ for column, type_ in self.types.items()})
 
     def only(self, columns: Collection[str]) -> "AdoptedColumns":
-        """Returns some of the columns, which come by their names in the files."""
+        """Returns some of the columns, given by their names in the files."""
         return self._replace(types={column: type_ for column, type_ in self.types.items() if column in columns})
 
     def with_types(self, types: Mapping[str, Type]) -> "AdoptedColumns":
-        """Returns the columns with other types, which come by the destination's names."""
+        """Returns the columns with other types, given by the destination's names."""
         named = {column: types.get(self.names.get(column, column), type_) for column, type_ in self.types.items()}
         return self._replace(types=named)
 

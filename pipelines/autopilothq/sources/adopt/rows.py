@@ -78,7 +78,7 @@ def _kept_rows(
 def declared_columns(name: str, existing: Collection[str]) -> dict[str, Type]:
     """Returns the columns that the catalogue declares for a table, and their types.
 
-    Those of emails' events are declared in other events' tables too, but only made there if values are `existing`.
+    Columns of emails' events are declared for other events' tables, too, but only those in `existing`.
     """
     if name in OTHER_TABLES:
         return declared_types(TABLES[name])
@@ -94,10 +94,10 @@ def _declared(adoption: Adoption, name: str) -> dict[str, Type]:
 def table_columns(
     adoption: Adoption, table: str, declared: Mapping[str, Type], buffered: Iterable[BufferedTable], prefix: str = ""
 ) -> AdoptedColumns:
-    """Decides the columns of a table: declared ones, and others, typed by all their values.
+    """Returns the columns of a table: those declared, and others, typed by all their values.
 
-    Of `buffered` tables of another name, only columns with a prefix are taken. Values of columns beyond the table's
-    limit are discarded.
+    From `buffered` tables with another name, only columns with the prefix are taken. Values of columns beyond the
+    table's limit are discarded.
     """
     context = adoption.context
     tables = list(buffered)
@@ -158,7 +158,7 @@ def _discard_values(
 ) -> None:
     """Discards values of the rows of a group that are kept."""
     context = adoption.context
-    # A query for each column would take minutes for thousands; for several at once there must be memory.
+    # With thousands of columns, a query for each would take minutes; a query for several needs more memory.
     for part in engine.batched(discarded, 1 if context.cells.has_long_lines else CELLS_PER_QUERY):
         sql = SQL["misfits"].format(misfits=group.discards(part), keys=keys(buffered.name), duplicates=duplicates)
         context.con.execute(sql, {"table_name": table})

@@ -24,8 +24,8 @@ _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types who
 class AdoptedColumn(NamedTuple):
     """A column of an adopted table.
 
-    `type` is its type in the adopted table, None if it is unknown. If `guessed`, its values are text, and `type` is the
-    type that those seen spell. `called` is its name here, None if it is dropped. `becomes` is its type as a new column.
+    `type` is its type in the adopted table, None if it is unknown. If `guessed`, the values are text, and `type` is the
+    type that they look like. `called` is its name here, None if it is dropped. `becomes` is its type as a new column.
     """
 
     type: str | None
@@ -49,7 +49,7 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
     """Returns the columns of the tables; for files, from the first rows of each table's first file."""
     works, _ = origin.works()
     first: dict[str, AdoptedWork] = {}
-    for work in sorted(works, key=lambda work: work.size == 0):  # exporters leave empty files
+    for work in sorted(works, key=lambda work: work.size == 0):  # empty files last: exporters leave some
         first.setdefault(work.table, work)
     dialect = "duckdb"
     tables: dict[str, Mapping[str, AdoptedColumn]] = {}
@@ -110,7 +110,7 @@ def _columns_of_file(
 
 
 class _Seen(NamedTuple):
-    """The types of a column's values: the one that they become, and the one that they spell if they are texts.
+    """The types of a column's values: the one that they become, and the one that they look like if they are texts.
 
     `json` is the type of JSON values other than texts, if there are any.
     """

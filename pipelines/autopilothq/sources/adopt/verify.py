@@ -26,8 +26,8 @@ SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
 class TableComparison:
     """The numbers of rows of an adopted table and of the stored one; each id counts once.
 
-    `stored` counts the adopted ids that the dataset has, `missing` the others. `days` are the numbers on both sides by
-    the UTC day of receipt. The digests are sums of digests of the ids: they are equal if the ids are.
+    `stored` counts the adopted ids that the dataset has, `missing` the others. `days` has the numbers of adopted and of
+    stored rows by the UTC day of receipt. The digests are sums over the ids' digests: they are equal if the ids are.
     """
 
     table: str
@@ -65,7 +65,7 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset) -> list[TableCompari
 
 
 def _stored_name(table: str, stored: Set[str]) -> str:
-    """Returns the name of an event's table among the `stored` ones, its own if there is no such table.
+    """Returns the name that an event's table has among the `stored` tables, its own if it is not there.
 
     A name that is too long has a digest in place of its middle; a reserved one has a prefix or a suffix.
     """
