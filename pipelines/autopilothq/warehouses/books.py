@@ -121,7 +121,7 @@ class BooksSqlClient(SqlClientBase[Any]):
     def _check_not_separate(self, tables: Mapping[str, set[str]]) -> None:
         events = self.events_dataset
         for dataset, names in sorted(tables.items()):
-            # A staging dataset has such tables, too.
+            # A staging dataset has these tables, too.
             is_staging = dataset.endswith(STAGING) and dataset.removesuffix(STAGING) in tables
             if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names and not is_staging:
                 raise BooksMisplaced(

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from ..projection import engine
 from .duckdb_pool import MERGED_GROUPS
 
-VECTOR = 2048  # rows that DuckDB takes at a time
+VECTOR = 2048  # rows that DuckDB handles at a time
 LONG = 64 << 20  # bytes; a vector of rows that is no larger fits into any memory limit that DuckDB works with
 BYTES_AT_ONCE = 16 << 20  # bytes of a part
 PAGE_BYTES = 1 << 16  # bytes read at a time from a column of Parquet, instead of a whole row group
 ROWS_AT_ONCE = 16  # rows that make a part if each has a MiB, the most that a line can have
 STAGED_ROWS = 128  # rows of a part of a staging table
-MOST_ROWS = 8192  # of a part, where rows of a table with long texts are short
+MOST_ROWS = 8192  # rows of a part at most, if rows of a table with long texts are short
 EARLY_CHECKPOINTS = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}  # DuckDB's settings
 PART_MEMORY = 450  # MB, for a part and for rows that are written to the file
 

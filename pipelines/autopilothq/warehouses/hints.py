@@ -138,7 +138,7 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
     strategies = STRATEGIES[known in REPLACED]
     if known in CURRENT:
         if "delete-insert" in supported:
-            # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
+            # All rows are replaced in one transaction; dlt's own `replace` is atomic on few destinations.
             return cast(TWriteDispositionDict, {**merge_with("delete-insert"), "destination_scope": ALL_ROWS})
         if "cdc" in supported:
             return merge_with("cdc")  # in a lake: one commit writes the rows by their key and deletes all others
@@ -213,7 +213,7 @@ def column_hints(
 
 
 def layout_hints(table: str, native: Native) -> tuple[dict[str, Layout], dict[str, Any]]:
-    """Returns dlt's hints for the partitions and clusters of a table: those of columns, and those of the table."""
+    """Returns dlt's hints for the partitions and clusters of a table: by column, and for the table as a whole."""
     layout = dict(native.layout) if table == TRACKS.name else {}
     clustered = [column for column, hint in layout.items() if hint == "cluster"]
     # BigQuery gets one list: the hint for single columns is deprecated.

@@ -64,7 +64,7 @@ def replaces_by_key(table: PreparedTableSchema, schema: Schema) -> bool:
 
 
 def dedup_order(table: Any) -> tuple[str, str] | None:
-    """Returns the column and `asc` or `desc` of a user's hint `dedup_sort`; None without it."""
+    """Returns the column and `asc` or `desc` of a user's hint `dedup_sort`, or None if there is none."""
     return get_dedup_sort_tuple(table)
 
 

@@ -149,7 +149,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def replace_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
-        """Returns the jobs that replace all rows of a table by those in staging."""
+        """Returns the jobs that replace all rows of a table with those in staging."""
         if not table_chain[0].get(SEGMENT_TABLE_HINT):
             return usual(table_chain)
         return [Replace.from_table_chain(self._marked(table_chain), self.sql_client)]

@@ -43,7 +43,7 @@ TYPE_NAMES = {
 
 
 class Range(NamedTuple):
-    """The numbers that a setting may have: from `least` to `most`, both included. None is every finite number."""
+    """The numbers that a setting may have: from `least` to `most`, both included. None allows every finite number."""
 
     least: float
     most: float | None = None

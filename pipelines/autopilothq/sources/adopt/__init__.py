@@ -1,1 +1,1 @@
-"""The origin of tables that Segment's loader left in a warehouse."""
+"""The origin of tables that Segment's or RudderStack's loader left in a warehouse."""

@@ -119,7 +119,7 @@ def _column(schema: Any) -> AvroColumn:
 
 
 def _text(value: object) -> str:
-    """Returns a value of a type that JSON lacks as text. Bytes that are not UTF-8 are escaped."""
+    """Returns the text of a value of a type that JSON lacks. Bytes that are not UTF-8 are escaped."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

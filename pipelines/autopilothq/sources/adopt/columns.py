@@ -124,9 +124,11 @@ def aliased(column: str) -> str:
 
 
 class LostColumn(NamedTuple):
-    """A column whose values are discarded, because its name gives no column, or one that another column already has.
+    """A column with values that are discarded, with the reason.
 
-    `name` is its name in the adopted table, `column` its name in `_discards`.
+    All are discarded if its name gives no column, or one that another column already has; otherwise ids that are not
+    text, or times that the source cannot hand over. `name` is its name in the adopted table, `column` the one in
+    `_discards`.
     """
 
     name: str

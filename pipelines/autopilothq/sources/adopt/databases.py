@@ -1,6 +1,7 @@
-"""Adopts tables directly from a database: read-only, streamed, in one transaction.
+"""Adopts tables directly from a database: read-only, streamed, as the tables were when it was opened.
 
-PostgreSQL is read through ADBC, which streams a table as Arrow with PostgreSQL's own COPY. A DuckDB file is attached.
+PostgreSQL is read in one transaction through ADBC, which streams a table as Arrow with PostgreSQL's own COPY. A DuckDB
+file is attached, which keeps others from writing to it.
 """
 
 import itertools
@@ -68,7 +69,7 @@ class DatabaseTable(NamedTuple):
 
 
 class Database(ABC):
-    """A database, read in one transaction: as it was when it was opened."""
+    """A database, which is read as it was when it was opened."""
 
     url: str
     """Where it is, without secrets."""
@@ -77,7 +78,7 @@ class Database(ABC):
 
     @abstractmethod
     def column_types(self, schema: str) -> list[tuple[str, str, str]]:
-        """Returns table, name and type of each column of a schema's tables and views."""
+        """Returns the table, name and type of each column of a schema's tables and views."""
 
     @abstractmethod
     def path(self, schema: str, name: str) -> str:
@@ -139,7 +140,7 @@ class PostgresSource(Database):
             ) from error
 
     def column_types(self, schema: str) -> list[tuple[str, str, str]]:
-        """Returns table, name and type of each column of a schema's tables and views."""
+        """Returns the table, name and type of each column of a schema's tables and views."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql_file("columns_postgres.sql"), (schema,))
             return list(cursor.fetchall())
@@ -208,7 +209,7 @@ class DuckdbSource(Database):
             ) from error
 
     def column_types(self, schema: str) -> list[tuple[str, str, str]]:
-        """Returns table, name and type of each column of a schema's tables and views."""
+        """Returns the table, name and type of each column of a schema's tables and views."""
         return self._connection.execute(
             "SELECT table_name, column_name, data_type FROM duckdb_columns()"
             " WHERE database_name = 'adopted' AND schema_name = ? ORDER BY table_name, column_index",

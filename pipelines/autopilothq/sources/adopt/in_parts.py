@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from ...projection import engine
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
 
-SHORTEST_OBJECT = 1 << 20  # bytes; the engine has room for two JSON objects of the maximum size at a time
+SHORTEST_OBJECT = 1 << 20  # bytes, the lowest maximum that is set; the engine has memory for two objects of that size
 LONGEST_OBJECT = 64 << 20  # bytes
 LONGEST_LINE = 2 * LONGEST_OBJECT  # the engine reads at most two objects of the maximum size at once
 Contents = Callable[[], Iterable[bytes]]
@@ -23,13 +23,13 @@ class UnreadableLine(Exception):
 
 
 def check_length(size: int, number: int) -> None:
-    """Raises UnreadableLine if a line of so many bytes, which has this number in its file, is too long."""
+    """Raises UnreadableLine if a line with `size` bytes is too long; `number` is the line's number in its file."""
     if size > LONGEST_LINE:
         raise UnreadableLine(f"line {number} is longer than {LONGEST_LINE >> 20} MB; each line must be one object")
 
 
 def check_row_length(size: int) -> None:
-    """Raises UnreadableLine if a row of CSV has so many bytes that the engine cannot read it."""
+    """Raises UnreadableLine if a CSV row with `size` bytes is too long for the engine."""
     if size > LONGEST_LINE:
         raise UnreadableLine(f"a row is longer than {LONGEST_LINE >> 20} MB; check its line ends and quotes")
 
@@ -71,7 +71,7 @@ def parquet_in_parts(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path,
 
 
 def json_in_parts(contents: Contents, read: str) -> Generator[str]:
-    """Yields SQL for all rows of a file with an object on each line. `read` reads objects of at most `{}` bytes."""
+    """Yields SQL for all rows of JSON lines. `read` is SQL that reads objects of at most `{}` bytes."""
     longest = size = 0
     for chunk in contents():
         first, *others = chunk.split(b"\n")

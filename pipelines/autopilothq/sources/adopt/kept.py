@@ -67,7 +67,7 @@ def reject_long_keys(adoption: Adoption) -> None:
     for name, table in adoption.buffered.items():
         for key in filter(None, ("id", other_keys.get(name))):
             rows = f"(FROM ({table.select({key: 'text'})}) WHERE strlen({key}) > {most})"
-            if engine.count(con, rows):  # because it takes long to make JSON of all rows
+            if engine.count(con, rows):  # otherwise JSON of all rows would be made, which takes long
                 con.execute(
                     SQL["long_keys"].format(raw=_raw(table), rows=rows, key=key),
                     {"message": long_key_message(key, most, "{:,}")},
@@ -79,7 +79,7 @@ def reject_rows_without_id(adoption: Adoption) -> None:
     for name in LATEST_NAMES & adoption.buffered.keys():
         con, table = adoption.context.con, adoption.buffered[name]
         nameless = f"(SELECT seq FROM ({table.select({'id': 'text'})}) WHERE id IS NULL)"
-        if engine.count(con, nameless):  # because JSON of all rows takes time and memory
+        if engine.count(con, nameless):  # otherwise JSON of all rows would be made, which takes time and memory
             con.execute(SQL["nameless"].format(raw=_raw(table, nameless)), {"message": REJECT_REASONS["no_id"]})
 
 
@@ -163,13 +163,13 @@ def _raw(table: BufferedTable, rows: str = "") -> str:
 
 
 def count_table(adoption: Adoption, name: str) -> None:
-    """Counts what became of the rows of a table, by file."""
+    """Counts the rows of a table that are not rejected, and the duplicates among them, by file."""
     duplicates = "(FROM duplicates UNION ALL FROM track_duplicates)" if name == TRACKS.name else "duplicates"
     adoption.context.con.execute(SQL["counted"].format(keys=keys(name), duplicates=duplicates))
 
 
 def file_counts(adoption: Adoption) -> list[FileCount]:
-    """Returns what became of the rows of each file; complete once all tables are counted."""
+    """Returns the counts of the rows of each file, with rejected ones; complete once all tables are counted."""
     return [
         FileCount(*row[:5], *(time and time.astimezone(UTC) for time in row[5:]))
         for row in adoption.context.con.execute(SQL["file_counts"]).fetchall()

@@ -34,7 +34,7 @@ def is_of_messages(adoption: Adoption, name: str) -> bool:
 
 
 def _own_columns(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> AdoptedColumns | None:
-    """Returns the columns of the table's own adopted rows, with types that its messages fit, too; None without rows."""
+    """Returns the columns of a table's own adopted rows, with types that messages fit, too; None if it has no rows."""
     context, name = adoption.context, latest.table.name
     if name not in adoption.buffered:
         return None

@@ -22,7 +22,7 @@ def adopt(
     tables: Mapping[str, Sequence[str]] | None = None,
     database: dlt.TSecretValue = None,
     database_schema: str = "autopilothq",
-    credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
+    credentials: dlt.TSecretValue = None,  # as any other type, dlt would keep them in its traces
     table_format: str | None = None,
     memory: int = 400,
     max_event_tables: int = MAX_EVENT_TABLES,

@@ -19,7 +19,7 @@ from .kept import SQL
 from .origin import AdoptedTables
 
 VERIFY_MEMORY = 400  # MB
-SHORTEST_LIMIT = 30  # bytes of a name; no destination takes fewer
+SHORTEST_LIMIT = 30  # bytes of a name; no destination has a lower limit
 
 
 @dataclass(frozen=True)

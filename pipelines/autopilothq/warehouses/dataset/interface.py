@@ -1,9 +1,9 @@
 """The interface for reading and writing the tables of a destination.
 
-| implementation | destinations | by means of |
+| implementation | destinations | implemented with |
 |---|---|---|
 | `sql.SqlDataset` | those that answer SQL | dlt's SQL client |
-| `delta.DeltaDataset` | Delta tables in a bucket or a folder | DuckDB in process reads, the Delta library writes |
+| `delta.DeltaDataset` | Delta tables in a bucket or a folder | DuckDB in process to read, the Delta library to write |
 
 A statement is passed in two pieces, before and after the table's name. `{column}` in a template is a column of the
 table, `%s` is a value, and names quoted by `Dataset.quoted` may be inserted.

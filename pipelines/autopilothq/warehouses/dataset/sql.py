@@ -53,7 +53,7 @@ _SYSTEM_SCHEMAS = {
     "redshift": _OF_POSTGRES,
     "filesystem": re.compile("(?!)"),  # a lake has folders
 }
-"""The schemas, or databases that a query takes for schemas, that a kind of database keeps for itself."""
+"""By kind of database, the names of its own schemas, and of its own databases that a query would take for schemas."""
 
 
 class SqlDataset(Dataset):

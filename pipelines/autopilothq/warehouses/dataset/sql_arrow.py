@@ -34,7 +34,7 @@ def read_table(
 ) -> Iterator[pa.RecordBatch]:
     """Yields columns of a table, which a query selects, in the types of a schema, in batches.
 
-    DuckDB takes 2,048 rows at a time, however large they are, so fewer are selected from a table with long texts.
+    DuckDB handles 2,048 rows at a time, however large they are, so fewer are selected from a table with long texts.
     """
     longest = _longest_row(client, table, schema) if kind == "duckdb" else 0
     if longest * VECTOR > LONG and has_rowid(stored_column_names(client.execute_sql, table)):

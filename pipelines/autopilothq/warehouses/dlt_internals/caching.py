@@ -112,7 +112,7 @@ def cache_hint_functions() -> None:
 
 
 def _cached(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of a type hint with a cache, whose key is the hint's identity, because some have no hash."""
+    """Returns a function of a type hint with a cache. The key is the hint's identity, because some have no hash."""
     known: dict[Any, tuple[Any, Any]] = {}
 
     @wraps(function)
@@ -182,7 +182,7 @@ _OF_CAPABILITIES = {
 
 @cache
 def pass_capabilities_on() -> None:
-    """Makes dlt use the capabilities that it passes to a function as they are, a dozen times for each table.
+    """Makes dlt's functions use the capabilities that dlt passes to them, a dozen times for each table.
 
     Otherwise dlt first resolves a configuration for that argument, with the same result.
     """
