@@ -31,7 +31,10 @@ def basic_auth(settings: ApiSettings) -> dict[str, str]:
 
 
 def _checked_key(settings: ApiSettings) -> str:
-    """Returns the key without the line break that files and vaults often end it with. Raises InvalidSetting."""
+    """Returns the key, masked in all later output, without the line break that files often end with.
+
+    Raises InvalidSetting.
+    """
     key = settings.api_key.strip()
     if not key or not key.isascii() or not key.isprintable():
         what = "holds characters that no key has" if key else "is empty"

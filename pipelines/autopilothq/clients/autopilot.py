@@ -66,7 +66,7 @@ class Upserted(NamedTuple):
 
 
 class Autopilot(HttpClient):
-    """An account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
+    """A client of one account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
@@ -114,7 +114,7 @@ class Autopilot(HttpClient):
         return self._array(["hooks"], "hooks")
 
     def contact(self, who: str) -> JsonObject | None:
-        """Returns the contact with an id or an email, or None if there is none."""
+        """Returns the contact with that id or email, or None if there is none."""
         try:
             return self._object(["contact", who])
         except NotFound:
@@ -132,7 +132,7 @@ class Autopilot(HttpClient):
         return _id(["contact"], answer, "contact_id")
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Writes 1 to 100 contacts with one request, as `upsert` does. If one is bad, the API refuses all."""
+        """Writes 1 to 100 contacts with one request, as `upsert` does. If one is invalid, the API refuses all."""
         if not 1 <= len(contacts) <= MOST_CONTACTS:
             raise ValueError(f"1 to {MOST_CONTACTS} contacts go into one request, got {len(contacts)}")
         idempotent = all(map(_is_idempotent, contacts))
@@ -239,7 +239,7 @@ def _page(path: Sequence[str], number: int, answer: JsonValue) -> Page:
 
 
 def _is_idempotent(contact: Mapping[str, Any]) -> bool:
-    """Returns whether a contact may be written twice. With `_NewEmail` it may not: the old address is gone."""
+    """Returns whether a contact may be written twice. With `_NewEmail` it may not: the old address is gone then."""
     return bool(contact.get("Email")) and not contact.get("_NewEmail")
 
 

@@ -37,7 +37,7 @@ class Call:
     attempts: int = 0
 
     def error(self, kind: type[E], text: str, status: int | None, server_message: str = "") -> E:
-        """Returns an error of that class about this request, with secrets masked in its text."""
+        """Returns an error of the class `kind` about this request, with secrets masked in its text."""
         text = masking.masked(f"{self.method} {self.path}: {text}")
         return kind(
             text,
@@ -66,7 +66,7 @@ class Call:
         return self.error(Unavailable, text, last.status, last.server_message)
 
     def broken(self, error: httpx.HTTPError | None, host: str, response: httpx.Response | None) -> Exception:
-        """Returns the exception for an answer that is missing or incomplete: TransientFailure if it can be retried."""
+        """Returns the exception for a missing or incomplete answer: OutcomeUnknown, or TransientFailure to retry."""
         failure = TransientFailure(
             self._reason(error, host, response is not None), response.status_code if response is not None else None
         )

@@ -1,6 +1,6 @@
 """Decodes the JSON of an answer, and keeps the spelling of numbers: `1.10` stays `1.10`.
 
-All clients return such values: objects are `JsonObject`s, numbers are `JsonNumber`s (`segment.json_text`).
+All clients return values in this form: objects are `JsonObject`s, numbers are `JsonNumber`s (`segment.json_text`).
 """
 
 import json
@@ -11,8 +11,8 @@ from ..catalog import MAX_ANSWER_DEPTH
 from ..masking import masked
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
 
-MAX_VALUES = 1_000_000  # values of an answer; each takes some hundred bytes of memory
-MAX_DIGITS = 18  # digits of a count; Python raises for a number of some thousand digits
+MAX_VALUES = 1_000_000  # values of an answer; each takes up to a few hundred bytes of memory
+MAX_DIGITS = 18  # digits of a count; Python raises for numbers of several thousand digits
 
 JsonValue: TypeAlias = list[Any] | str | bool | None
 """A value as `decode_json` returns it; `JsonObject` is a list, `JsonNumber` a str."""
@@ -76,7 +76,7 @@ def _joined(halves: re.Match[str]) -> str:
 
 
 def _check_depth(text: str) -> None:
-    """Raises TooDeep if a text nests too deeply, or NotJson if it does not end with a closing bracket either."""
+    """Raises TooDeep if a text nests too deeply, or NotJson if such a text does not end with a closing bracket."""
     if is_deeper(text.encode(errors="surrogatepass"), MAX_ANSWER_DEPTH):
         raise TooDeep if text.rstrip().endswith(("]", "}")) else NotJson
 
@@ -96,12 +96,12 @@ def _is_cut_off(error: Exception) -> bool:
 
 
 def as_text(value: Any) -> str | None:
-    """Returns a JSON string, None for any other value. `JsonNumber` is a str, but it is no JSON string."""
+    """Returns a JSON string, or None for any other value. A `JsonNumber` is a str, but not a JSON string."""
     return str(value) if isinstance(value, str) and not isinstance(value, JsonNumber) else None
 
 
 def as_array(value: Any) -> list[Any] | None:
-    """Returns a JSON array, None for any other value. `JsonObject` is a list, but it is no JSON array."""
+    """Returns a JSON array, or None for any other value. A `JsonObject` is a list, but not a JSON array."""
     return value if isinstance(value, list) and not isinstance(value, JsonObject) else None
 
 

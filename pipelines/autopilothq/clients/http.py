@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class HttpClient:
     """A client for JSON over HTTP with one base URL and one key, which a `with` block closes. It is thread-safe.
 
-    `KEY_HEADER` is the header that carries the key; if it is None, the key is the user of HTTP Basic. Raises
+    `KEY_HEADER` is the header that carries the key; if it is None, the key is the user name of HTTP Basic. Raises
     InvalidSetting if the settings cannot work; `request` raises the other ApiErrors.
 
     Example: `with HttpClient(settings) as http: http.request("GET", ["contact", id])`.
@@ -122,10 +122,11 @@ class HttpClient:
     ) -> JsonValue:
         """Sends a request and returns the answer's JSON, or None if `wants_json` is false: only the status matters.
 
-        `path` are parts, which are percent-encoded here. `body` is sent as JSON; bytes are JSON already. After 429,
-        408, 5xx and network failures the request is sent again, after the wait that the server asks for, or else with
-        exponential backoff. If `idempotent` is false, it is sent again only if no byte of it can have been sent, or
-        after a 429, by which the server has done nothing. `limit` applies in addition to the limit of all requests.
+        `path` has the parts of the path, which are percent-encoded here. `body` is sent as JSON; bytes are JSON
+        already. After 429, 408, 5xx and network failures the request is sent again, after the wait that the server asks
+        for, otherwise with exponential backoff. If `idempotent` is false, it is sent again only if no byte of it can
+        have been sent, or after a 429, which means that the server has done nothing. `limit` applies in addition to the
+        limit of all requests.
         """
         call = Call(self._settings_here, method, path_of(path), body, params, idempotent, wants_json, limit)
         attempts = retrying(call.settings.tries, self._sleep, lambda state: _log_retry(call, state))
@@ -139,10 +140,10 @@ class HttpClient:
         raise call.gave_up(last)
 
     def _attempt(self, call: Call) -> JsonValue:
-        """Sends the request once. Raises a final ApiError, or TransientFailure."""
+        """Sends the request once, and returns as `request` does. Raises TransientFailure to retry, or an ApiError."""
         call.attempts += 1
-        # Each attempt builds its request, so that the headers go only to this URL. That is done before the wait for a
-        # slot, so that a request that cannot be built takes none.
+        # Each attempt builds its request, so that the headers go only to this URL. It is built before the wait for a
+        # slot, so that a request that cannot be built takes no slot.
         request = self._client.build_request(
             call.method, self._base + call.path, params=call.params, **_content(call, self._auth)
         )
@@ -176,7 +177,7 @@ class HttpClient:
 
 
 def _content(call: Call, auth: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the arguments of a request that are its headers and its body."""
+    """Returns the headers and the body of a request, as arguments of `httpx.Client.build_request`."""
     if isinstance(call.body, bytes):
         return {"content": call.body, "headers": {**auth, "Content-Type": "application/json"}}
     return {"json": call.body, "headers": auth}

@@ -15,8 +15,8 @@ ACCEPTED = "gzip, deflate, zstd"
 
 _PIECE = 256 * 1024  # bytes that gzip and deflate return at once
 _MOST_CODINGS = 4  # encodings of one answer; servers use one
-# Four bytes can hold a block of 128 KiB, and zstandard returns all that its input holds, so few bytes go in at once.
-_ZSTD_INPUT = 128  # bytes, which hold 4 MiB at most
+# Four bytes can encode a block of 128 KiB, and zstandard decodes all of its input at once, so it gets few bytes.
+_ZSTD_INPUT = 128  # bytes, which decode to 4 MiB at most
 _ZSTD_WINDOW = 8 * 1024 * 1024  # bytes; RFC 9659 allows no larger one over HTTP
 
 
@@ -111,7 +111,7 @@ def _gunzipped(raw: Iterator[bytes]) -> Iterator[bytes]:
 def _undeflated(raw: Iterator[bytes]) -> Iterator[bytes]:
     """Decodes zlib's format, as in RFC 9110, and the raw deflate stream that some servers send.
 
-    The low half of the first byte of zlib's header is 8, which is never so in a raw stream.
+    The lower four bits of zlib's first byte are 8; those of a raw stream never are.
     """
     return _streams(raw, lambda start: zlib.decompressobj(15 if start[0] & 0x0F == 8 else -15), _zlib_pieces)
 

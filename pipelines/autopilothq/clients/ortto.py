@@ -32,7 +32,7 @@ KILL_POINT_ACTIVITIES_SENT = f"{__name__}:Ortto.create_activities"  # for tests/
 
 
 class Ortto(OrttoRequests):
-    """An account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
+    """A client of one account. It is thread-safe; all instances with the same key share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
@@ -148,8 +148,8 @@ class Ortto(OrttoRequests):
     ) -> list[Written]:
         """Writes 1 to 100 people, each `{"fields","tags","unset_tags"}`, and merges them with existing people.
 
-        Returns the outcome of each, in their order, when all are written. A person is found by any of the fields
-        `merge_by`, or else created. Raises RequestRejected (400) if none of them is accepted, and ContactLimit.
+        Returns the outcome of each, in the order of `people`, once all are written. A person is found by any of the
+        fields in `merge_by`, otherwise created. Raises RequestRejected (400) if nobody is accepted, and ContactLimit.
         """
         _check_number(people, "people")
         body = {"people": list(people), "merge_by": list(merge_by), "merge_strategy": 2, "find_strategy": 0}
@@ -159,7 +159,8 @@ class Ortto(OrttoRequests):
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
         """Creates 1 to 100 activities, each `{"activity_id","attributes","fields","merge_by",…}`.
 
-        The request is never repeated: OutcomeUnknown means that they may have been created.
+        Returns the outcome of each, in their order. The request is never repeated: OutcomeUnknown means that the
+        activities may have been created.
         """
         _check_number(activities, "activities")
         answer = self.object("activities/create", {"activities": list(activities), "async": False}, idempotent=False)

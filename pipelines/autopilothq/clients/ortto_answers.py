@@ -121,7 +121,7 @@ def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
 
 
 def _following(path: str, answer: JsonObject, offset: int, has_more: Any) -> tuple[int, bool]:
-    """Returns the offset of the next page, and whether there is one. Raises UnexpectedResponse if it does not grow."""
+    """Returns the offset of the next page, and whether there is one. Raises UnexpectedResponse if it is no larger."""
     following = as_count(answer.value("next_offset"))
     if not has_more:
         return following if following is not None else offset, False

@@ -28,7 +28,7 @@ MALFORMED = (6, 15.0)  # Ortto blocks an address after 15 malformed requests in 
 
 @dataclass(frozen=True, kw_only=True)
 class OrttoSettings(ApiSettings):
-    """The settings of Ortto's API. `region` is `au`, `eu` or empty; if `base_url` is empty, it is the region's.
+    """The settings of Ortto's API. `region` is `au`, `eu` or empty; an empty `base_url` becomes the region's.
 
     `activity_requests_per_second` is the separate rate limit of people's activities.
 

@@ -100,7 +100,7 @@ def allowance(per_second: float) -> tuple[int, float]:
 
 
 class Limit(NamedTuple):
-    """A rate limit of some requests, in addition to that of all: `most` of them in any period of `seconds`.
+    """A rate limit for some requests, in addition to that for all: `most` of them in any period of `seconds`.
 
     `setting` is the full name of its setting, empty if the limit is the API's own.
     """
@@ -111,7 +111,7 @@ class Limit(NamedTuple):
     setting: str = ""
 
     def wait(self) -> PaceSlot:
-        """Waits until such a request may be sent, and returns its slot."""
+        """Waits until one of these requests may be sent, and returns its slot."""
         return self.pace.wait_for(self.most, self.seconds)
 
 
@@ -120,7 +120,7 @@ _paces_lock = threading.Lock()
 
 
 def pace_of(origin: str, key: str) -> Pace:
-    """Returns the budget of a key at a server, one for the process.
+    """Returns the budget of a key at a server, which the whole process shares.
 
     It lives as long as the process, because a new client must not start with a full budget.
     """

@@ -37,7 +37,7 @@ class ProfileApiSettings(ApiSettings):
 
 
 class ProfileApi(HttpClient):
-    """The people of a space. It is thread-safe; all instances with the same token share one rate limit (`pace.Pace`).
+    """A client of one space. It is thread-safe; all instances with the same token share one rate limit (`pace.Pace`).
 
     Values are as `decode.decode_json` returns them. Methods raise ApiErrors.
 
@@ -89,7 +89,7 @@ class ProfileApi(HttpClient):
             params["next"] = cursor
 
     def _page(self, path: list[str], answer: JsonValue) -> tuple[list[Any], str | None]:
-        """Returns a page's events, and the cursor of the next page, None if this is the last one."""
+        """Returns a page's events, and the cursor of the next page, or None if this is the last one."""
         events = as_array(value_at(answer, "data"))
         if events is None:
             raise self._unexpected(path, answer, f": expected an object with a list of data, got {describe(answer)}")

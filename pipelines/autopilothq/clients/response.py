@@ -19,7 +19,7 @@ from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
-_MAX_TIMEOUTS = 10  # how many times the time-out a whole answer may take, however steadily it trickles in
+_MAX_TIMEOUTS = 10  # time-outs that a whole answer may take, however steadily it trickles in
 _ERROR_BODY = 64 * 1024  # bytes of an error's body that are read
 _KEPT = 1024 * 1024  # bytes of an unreadable answer that the error keeps
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
@@ -111,7 +111,7 @@ def _transient(call: Call, failure: TransientFailure) -> Exception:
 
 
 def _wait_of(content: bytes) -> float | None:
-    """Returns the seconds to wait in the body of Ortto's 429: `try-in-seconds`, at the top level or one below."""
+    """Returns the seconds that Ortto's 429 asks to wait: `try-in-seconds` at the top level of its body or one below."""
     answer = _object(content)
     for value in [answer, *(nested for _, nested in answer)]:
         asked = value_at(value, "try-in-seconds")
@@ -121,7 +121,7 @@ def _wait_of(content: bytes) -> float | None:
 
 
 def _object(content: bytes) -> JsonObject:
-    """Returns the JSON object in the body of an error, an empty one if it is something else."""
+    """Returns the JSON object in the body of an error, or an empty one if the body is something else."""
     with suppress(TooManyValues, Truncated, NotJson):
         answer = decode_json(content)
         return answer if isinstance(answer, JsonObject) else JsonObject()

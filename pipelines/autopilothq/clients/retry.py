@@ -26,8 +26,8 @@ _JITTER = wait_random(0, 0.25)
 class TransientFailure(Exception):
     """One attempt failed, but another may succeed.
 
-    `reason` is how it failed, `status` that of the answer, `server_message` the server's own text, and `wait` the
-    seconds that the server asks for.
+    `reason` says how it failed. `status` is the answer's (None without an answer), `server_message` the server's own
+    text, and `wait` the seconds that the server asks to wait.
     """
 
     def __init__(self, reason: str, status: int | None, server_message: str = "", wait: float | None = None) -> None:
@@ -38,7 +38,7 @@ class TransientFailure(Exception):
 def retrying(tries: int, sleep: Callable[[float], None], before_sleep: Callable[[RetryCallState], None]) -> Retrying:
     """Returns a `Retrying` that calls a function until it raises no TransientFailure, but at most `tries` times.
 
-    It waits as long as the failure asks for, else with exponential backoff. The last failure is raised unchanged.
+    It waits as long as the server asks, otherwise with exponential backoff. The last failure is raised unchanged.
     """
     return Retrying(
         stop=stop_after_attempt(tries),

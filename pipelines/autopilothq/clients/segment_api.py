@@ -22,8 +22,8 @@ KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
 class SegmentApiSettings(ApiSettings):
     """The settings of an API that accepts Segment's messages; `base_url` is the whole URL that batches are posted to.
 
-    If it has no path, the path is `/v1/batch`. `options` are the options of a command that gave settings, by the names
-    of these. Example: `SegmentApiSettings(api_key=write_key)`.
+    If it has no path, the path is `/v1/batch`. `options` has the command-line option that gave a setting, by the
+    setting's name. Example: `SegmentApiSettings(api_key=write_key)`.
     """
 
     setting: str = "destination.segment.write_key"
@@ -32,12 +32,12 @@ class SegmentApiSettings(ApiSettings):
     options: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, name: str) -> str:
-        """Returns what a user called a setting: its option if that was given, else its full name."""
+        """Returns the name by which the user gave a setting: its command-line option, or else its full name."""
         return self.options.get(name) or super().name_of(name)
 
 
 class SegmentApi(HttpClient):
-    """A source of Segment, or of a product like it, that messages are sent to. The write key is HTTP Basic's user.
+    """Sends messages to a source in Segment, or in a product like it. The write key is the user name of HTTP Basic.
 
     Example: `with SegmentApi(SegmentApiSettings(api_key=key)) as source: source.send([b'{"type":"track",…}'])`.
     """
@@ -51,8 +51,8 @@ class SegmentApi(HttpClient):
     def send(self, messages: Sequence[bytes]) -> None:
         """Sends messages, each a JSON object, in one request.
 
-        The request is idempotent, because the API deduplicates messages by their `messageId`. It has no `sentAt`, by
-        which the API would correct the `timestamp` of each message. Raises ApiErrors.
+        The request is idempotent, because the API deduplicates messages by their `messageId`. It has no `sentAt`,
+        because the API would correct the `timestamp` of each message by it. Raises ApiErrors.
         """
         self.request("POST", self._path, body=batch_body(messages), wants_json=False)
 
@@ -68,7 +68,7 @@ def _fingerprint(write_key: str) -> str:
 
 
 def _split(url: str) -> tuple[str, list[str]]:
-    """Returns the root of a URL and the parts of its path; an invalid URL stays whole, and is refused later."""
+    """Returns the root of a URL and the parts of its path; an invalid URL is returned whole, and refused later."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:

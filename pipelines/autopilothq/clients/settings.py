@@ -37,9 +37,9 @@ class ApiSettings:
 
     NUMBERS: ClassVar[tuple[str, ...]] = ("requests_per_second", "timeout", "tries")
     REFUSES_BY_403: ClassVar[bool] = False
-    """Whether a 403 to a request other than a GET is about that request only; else it is about the key."""
+    """Whether a 403 to a request other than a GET is about that request only; otherwise it is about the key."""
     ALSO_BY_403: ClassVar[str | None] = None
-    """Another setting of the section that a 403 may be about as well as the key. None if there is none."""
+    """Another setting of the section that may cause a 403, besides the key. None if there is none."""
     ACCOUNT_FULL: ClassVar[int | None] = None
     """The status by which the API reports that the account is full. None if the API has no such status."""
 
@@ -59,7 +59,7 @@ class ApiSettings:
         return f"{self.setting.rpartition('.')[0]}.{name}"
 
     def check_numbers(self) -> None:
-        """Raises InvalidSetting if a number is not above 0, or not finite, or a time-out that no system can count."""
+        """Raises InvalidSetting if a number is not above 0 or not finite, or if the time-out is too long."""
         for name in self.NUMBERS:
             value = getattr(self, name)
             if name == "timeout" and MAX_TIMEOUT < value < inf:

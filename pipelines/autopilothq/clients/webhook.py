@@ -61,14 +61,14 @@ def _post(request: urllib.request.Request, host: str, timeout: float, failures: 
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirects, because the URL would reach a host that must not have it."""
+    """Follows no redirects, because they would pass the URL on to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         """Returns None, so that a redirect becomes an HTTPError."""
 
 
 def _scheme_and_host(url: str) -> tuple[str, str]:
-    """Returns both parts, empty if the URL is invalid or has a user and a password."""
+    """Returns the scheme and the host of a URL, empty if it is invalid or has a user and a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port
