@@ -1,4 +1,4 @@
-"""The dlt destination `autopilot`, and the functions by which the commands send without a pipeline."""
+"""The dlt destination `autopilot`, and the functions with which the commands send without a pipeline."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -78,11 +78,11 @@ def autopilot(
         table: The schema of its table.
         api_key: The account's key.
         base_url: Another address of the API.
-        requests_per_second: The most that is sent, by everything in this process that uses the key.
+        requests_per_second: The most requests in a second, by everything in this process that uses the key.
         timeout: Seconds for connecting, and between any two bytes of an answer.
         tries: How often a request is sent at most.
         fields: Paths of traits, and the account's fields that they are written to.
-        triggers: Names of events, and the ids of the triggers of their journeys, one or several.
+        triggers: Names of events, each with the id of its journey's trigger, or with a list of ids.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
         user_id_field: The custom field that holds your own id of a contact.
         allow_http: Whether the key may go over plain http to another machine.
@@ -135,7 +135,7 @@ def deliver(
     show: Callable[[str], None] | None = None,
     gives_up: bool = False,
 ) -> Counts:
-    """Sends items to the account of the settings and returns how they ended.
+    """Sends items to the account that the settings name, and returns the counts of their outcomes.
 
     With a `preview`, requests that would write are not sent: the preview gets them, and `show` is called with the text
     of each. `gives_up` is as in `RunState`. Raises ApiError before anything is sent if the settings do not fit the

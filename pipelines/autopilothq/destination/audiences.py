@@ -69,7 +69,7 @@ class PersonRows(Collection[PersonRow]):
 
 
 def _columns(names: Sequence[str], key: str) -> dict[str, int]:
-    """Returns the position of each column by its lower-case name; raises RunError without the key, or for a repeat."""
+    """Returns the index of each column by its lower-case name. Raises RunError for a missing key or a repeated name."""
     columns = {name.lower(): index for index, name in enumerate(names)}
     if key not in columns:
         other = next((column for column in ID_COLUMNS if column in columns), None)
@@ -108,7 +108,7 @@ def identity(person: str, key: str) -> str:
 
 
 def trait_items(found: Collection[PersonRow]) -> Iterator[Item]:
-    """Returns an identify for each row, with the row's columns as traits. Raises RunError if there are none."""
+    """Returns an identify for each row, with the row's columns as traits. Raises RunError if there are no traits."""
     if any(not row.traits for row in islice(found, 1)):  # all have the same columns
         raise RunError("Expected columns besides email and user_id, which are the traits, got none.")
     return (trait_item(row.key, row.user_id, _with_email(row.traits, row.email)) for row in found)
@@ -138,7 +138,7 @@ class Audience(NamedTuple):
 class MemberChanges(NamedTuple):
     """Who entered and who `left` an audience, with their ids in the log.
 
-    `prefix` is that of the ids. `unchanged` are the ids of those who are members by the log and still are.
+    The ids begin with `prefix`. `unchanged` has the ids of those who are members in the log and still are.
     """
 
     audience: Audience
@@ -147,7 +147,7 @@ class MemberChanges(NamedTuple):
     unchanged: Collection[str]
 
     def entered(self) -> Iterator[tuple[str, PersonRow]]:
-        """Yields who entered, in an iteration over all members."""
+        """Yields the id in the log and the row of each member who entered."""
         for row in self.audience.members:
             id_ = _member_id(self.prefix, row, self.audience.key)
             if id_ not in self.unchanged:
@@ -163,8 +163,8 @@ def audience_changes(audience: Audience, known: Mapping[str, Member]) -> MemberC
     """Returns who entered and who left an audience since the last delivery.
 
     `known` is the log's record of everybody who was ever sent as a member. A person whose delivery failed is sent
-    again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent by
-    another key.
+    again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent
+    with another key.
     """
     sent = f"The audience {audience.trait} was sent by {{}} before"
     return compare_members(f"audience-{audience.trait}", audience, known, sent)
@@ -180,10 +180,10 @@ def membership_items(changes: MemberChanges) -> Iterator[Item]:
 
 
 def compare_members(prefix: str, audience: Audience, known: Mapping[str, Member], sent: str) -> MemberChanges:
-    """Compares the members of an audience with their records in the log.
+    """Returns who entered and who left an audience, compared with the records of its members in the log.
 
-    Their ids in the log are the `prefix`, the key column and a digest of the person. Raises RunError if the log has
-    them by the other key (`sent` is the beginning of the message, with `{}` for that key), or if a row has traits.
+    A member's id in the log consists of the `prefix`, the key column and a digest of the person. Raises RunError if the
+    log has members by the other key (`sent` begins the message, with `{}` for that key), or if a row has traits.
     """
     key = audience.key
     [other] = set(ID_COLUMNS) - {key}

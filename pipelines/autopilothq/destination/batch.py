@@ -15,7 +15,7 @@ Key: TypeAlias = str
 
 
 class BatchItem(NamedTuple):
-    """An item in a batch: its row of the log without the outcome, and the triggers to send its contact to.
+    """An item in a batch: its row for the log, still without the outcome, and the triggers to send its contact to.
 
     - `earlier`: the delivery statuses of the triggers that earlier runs sent.
     - `resent`: it was delivered before, and is sent again because an older message of its person came late.
@@ -41,9 +41,9 @@ class BatchItem(NamedTuple):
 
     @property
     def row_ahead(self) -> Delivery:
-        """The row to write before the request. If the item changes an address, the content is the old one's digest.
+        """The row to write before the request. If the item changes an address, its content has the old one's digest.
 
-        An item of a query's row keeps its own content.
+        An item that was made from a query's row keeps its own content.
         """
         if self.row.content is not None or not self.values.get("_NewEmail"):
             return self.row
@@ -66,8 +66,8 @@ class ContactBatch:
     def conflicts_with(self, key: Key, values: Mapping[str, Any], alone: bool = False) -> bool:
         """Returns whether the batch has a contact of the same person that these values cannot be merged with.
 
-        After a merge, an event that is still to be sent would meet values other than its own, or one of Autopilot's own
-        keys would apply to both or be lost. A contact that must be `alone` is never merged.
+        They cannot if, after the merge, an event that is still to be sent would find values other than its own, or one
+        of Autopilot's own keys would apply to both or be lost. A contact that must be `alone` is never merged.
         """
         if any(other != key and other in self.contacts for other in contact_keys(values)):
             return True  # the person is in the batch by another key
@@ -109,7 +109,7 @@ def contact_keys(values: Mapping[str, Any]) -> list[Key]:
 
 
 def content_of(row: Delivery, values: Mapping[str, Any]) -> str:
-    """Returns the content of an item in the log: its own, or else a digest of its contact's values."""
+    """Returns the content of an item in the log: its own, otherwise a digest of its contact's values."""
     return row.content or hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

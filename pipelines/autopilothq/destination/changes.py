@@ -10,14 +10,14 @@ from .delivery_log import AddressChange, address_digest
 class AddressChanges:
     """The changes of addresses in the delivery log, in their order.
 
-    Among the items of this run, those with the old address that come before the message of its change are about the
-    person who has the new address now. Those that come after it are about somebody else.
+    Items of this run with the old address are about the person who has the new address now if they come before the
+    message of the change. Items that come after it are about somebody else.
     """
 
     def __init__(self, account: WritableAccount, changes: Iterable[AddressChange] = ()) -> None:
         self._account = account
         self._of: dict[str, list[AddressChange]] = {}  # by the digest of the old address
-        self._made: dict[str, AddressChange] = {}  # by message id; whether others were made is not known yet
+        self._made: dict[str, AddressChange] = {}  # by message id; whether the others were made is unknown so far
         self._reached: set[str] = set()  # message ids of changes that the items have reached
         self._reached_now: set[str] = set()  # those of them that the present items have reached
         for change in changes:
@@ -31,7 +31,7 @@ class AddressChanges:
         return bool(self._of)
 
     def begin(self) -> None:
-        """Begins the next items, or the same ones again if they were not sent to their end."""
+        """Begins the next items, or the same ones again if sending them broke off."""
         self._reached -= self._reached_now
         self._reached_now.clear()
 
@@ -42,7 +42,7 @@ class AddressChanges:
     def follow(self, email: str, at: datetime | None = None) -> str:
         """Returns the current address of the contact that had `email` before the changes not yet reached.
 
-        If the contact had `email` at the time `at`, earlier changes of it are somebody else's.
+        If `at` is given, the contact had `email` at that time: earlier changes of the address are somebody else's.
         """
         return self._follow(email, at, self._reached)
 
@@ -53,7 +53,7 @@ class AddressChanges:
     def reach(self, message_id: str) -> str | None:
         """Notes that the items have reached a message that changes an address.
 
-        Returns the current address of its contact if an earlier run has made the change, else None.
+        Returns the current address of its contact if an earlier run has made the change, otherwise None.
         """
         change = self._made.get(message_id)
         if change is None or message_id in self._reached:
@@ -63,7 +63,7 @@ class AddressChanges:
         return self._follow(change.email, change.sent_at, self._reached)
 
     def was_made(self, message_id: str, email: str, new: str) -> bool:
-        """Returns whether a change whose answer was lost was made. If that is not known yet, looks into the account."""
+        """Returns whether a change whose answer was lost was made; if that is unknown so far, asks the account."""
         if message_id in self._made:
             return True
         return self._account.contact(email) is None and self._account.contact(new) is not None

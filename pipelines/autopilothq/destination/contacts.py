@@ -1,6 +1,6 @@
 """Plans jobs that delete many contacts of the account, eject them from journeys, or unsubscribe them.
 
-(docs/contract/destination.md#contacts) A job is the work of one command. The log has all of it before the first
+(docs/contract/destination.md#contacts) A job is the work of one command. All of it is in the log before the first
 request. The same command continues a job that broke off, without the contacts that are done. A completed job starts
 again from the beginning, because its contacts may have been created again.
 """
@@ -97,7 +97,7 @@ def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
 def contacts_of_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> tuple[list[str], int]:
     """Returns the contacts of a query's rows, each once, and how many rows have none.
 
-    The column `contact_id` identifies a contact, else `email`. Raises RunError if the result has neither column.
+    The column `contact_id` identifies a contact, or else `email`. Raises RunError if the result has neither column.
     """
     columns = {name.lower(): index for index, name in enumerate(names)}
     indexes = [columns[name] for name in COLUMNS_OF_CONTACTS if name in columns]
@@ -124,7 +124,7 @@ def _once(found: Iterable[str]) -> list[str]:
 
 
 class ContactJob(NamedTuple):
-    """The requests that are left of a job, the number of their contacts, and of requests that were done before."""
+    """What is left of a job: its requests and the number of their contacts; and how many requests were done before."""
 
     requests: list[ContactRequest]
     contacts: int

@@ -12,15 +12,15 @@ _UNKNOWN_BEFORE = "an earlier run could not tell whether it was carried out"
 
 @dataclass
 class Counts:
-    """How many messages ended in which way so far. It is thread-safe."""
+    """How many messages have had which outcome so far. It is thread-safe."""
 
     messages: int = 0
     delivered: int = 0
     refused: int = 0
     failed: int = 0
     unknown: int = 0
-    bad: int = 0  # failed ones that failed while others succeeded, so that a later try would not help
-    unsettled: int = 0  # of a load package, unknown ones that change an address, which a later try settles
+    bad: int = 0  # those of the failed ones that failed while others succeeded, so that another try would not help
+    unsettled: int = 0  # in a load package: those of the unknown ones that change an address; another try settles them
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # came before in this run
     suppressed: int = 0  # of persons on the suppression list; they have no row in the log

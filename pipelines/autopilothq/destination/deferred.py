@@ -76,7 +76,8 @@ class DeferredContacts:
     def _must_wait(self, planned: Planned) -> bool:
         """Returns whether a contact failed, was refused or is late, or is sent again after one that waits.
 
-        Behind one that is late, every contact waits. Otherwise one that was not delivered yet releases those that wait.
+        Behind a late contact of the same person, every contact waits. Behind others, only one that is sent again does;
+        a new one releases those that wait.
         """
         item, _, before = planned
         failed = item.failed_before or (before is not None and before.status == "failed")

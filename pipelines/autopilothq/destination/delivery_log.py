@@ -27,7 +27,7 @@ KILL_POINT_LOG_CREATED = f"{__name__}:DeliveryLog._create"  # for tests/faults
 KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
 KILL_POINT_OUTCOMES_WRITTEN = f"{__name__}:DeliveryLog.write_outcomes"  # for tests/faults
 KILL_POINT_LOG_CLOSED = f"{__name__}:DeliveryLog.__exit__"  # for tests/faults
-_NEWEST = 100  # contacts written last, of which one that can still be written is sought
+_NEWEST = 100  # contacts written last; `ContactWriter` looks for one of them that still exists
 _OF_CONTACTS = {("identify", None), ("track", None)}  # kinds and triggers of rows that are about a contact
 
 
@@ -61,8 +61,8 @@ class DeliveryStatus(NamedTuple):
     """The delivery status of a message and a trigger.
 
     `ever` is whether it was ever delivered, `sent` when it was, or may have been, delivered last. `unknown` is the
-    number of rows without a known outcome. All else is of its last row: `tried_at` is the time of that row, `email` the
-    address that was tried.
+    number of rows without a known outcome. All else is that of its last row: `tried_at` is the row's time, and `email`
+    the address that was tried.
     """
 
     ever: bool
@@ -112,7 +112,7 @@ class AddressChange(NamedTuple):
 
 
 def address_digest(email: str) -> str:
-    """Returns the digest by which the log keeps the old address of a change."""
+    """Returns the digest that the log keeps instead of the old address of a change."""
     return hashlib.sha256(email.lower().encode("utf-8", "replace")).hexdigest()
 
 
@@ -192,7 +192,7 @@ class DeliveryLog(LogTable):
         return members
 
     def latest(self, status: str | None = None, since: datetime | None = None) -> list[dict[str, Any]]:
-        """Returns the last row of each message and trigger by time, only those with a `status`, or `since` a time."""
+        """Returns the last row of each message and trigger in order of time; `status` and `since` restrict them."""
         if not self._exists:
             return []
         columns = ", ".join(f"{{{column}}}" for column in COLUMNS)
@@ -212,9 +212,9 @@ class DeliveryLog(LogTable):
     def write_outcomes(
         self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME, over: str = "unknown"
     ) -> None:
-        """Updates the rows that this run wrote before its requests with their outcomes, or `columns` of them.
+        """Updates the rows that this run wrote before its requests: sets `columns`, by default all of the outcome.
 
-        Only rows with the status `over` change: in a stream the same run may send a message that failed again.
+        Only rows with the status `over` change, because the run of a stream may send a message that failed again.
         """
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:

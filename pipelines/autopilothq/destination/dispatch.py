@@ -75,9 +75,9 @@ class Dispatcher:
 
 
 class BatchSender:
-    """The work of the threads: it writes the contacts of a batch, and then sends the events of each contact.
+    """Does the work of the threads: writes the contacts of a batch, and then sends the events of each contact.
 
-    `held` are the people whose messages are deferred. `state` is that of the run.
+    `held` are the people whose messages must wait. `state` is that of the run.
     """
 
     def __init__(self, to: OpenAccount, log: DeliveryLog, counts: Counts, held: HeldPeople, state: RunState) -> None:
@@ -140,7 +140,7 @@ class BatchSender:
         failed_before = {item.key for item in batch.items if item.failed_before}
         self.writer.write(batch.contacts, outcomes, failed_before)
         for key, values in batch.contacts.items():
-            # A contact that always fails holds up nobody: `DeferredContacts.move` changes its address.
+            # A contact that fails every time holds up no change of its address: `DeferredContacts.move` moves it along.
             always = key in failed_before and self.writer.is_bad(key, outcomes, failed_before=True)
             if outcomes[key].status == "failed":
                 self._held.note_failed(contact_keys(values), always)
@@ -157,7 +157,7 @@ class BatchSender:
                 self._held.give_up(contact_keys(values))
 
     def _log_ahead(self, rows: Sequence[Delivery]) -> None:
-        """Updates the rows that were written before the request. That of a refused contact gets its values' digest."""
+        """Updates the rows that were written before the request; a refused contact's row gets its values' digest."""
         self._log.write_outcomes(row for row in rows if not is_rejected(row))
         self._log.write_outcomes(filter(is_rejected, rows), (*OUTCOME, "content"))
 
@@ -176,7 +176,7 @@ class BatchSender:
             elif is_identify and not item.write_ahead:
                 rows.append(row)
             elif row.status not in ("delivered", "unknown"):
-                # The row of a change of an address whose outcome is unknown is in the log, without a trigger.
+                # A change of an address whose outcome is unknown has its row in the log already, without a trigger.
                 rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
             if is_identify or row.status != "delivered":
                 self._counts.add_message([(row.status, row.message)], item.earlier)
@@ -227,7 +227,7 @@ class BatchSender:
 def _is_bad(writer: ContactWriter, item: BatchItem, outcomes: Mapping[Key, Outcome]) -> bool:
     """Returns whether another try of an item that failed would not help.
 
-    One that is sent again gets a second try, because an older message's values may stand in its place.
+    An item that is sent again gets a second try, because the account may have an older message's values meanwhile.
     """
     is_bad = writer.is_bad(item.key, outcomes, item.failed_before)
     return is_bad and (item.failed_before or not item.resent)
@@ -238,8 +238,8 @@ def _rows_with_outcomes(
 ) -> list[tuple[BatchItem, Delivery]]:
     """Returns the items whose outcome is known, with their rows.
 
-    The row of an item that was refused for its values has them as its content, so that it is not sent again until they
-    change. If several items of the person were merged, it is not known whose values were refused.
+    The row of an item that was refused for its values has their digest as its content, so that it is not sent again
+    until they change. If several items of the person were merged, it is unknown whose values were refused.
     """
     items_of = Counter(item.key for item in items)
     done: list[tuple[BatchItem, Delivery]] = []
@@ -253,7 +253,7 @@ def _rows_with_outcomes(
 
 
 def _by_person(items: Iterable[BatchItem]) -> list[list[BatchItem]]:
-    """Returns a list of the items of each person."""
+    """Returns the items in lists, one for each person."""
     found: dict[Key, list[BatchItem]] = {}
     for item in items:
         found.setdefault(item.key, []).append(item)

@@ -39,9 +39,9 @@ def keep_newest(known: dict[Any, Any]) -> None:
 
 
 class _RunChange(NamedTuple):
-    """A change of an address by this run: its position among them, and the new email.
+    """A change of an address by this run: its position among all of them, the id of its message, and the new email.
 
-    `message_id` is its message. It is None if an earlier run sent the message, so that it cannot be refused any more.
+    `message_id` is None if an earlier run sent the message, so that it can no longer be refused.
     """
 
     position: int
@@ -52,7 +52,8 @@ class _RunChange(NamedTuple):
 def _undone(statuses: Statuses) -> set[str]:
     """Returns the messages whose change of an address was not made, or may not have been.
 
-    The row without a trigger is about the change. In others of a track, a journey may have refused the contact.
+    A status without a trigger is that of the change. The others of a track are those of its journeys, which may have
+    refused the contact.
     """
     outcomes = {id_: status.status for (id_, trigger), status in statuses.items() if trigger is None}
     failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"} - outcomes.keys()
@@ -60,7 +61,7 @@ def _undone(statuses: Statuses) -> set[str]:
 
 
 class _EmailsByUser:
-    """The email of each user id, those that are forgotten first in front, and the user ids of each email."""
+    """The email of each user id, and the user ids of each email. The entries in front are forgotten first."""
 
     def __init__(self) -> None:
         self._emails: dict[str, str] = {}
@@ -102,19 +103,19 @@ class _EmailsByUser:
 
 
 class _PendingChanges:
-    """Messages that change emails and have no outcome yet, and what reverts those that turn out not to be made."""
+    """Messages that change emails and have no outcome yet, with what it takes to revert their changes."""
 
     def __init__(self) -> None:
         self.messages: set[str] = set()
         self._emails: dict[str, list[tuple[str | None, str | None]]] = {}
-        """The emails of each user id whose email changes, in their order, each with the message that it is from. The
-        first is the one before the changes, of no message."""
+        """By user id, its emails in their order, each with the id of the message that set it (None for the email
+        before all changes)."""
 
     def __contains__(self, user_id: str | None) -> bool:
         return user_id in self._emails
 
     def note(self, message_id: str | None) -> None:
-        """Notes a message without an outcome. None is one that cannot be refused any more."""
+        """Notes a message that has no outcome yet, unless it is None, which stands for one that cannot be refused."""
         self.messages.update([message_id] if message_id else [])
 
     def change(self, user_id: str, before: str | None, message_id: str | None, email: str) -> None:
@@ -122,7 +123,7 @@ class _PendingChanges:
         self._emails.setdefault(user_id, [(None, before)]).append((message_id, email))
 
     def finish(self, undone: Collection[str]) -> dict[str, str | None]:
-        """Returns the email of each user id that no undone message has made, and forgets all messages."""
+        """Returns the last email of each user id that is not from an undone message, and forgets all messages."""
         emails_by_user = {
             user_id: [email for message_id, email in emails if message_id not in undone][-1]
             for user_id, emails in self._emails.items()
@@ -135,11 +136,11 @@ class _PendingChanges:
 class KnownEmails:
     """Emails by user id, from this run's items, the delivery log, or the custom field that holds user ids.
 
-    What the items of this run say counts most, then the log, then the delivered tracks of earlier runs, and then the
-    account. `changes` are the changes of addresses by earlier runs.
+    The items of this run take precedence over the log, the log over the delivered tracks of earlier runs, and these
+    over the account. `changes` are the changes of addresses by earlier runs.
 
-    A change of an address by this run counts at once for all that comes after it. If it turns out that it was not made,
-    it is reverted (`apply_changes`).
+    A change of an address by this run applies at once to all later items. If it turns out not to have been made, it is
+    reverted (`apply_changes`).
     """
 
     def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields, changes: AddressChanges) -> None:
@@ -152,7 +153,7 @@ class KnownEmails:
         self._run_changes: dict[str, list[_RunChange]] = {}  # the changes of this run, by the old address
         self._positions = count()  # of the changes of this run
         self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
-        self._of_delivered: set[str] = set()  # user ids whose emails only delivered tracks had; the log may know better
+        self._of_delivered: set[str] = set()  # user ids whose email only delivered tracks had; the log may know better
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
@@ -160,9 +161,9 @@ class KnownEmails:
         return self._emails.get(user_id or "")
 
     def put(self, user_id: str, email: str, message_id: str | None = None) -> None:
-        """Stores the email of a user id, which replaces an earlier one.
+        """Stores the email that a message has for a user id, in place of an earlier one.
 
-        It is that of a message, which waits if a change before it waits for its outcome.
+        If an earlier change of the user id's email has no outcome yet, this one can be reverted as well.
         """
         if user_id in self._pending:
             self._pending.note(message_id)
@@ -173,13 +174,13 @@ class KnownEmails:
             self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def put_delivered(self, user_id: str, email: str) -> None:
-        """Stores the email by now of a user id that a delivered track had, unless the log knows of another."""
+        """Stores the current email of a user id from a delivered track, unless it is known from elsewhere."""
         if self._emails.get(user_id) is None or user_id in self._of_delivered:
             self._emails.put(user_id, email)
             self._of_delivered.add(user_id)
 
     def move(self, email: str, new: str) -> None:
-        """Changes the email of user ids that had `email` in this run to the one that an earlier run changed it to."""
+        """Gives user ids that had `email` in this run the email `new`, to which an earlier run has changed it."""
         for user_id in self._came_with.pop(email.lower(), ()):
             if (self._emails.get(user_id) or "").lower() == email.lower():
                 self._emails.put(user_id, new)
@@ -211,7 +212,10 @@ class KnownEmails:
             self._of_delivered &= self._emails.user_ids()
 
     def apply_changes(self, all_sent: bool = True) -> None:
-        """Reverts the changes that were not made, or may not have been. All that were sent must have an outcome."""
+        """Reverts the changes that were not made, or may not have been. All that were sent must have an outcome.
+
+        Unless `all_sent`, also reverts those that the log does not have.
+        """
         messages = self._pending.messages
         statuses = self._log.statuses(messages) if messages and not self._log.is_read_only else {}
         undone = _undone(statuses)

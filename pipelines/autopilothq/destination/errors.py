@@ -1,4 +1,4 @@
-"""The errors of load packages. Both are also dlt's: after one it keeps the rows, after the other it gives up."""
+"""The errors of load packages: after DeliveryFailed dlt keeps the rows, after DeliveryImpossible it gives up."""
 
 import dlt
 

@@ -122,7 +122,7 @@ class EventBatches:
 
 
 def _person(item: BatchItem) -> dict[str, Any]:
-    """Returns the keys that identify an activity's person, by which `/person/merge` has written the person before."""
+    """Returns the keys that identify an activity's person, whom `/person/merge` has written by the same keys before."""
     if item.row.email:
         return {"fields": {"str::email": item.row.email}, "merge_by": ["str::email"]}
     return {"fields": {USER_ID.key: item.row.user_id}, "merge_by": [USER_ID.key]}

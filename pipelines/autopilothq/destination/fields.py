@@ -30,7 +30,7 @@ class CustomField(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key in the API: its id, or, in Autopilot's, a text like `integer--Smog--Level` of its type and name."""
+        """The key in the API: an id in Ortto's; its type and name in Autopilot's, such as `integer--Smog--Level`."""
         return self.id or f"{self.type}--{self.name.replace(' ', '--')}"
 
 
@@ -40,8 +40,8 @@ class ContactFields(NamedTuple):
     - `values`: by the API's keys.
     - `remarks`: by trait, why it was left out, or that the account has no field for it.
     - `unknown`: the traits that the account has no field for.
-    - `unmapped`: an event's properties with the name of a standard field, which they are not written to without a
-      mapping.
+    - `unmapped`: an event's properties that have the name of a standard field, but no mapping to it, and so are not
+      written to it.
     """
 
     values: dict[str, Any]
@@ -129,13 +129,13 @@ class Fields:
     def new_field(self, path: TraitPath, value: Any) -> CustomField | None:
         """Returns the field for a trait that the account has no field for, or None if such traits cannot be sent.
 
-        Null has no type, so it clears only the field that an earlier value of the run has made.
+        Null has no type, so it can only clear a field that an earlier value of the run has created.
         """
         name = "_".join(path)
         return self._new.get(name) if value is None else CustomField(name, own_type(value))
 
     def made(self, field: CustomField) -> None:
-        """Notes that a value of the run makes a field, which null can clear from then on."""
+        """Notes that a value of the run creates a field, which null can clear from then on."""
         self._new[field.name] = field
 
 
@@ -190,7 +190,7 @@ def contact_fields(
 
 
 class _ContactBuilder:
-    """Collects the values of a contact. The first trait of a field sets it."""
+    """Collects the values of a contact. Of several traits with the same field, the first sets it."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields

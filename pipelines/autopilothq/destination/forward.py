@@ -19,7 +19,7 @@ _ROOM = len(batch_body([]))
 class Forwarder:
     """Sends messages to one API, and writes the outcome of each to the log.
 
-    With `show`, requests are not sent: it is called with the text of each. `progress` is called with the counts.
+    With `show`, no request is sent: `show` is called with the text of each. `progress` is called with the counts.
 
     Example: `counts = Forwarder(api, log).send(map(outgoing, lines))`.
     """
@@ -41,9 +41,9 @@ class Forwarder:
         self._deferred: dict[str, Outgoing] = {}  # messages that failed before: they are sent after all others
 
     def send(self, messages: Iterable[Outgoing]) -> Counts:
-        """Sends all messages and returns how they ended.
+        """Sends all messages and returns the counts of their outcomes.
 
-        Raises ApiError if the run must stop: the next run sends what is not in the log by then.
+        Raises ApiError if the run must stop. The next run sends what the log does not have.
         """
         for chunk in batched(messages, QUERIED):
             self._counts.messages += len(chunk)

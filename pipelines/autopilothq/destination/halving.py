@@ -20,7 +20,7 @@ from .kind import AccountKind
 from .requests import CircuitBreaker, Outcome, is_of_service
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
-LAST_WRITTEN = 3  # contacts of earlier requests that are looked for in the account, where some may be deleted since
+LAST_WRITTEN = 3  # contacts of earlier requests that are looked up in the account; some may have been deleted since
 TRIES_OF_PIECES = 2  # tries of a piece of several contacts; a single contact gets all tries of the settings
 NOT_NAMED = "{}'s answer does not name this contact: it was not written"
 
@@ -30,7 +30,10 @@ OutcomesByKey: TypeAlias = dict[Key, Outcome]
 
 @dataclass
 class _Batch:
-    """Contacts that failed together, their outcomes so far, and which of them failed in the last run, or `alone`."""
+    """Contacts that failed together, and their outcomes so far.
+
+    `failed_before` are those that failed in the last run, `alone` those that failed alone in this one.
+    """
 
     contacts: ContactsByKey
     outcomes: OutcomesByKey
@@ -121,7 +124,7 @@ class ContactWriter:
                     self._halve(batch, half.contacts, half.error, half.answers)
 
     def _probe(self, batch: _Batch, error: ApiError) -> bool:
-        """Finds out whether there is an outage or several bad contacts. Returns whether to halve on.
+        """Finds out whether there is an outage or several bad contacts. Returns whether to go on halving.
 
         Sends a delivered contact once more, which changes nothing; if there is none, tries some contacts alone.
         Contacts that all failed before, and fail again while the service is available, are not tried further. Raises
@@ -218,9 +221,9 @@ def _note_answer(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesBy
 
 
 def _suspects_last(contacts: ContactsByKey) -> ContactsByKey:
-    """Returns the contacts with those at the end whose email is no address, if there are several.
+    """Returns the contacts; if the emails of several are no addresses, those contacts come last.
 
-    Those that are refused are found with fewer requests if they are next to each other.
+    Contacts that are refused are found with fewer requests if they are next to each other.
     """
     emails = ((key, contact.get("Email")) for key, contact in contacts.items())
     suspects = {key for key, email in emails if email and not is_email_address(str(email))}

@@ -11,7 +11,7 @@ class HeldPeople:
     While it is unknown whether an address was changed, a later message could create a second contact under either
     address, and another change would make the first untraceable. A message that failed must be sent again before a
     change of its address, or it would create a contact under the old one. With `in_order`, as in a stream that sends
-    failed messages again, it must also come before newer messages. `unsettled` are people from earlier items.
+    failed messages again, it must also be sent before newer messages. `unsettled` are people from earlier items.
     """
 
     def __init__(self, in_order: bool = False, unsettled: Iterable[Key] = ()) -> None:
@@ -21,24 +21,24 @@ class HeldPeople:
         self._given_up: set[Key] = set()
 
     def note_failed(self, people: Iterable[Key], always: bool = False) -> None:
-        """Notes people with a message that failed. One that `always` fails holds up nobody, except in order."""
+        """Notes people with a message that failed. One that `always` fails holds up nobody, except with `in_order`."""
         if self._in_order:
             self.unsettled.update(people)
         elif not always:
             self._failed.update(people)
 
     def note_unsettled(self, people: Collection[Key]) -> None:
-        """Notes people whose later messages must all wait. They are given up with the one that they wait for."""
+        """Notes people whose later messages must all wait. If one of these people is given up, all of them are."""
         self.unsettled.update(people)
         if self.are_given_up(people):
             self._given_up.update(people)
 
     def give_up(self, people: Iterable[Key]) -> None:
-        """Notes people who wait for what failed again while the account answered, so that another try may fail, too."""
+        """Notes people whose earlier message failed again while the account answered, so that another try may fail."""
         self._given_up.update(people)
 
     def are_given_up(self, people: Collection[Key]) -> bool:
-        """Returns whether another try is not worth waiting for."""
+        """Returns whether one of these people is given up, so that another try is not worth waiting for."""
         return not self._given_up.isdisjoint(people)
 
     def holds(self, people: Collection[Key], renames: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""What earlier runs did with an item, by the delivery log."""
+"""What earlier runs did with an item, according to the delivery log."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, TypeGuard
@@ -18,7 +18,7 @@ class History(NamedTuple):
     - `rejections`: the statuses of what is left, if all of it was refused for the contact's values.
     - `tried`: its last status, or the status of its change of an address if it made one. None for a row of a query,
       which may come at any time.
-    - `failed`: whether the last try of an event of it failed.
+    - `failed`: whether the last try of one of `triggers` failed.
     """
 
     delivered: bool
@@ -67,12 +67,12 @@ def _may_be_delivered(status: DeliveryStatus | None) -> TypeGuard[DeliveryStatus
 
 
 def _rejections(left: Collection[DeliveryStatus | None]) -> list[DeliveryStatus]:
-    """Returns the statuses of what is left, if all of it was refused for the contact's values, else none."""
+    """Returns the statuses of what is left, if all of it was refused for the contact's values, otherwise []."""
     rejections = [status for status in left if status is not None and is_rejected(status)]
     return rejections if len(rejections) == len(left) else []
 
 
 def _last_tried(known: Iterable[DeliveryStatus]) -> DeliveryStatus | None:
-    """Returns the status of the change of an address if there is one, else the latest."""
+    """Returns the status of the first change of an address, or else the latest status; None if there is none."""
     by_time = sorted(known, key=lambda status: (status.tried_at is not None, status.tried_at))
     return next((status for status in by_time if status.changes_address), by_time[-1] if by_time else None)

@@ -19,7 +19,7 @@ class AccountKind:
     - `no_event`: the message for an event without a trigger or an activity.
     - `needs_email`: whether a contact is identified by an email only, and not also by a user id.
     - `tags`: whether the members of an audience get its name as a tag.
-    - `new_event_sender`: makes what sends many events with one request; None if each event is sent to its triggers.
+    - `new_event_sender`: creates the sender of many events in one request; None if each is sent to its triggers.
     """
 
     name: str

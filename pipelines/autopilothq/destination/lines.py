@@ -114,6 +114,6 @@ class _Reader:
 
 
 def _shortened(line: bytes) -> bytes:
-    """Returns the first MAX_LINE + 1 bytes of a line, the last of which shows that it is not blank, if need be."""
+    """Returns the first MAX_LINE + 1 bytes of a line. If only later bytes are not blank, one of them is the last."""
     start, rest = line[: MAX_LINE + 1], line[MAX_LINE + 1 :].strip(BLANK.encode())
     return start[:-1] + rest[:1] if rest and is_blank_line(start) else start

@@ -49,9 +49,9 @@ class ListSync(NamedTuple):
 
 
 def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool) -> AccountList:
-    """Returns the list with that id or title. If there is none, creates it, provided that `create` is true.
+    """Returns the list with that id or title; creates it if there is none and `create` is true.
 
-    A dry run creates no list. Raises RunError if there is none without `create`, or several have the title.
+    A dry run creates no list. Raises RunError if there is none and `create` is false, or if several have the title.
     """
     with Autopilot(settings.api) as account:
         lists = [each for each in map(_account_list, plain(account.lists())) if each is not None]
@@ -134,9 +134,9 @@ def sync_list(
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[ContactRequest], None] | None = None,
 ) -> ListSync:
-    """Puts the members of an audience on a list, and takes off those who left. Adds the outcomes to `counts`.
+    """Puts the members of an audience on a list, takes off those who left, and returns how many these were.
 
-    With `show`, requests are not sent: it is called with each.
+    Adds the outcomes to `counts`. With `show`, no request is sent: `show` is called with each.
 
     Raises ApiError if the run must stop; the log has what was not sent.
     """
@@ -169,7 +169,7 @@ def _with_emails(
 
 
 def _requests(rows: Sequence[Delivery], list_id: str, log: DeliveryLog, counts: Counts) -> list[ContactRequest]:
-    """Returns the requests of rows. Refuses rows without an email, and leaves out those of deleted persons."""
+    """Returns the requests for rows. Refuses rows without an email, and leaves out those of deleted persons."""
     suppressed = log.suppressed_ids()
     requests: list[ContactRequest] = []
     refused: list[Delivery] = []

@@ -27,9 +27,9 @@ _VARIANT_SEPARATORS = ("▶", "__")  # of dlt's naming conventions: `plan▶v_te
 
 
 def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
-    """Returns the path of the file that dlt hands over, of a table's rows.
+    """Returns the path of the file that dlt hands over, with rows of a table.
 
-    Raises InvalidSetting if dlt is set to hand over rows, or took nested values out of them.
+    Raises InvalidSetting if dlt is configured to hand over rows instead, or took their nested values out of them.
     """
     if not isinstance(items, str):
         raise InvalidSetting(
@@ -46,9 +46,9 @@ def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
 
 
 def _is_taken_apart(table: TTableSchema) -> bool:
-    """Returns whether dlt takes nested values out of a table's rows, or made the table of such values.
+    """Returns whether dlt takes nested values out of a table's rows, or made the table from such values.
 
-    A table with a parent that a resource declares itself has whole rows.
+    If a resource itself declares a table with a parent, its rows are whole.
     """
     is_nested = "parent" in table and "resource" not in table
     return is_nested or bool((table.get("x-normalizer") or {}).get("max_nesting"))
@@ -67,7 +67,7 @@ def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
 
 
 def _variants(table: TTableSchema) -> dict[str, str]:
-    """Returns the columns into which dlt puts values of a type other than their column's, with that column's name."""
+    """Returns the names of dlt's variant columns, which hold values of another type, with their column's name."""
     columns, found = table["columns"], dict[str, str]()
     for name in (name for name, column in columns.items() if column.get("variant")):
         bases = (name.rpartition(f"{separator}v_")[0] for separator in _VARIANT_SEPARATORS)
@@ -77,7 +77,7 @@ def _variants(table: TTableSchema) -> dict[str, str]:
 
 
 def _without_variants(row: dict[str, Any], variants: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a row whose values are in the columns that they came for."""
+    """Moves the values of variant columns to the columns that they belong to, and returns the row."""
     for name in variants.keys() & row.keys():
         value = row.pop(name)
         if value is not None:
@@ -86,21 +86,21 @@ def _without_variants(row: dict[str, Any], variants: Mapping[str, str]) -> dict[
 
 
 def _with_json(row: dict[str, Any], columns: AbstractSet[str]) -> dict[str, Any]:
-    """Returns a row with the objects and arrays of these columns, which dlt writes into Parquet as JSON."""
+    """Parses these columns, whose objects and arrays dlt writes into Parquet as JSON, and returns the row."""
     for name in columns & row.keys():
         if isinstance(row[name], str):
-            with suppress(ValueError):  # a text that somebody's Arrow table has in such a column
+            with suppress(ValueError):  # a text in a user's Arrow table that is not JSON
                 row[name] = json.loads(row[name])
     return row
 
 
 def finish_file(counts: Counts, send_again: bool, done: str, log: logging.Logger) -> None:
-    """Raises DeliveryFailed if dlt must send the file again; else logs a warning for rows that were not sent.
+    """Raises DeliveryFailed if dlt must send the file again; otherwise logs warnings for rows that were not sent.
 
     `done` is the participle for the message, such as `delivered`.
     """
     if send_again:
-        # Those of failed rows before unknown ones, and last those of rows that wait for one of these.
+        # Reasons of failed rows come before those of unknown ones, and the reason of rows that wait for them is last.
         reasons = sorted(counts.reasons, key=lambda each: (each[1] == DEFERRED, each[0]))
         why = next(reason for status, reason in reasons if status in ("failed", "unknown"))
         number = counts.failed + counts.unsettled

@@ -53,7 +53,7 @@ class LogTable:
                 self._create()
             self._exists = not self.is_read_only or not self.dataset.lacks(self.table.name)
             if self._exists and not self._opened:
-                # Later rows have later times, even if this clock is behind the one that wrote them.
+                # New rows get later times than existing ones, even if this machine's clock is behind the writer's.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
                 self._last = max(self._last, in_utc(latest)) if latest else self._last
             self._opened = True
@@ -84,7 +84,7 @@ class LogTable:
             yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(ids)}) ORDER BY {{sent_at}}", ids)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns the rows of a query, whose templates before and after the name of the table are given."""
+        """Returns the rows of a query; `before` and `after` are its templates before and after the table's name."""
         texts = (self.dataset.template(self.table.name, text) for text in (before, after))
         with self._lock:
             return list(self.dataset.stream(next(texts), self.table.name, next(texts), storable(values)))

@@ -126,7 +126,7 @@ def is_enabled(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:
-    """Returns the item of a row: that of a Segment message if it looks like one, else an identify of its columns.
+    """Returns the item of a row: of a Segment message if it looks like one, otherwise an identify with its columns.
 
     `user_id` (or `userId`) identifies the person and is not a trait.
 
@@ -167,7 +167,7 @@ def id_text(value: Any) -> str | None:
 
 
 def storable_value(value: str) -> str:
-    """Returns a text with NUL and lone surrogates replaced, which no warehouse accepts."""
+    """Returns a text in which NUL and lone surrogates, which no warehouse accepts, are replaced."""
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

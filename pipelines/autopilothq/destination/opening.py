@@ -1,4 +1,4 @@
-"""Opens an account of any kind: what the settings name, or a preview of it that only reads."""
+"""Opens the account that the settings name, of either kind; for a dry run, only to read it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ class OpenAccount(NamedTuple):
 def open_account(
     settings: AnySettings, preview: Preview | None = None, show: Callable[[str], None] | None = None
 ) -> Iterator[OpenAccount]:
-    """Opens the account of the settings. With a `preview`, the preview gets the requests that would write.
+    """Opens the account that the settings name. With a `preview`, the preview gets the requests that would write.
 
     Raises ApiError if the settings do not fit the account.
     """

@@ -36,7 +36,7 @@ class PersonOrder:
         return key in self._touched
 
     def must_resend(self, key: Key, is_delivered: bool, sent: Sent | None) -> bool:
-        """Returns whether an item that is delivered must be sent again, or an older item's values would stay.
+        """Returns whether a delivered item must be sent again, because an older item's values would stay otherwise.
 
         That is so if this run sends an older item of the person, or if an earlier run sent one after this item. `sent`
         is when this item was last sent.

@@ -37,7 +37,7 @@ class OrttoFields(Fields):
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The names of fields by their ids, and those of standard fields in Ortto."""
+        """The display names of fields by their ids, and Ortto's names of standard fields."""
         return ORTTO_STANDARD_NAMES | {field.key: field.name for field in (*self._by_name.values(), USER_ID)}
 
     @property
@@ -84,7 +84,7 @@ class OrttoFields(Fields):
 
 
 def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, CustomField]:
-    """Returns fields by their ids, their names, and both in snake_case. The first field of a name wins."""
+    """Returns fields by their ids, their names, and both in snake_case. The first field with a name wins."""
     found: dict[str, CustomField] = {}
     for id_, field in fields:
         name = field if isinstance(field, str) else str(field.get("name") or id_)
@@ -108,7 +108,7 @@ class _Activity(NamedTuple):
 
 
 class Activities:
-    """The custom activities of each event: those of the settings, else the one with the event's name.
+    """The custom activities of each event: those of the settings, otherwise the one with the event's name.
 
     `schema` is the API's schema of the account. Raises InvalidSetting if the settings name an activity that the account
     does not have.

@@ -20,7 +20,7 @@ def ortto_type(field_id: str, display_type: str) -> str:
 
 
 def cast_ortto(value: Any, kind: str) -> Any:
-    """Casts a value to a type of Ortto's. Null stays null, which clears the field.
+    """Casts a value to one of Ortto's types. Null stays null, which clears the field.
 
     Raises CastError instead of losing a digit.
 
@@ -63,7 +63,7 @@ def _integer(value: Any) -> int:
 
 
 def time_of(value: Any) -> datetime:
-    """Returns the time in UTC of a value in any notation of a date. Without a zone it is UTC. Raises CastError."""
+    """Returns the time, in UTC, of a date in any notation; one without a zone is in UTC. Raises CastError."""
     at = datetime.fromisoformat(cast(value, "date"))
     try:
         return to_utc(at)

@@ -49,7 +49,7 @@ def outgoing(line: bytes) -> Outgoing:
     """Returns the message of a line of the archive, or of a stream.
 
     A line that a load would reject is refused for the same reason. Digits, keys and values stay as they are. A message
-    without them gets a `messageId` (a digest), an `anonymousId` (the email, as in the warehouse), and the `timestamp`
+    gets what it lacks: a `messageId` (a digest), an `anonymousId` (the email, as in the warehouse), and the `timestamp`
     that the warehouse has.
     """
     line = without_bom(line)
@@ -73,7 +73,7 @@ def outgoing(line: bytes) -> Outgoing:
 
 
 def outgoing_row(row: Mapping[str, Any]) -> Outgoing:
-    """Returns the message of a row. A row that would become another message than is meant is refused."""
+    """Returns the message of a row. A row that would become a different message than intended is refused."""
     line = line_of(row)
     if fault := fault_of_row(row):
         return Outgoing(f"row-{digest(line)}", refusal=_ROW_FAULTS[fault])

@@ -1,4 +1,4 @@
-"""Decides what to send for an item, by the delivery log and by what this run has sent so far."""
+"""Decides what to send for an item, from the delivery log and from what this run has sent so far."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -55,12 +55,12 @@ class Planner:
     def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
         """Returns the contact to send, the row of an item that is refused, or None if there is nothing to do.
 
-        1. What can never be sent is refused: what is no message, and an event without a trigger.
-        2. The log tells what earlier runs did with the item (`History`).
-        3. The addresses of its contact are found; `Addresses` tells which one is used for what.
-        4. Those that matter to other items are noted.
-        5. An item that was delivered is left out, unless an older one of its person was sent after it, or is sent now.
-        6. The contact is made of the item, and is written to the address that it has by now.
+        1. Refuses what can never be sent: what is not a message, and an event without a trigger.
+        2. Finds what earlier runs did with the item (`History`).
+        3. Finds the addresses of its contact; `Addresses` tells which one is used for what.
+        4. Notes the addresses that matter to other items.
+        5. Leaves out a delivered item, unless an older one of its person was sent after it, or is sent now.
+        6. Makes the contact from the item, with the right one of its addresses.
         """
         own = email_of(self._to.fields, item)
         row = Delivery(item.message_id, item.kind, item.event, item.audience, item.user_id, own, content=item.content)
@@ -89,7 +89,7 @@ class Planner:
     def _note_reached(self, item: Item, addresses: Addresses) -> Addresses:
         """Notes that the items have reached a message that may have changed an address in an earlier run.
 
-        If it has, deferred contacts and user ids with the old address get the one that its contact has by now. Returns
+        If it has, deferred contacts and user ids with the old address get the present address of its contact. Returns
         the addresses with `changed_to`.
         """
         changed_to = self._state.changes.reach(item.message_id) if addresses.named else None
@@ -132,7 +132,7 @@ class Planner:
         if not item.once:
             row = row._replace(content=content_of(row, contact.values))
         if new and before is not None and before.ever:
-            # The address was changed already: only the other values are sent again, or the journeys are left.
+            # The address was changed already: only the other values, or the journeys, are left to send.
             row = row._replace(email=addresses.changed_to or new)
             contact = contact._replace(values=renamed(contact.values, row.email))
         if self._is_done(item, content_of(row, contact.values), history, resend):
@@ -156,9 +156,9 @@ class Planner:
         return Planned(planned, contact.values, before)
 
     def _is_done(self, item: Item, content: str, history: History, resend: bool) -> bool:
-        """Returns whether an item with this content need not be sent, and counts it then.
+        """Returns whether an item with this content need not be sent; if so, counts it.
 
-        A row of a query may have been delivered with the same content. Any item may have been refused for it.
+        That is so if a query's row was last delivered with this content, or if any item was refused for it.
         """
         before = history.contact
         is_known = before is not None and (before.status, before.content) == ("delivered", content)

@@ -34,7 +34,7 @@ class FieldChange(NamedTuple):
     @property
     def is_unchanged(self) -> bool:
         """Whether the field has that value already."""
-        # Of two texts, "01234" is another postal code than "1234", and a person may be named Nan.
+        # Two texts are not compared as numbers: "01234" is not the postal code "1234", and a person may be named Nan.
         are_texts = isinstance(self.now, str) and isinstance(self.then, str)
         same: bool = _comparable(self.now, are_texts) == _comparable(self.then, are_texts)
         return same
@@ -74,7 +74,7 @@ class Preview:
     _people: set[Key] = field(default_factory=set)
     _first: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _triggers: dict[Key, list[str]] = field(default_factory=dict)
-    _present: dict[Key, Key] = field(default_factory=dict)  # of new addresses, under which the account has nobody yet
+    _present: dict[Key, Key] = field(default_factory=dict)  # by new address, under which the account has nobody yet
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

@@ -16,7 +16,7 @@ from ..errors import (
 from .account import WritableAccount
 from .delivery_log import Delivery
 
-FAILURES_IN_A_ROW = 3  # persons in a row whose requests failed, after which all others would fail as well
+FAILURES_IN_A_ROW = 3  # persons in a row whose requests failed; after that, all others would fail as well
 
 
 class Outcome(NamedTuple):
@@ -40,9 +40,9 @@ class RunStopped(ApiError):
 class CircuitBreaker:
     """Sends the requests of all threads of a run to an account, and returns their outcomes.
 
-    It stops all of them after a wrong key at once, otherwise after `FAILURES_IN_A_ROW` failures in a row. `cause` is
-    the error that opened it, None while it is closed or if the run ended by itself. `answers` is how many requests the
-    service has carried out or refused so far.
+    It blocks all further requests at once after a wrong key, otherwise after `FAILURES_IN_A_ROW` failures in a row.
+    `cause` is the error that opened it, None while it is closed or if the run ended by itself. `answers` is how many
+    requests the service has carried out or refused so far.
     """
 
     def __init__(self, account: WritableAccount) -> None:
@@ -91,8 +91,9 @@ class CircuitBreaker:
     def attempt(self, endpoint: str, request: Callable[[], Any], once: bool = False) -> tuple[Outcome, ApiError | None]:
         """Sends a request and returns its outcome and its error, without counting failures, which the caller does.
 
-        If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises NotAuthorized,
-        ContactLimit, and Unavailable if the server asks to wait long, which end the run, and RunStopped after that.
+        If it must be carried out only `once`, an unreadable answer makes its outcome unknown. Raises the errors that
+        end the run: NotAuthorized, ContactLimit, and Unavailable if the server asks for a long wait. Raises RunStopped
+        once the run has ended.
         """
         if self.is_open:
             raise RunStopped("the run broke off")
@@ -118,7 +119,7 @@ class CircuitBreaker:
 
 
 def is_of_service(error: ApiError | None) -> TypeGuard[Unavailable | UnexpectedResponse]:
-    """Returns whether a request failed because the service did, or what answers instead: a proxy, or a redirect."""
+    """Returns whether a request failed because of the service, or of a proxy or redirect that answers instead."""
     return isinstance(error, Unavailable | UnexpectedResponse)
 
 

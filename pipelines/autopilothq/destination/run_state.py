@@ -1,4 +1,4 @@
-"""What a run knows of the people whose messages it sends. A stream keeps it from one chunk to the next."""
+"""What a run knows about the people whose messages it sends. A stream keeps it from one chunk to the next."""
 
 from dataclasses import dataclass, field
 
@@ -53,5 +53,5 @@ class RunState:
         self.order.touch(item.person or item.key)
 
     def touch_address(self, email: str) -> None:
-        """Notes that this run sends an item of the person who has an address before the changes not yet reached."""
+        """Notes that this run sends an item of the person who had an address before the changes not yet reached."""
         self.order.touch(self.changes.follow(email).lower())

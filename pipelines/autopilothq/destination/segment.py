@@ -46,7 +46,7 @@ def segment_destination(
         table: The schema of its table.
         write_key: The write key of the source that takes the messages.
         base_url: Where batches are posted to; without a path it is `/v1/batch`.
-        requests_per_second: The most that is sent, by everything in this process that uses the key.
+        requests_per_second: The most requests in a second, by everything in this process that uses the key.
         timeout: Seconds for connecting, and between any two bytes of an answer.
         tries: How often a request is sent at most.
         allow_http: Whether the key may go over plain http to another machine.
@@ -100,9 +100,9 @@ def forward_messages(
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[str], None] | None = None,
 ) -> Counts:
-    """Forwards messages to the API of the settings and returns how they ended.
+    """Forwards messages to the API that the settings name, and returns the counts of their outcomes.
 
-    With `show`, requests are not sent: it is called with the text of each. Raises ApiError if the run must stop.
+    With `show`, no request is sent: `show` is called with the text of each. Raises ApiError if the run must stop.
 
     Example: `with ForwardLog(log_dataset()) as log: forward_messages(messages, log, settings)`.
     """

@@ -1,7 +1,7 @@
 """Sends items to an account in batches: those of a person in order, and none twice.
 
 Items are planned in their order (`plan`): `history` is what earlier runs did with an item, and `addresses` tells which
-address its contact has by now. Five parts keep those of a person in order:
+address its contact has now. Five modules keep the items of a person in order:
 
 - `order` finds delivered items that must be sent again, because an older item of their person is sent only now.
 - `deferred` lets contacts that failed in the last run wait until all others are sent, so that they hold up nobody.
@@ -70,7 +70,7 @@ class Sender:
         self._seen: set[str] = set()
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
-        """Sends all items and returns how they ended.
+        """Sends all items and returns the counts of their outcomes.
 
         Raises ApiError if the run must stop. The next run sends what the log does not have.
         """
@@ -132,7 +132,7 @@ class Sender:
 
 @dataclass
 class _Batches:
-    """Collects contacts in batches, and submits each when it is full, or does not go together with the next contact."""
+    """Collects contacts in batches, and submits each when it is full, or conflicts with the next contact."""
 
     dispatcher: Dispatcher
     state: RunState
@@ -181,7 +181,7 @@ class _Batches:
         self.flush()
 
     def _put_made(self, planned: Planned) -> None:
-        """Logs a change of an address as made. Only its journeys are left, or values to send after an older message."""
+        """Logs a change of an address as made, and adds what is left to send: its journeys, or values to send again."""
         # Logged now: after the person's next change of address it could not be found any more.
         row = planned.item._replace(values=planned.values).row_ahead
         self.log.add([row._replace(status="delivered", message=FOUND)])
@@ -195,7 +195,7 @@ class _Batches:
     def _add_to_batch(self, planned: Planned, write_ahead: bool) -> None:
         item, values, before = planned
         failed_before = before is not None and before.status == "failed"
-        if planned.renames:  # a single request each time, which is tried again by runs only
+        if planned.renames:  # a run sends it with a single request, so runs are counted
             failed_before = before is not None and before.unknown >= MAX_ATTEMPTS - 1
         self.batch.contacts[item.key] = merged(self.batch.contacts.get(item.key, {}), values)
         self.batch.items.append(

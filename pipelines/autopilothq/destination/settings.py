@@ -109,7 +109,7 @@ def _check_unknown_traits(value: str, section: str) -> None:
 def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
     """Makes a dlt destination's factory raise InvalidSetting for arguments that dlt would only warn about.
 
-    It also raises it for a `log` that is not a dataset.
+    The factory also raises it for a `log` that is not a dataset.
     """
 
     @wraps(factory)
@@ -134,7 +134,7 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
 
 
 def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
-    """Raises InvalidSetting, with the most similar setting, for a name that is not a setting of a destination."""
+    """Raises InvalidSetting, which names the most similar setting, for a name that is no setting of a destination."""
     own = list(signature(factory).parameters)[2:]  # without the rows and their table
     for name in names:
         if name == "max_table_nesting":
@@ -151,7 +151,7 @@ def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, 
 def log_dataset_of(log: Any) -> dlt.Dataset:
     """Returns the dataset that a destination is given for its log, or the one of dlt's configuration.
 
-    To a destination without one, dlt gives the text of any environment variable or setting with the name `log`.
+    If no dataset is given, dlt passes the text of any environment variable or setting that is named `log`.
     """
     return log if isinstance(log, dlt.Dataset) else log_dataset()
 

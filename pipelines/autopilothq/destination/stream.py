@@ -55,7 +55,7 @@ def _item(line: bytes, integrations: Sequence[str]) -> Item | Ignored:
 def deliver_stream(
     chunks: Iterable[Sequence[bytes]], settings: AnySettings, callbacks: StreamCallbacks, total: Counts
 ) -> None:
-    """Sends the messages in chunks of lines to the account of the settings, and adds their outcomes to `total`.
+    """Sends the messages in chunks of lines to the account that the settings name, and adds the outcomes to `total`.
 
     The log is open while a chunk is sent, and closed while the stream waits for lines. While the account cannot be
     reached, the chunk is tried again, and nothing else is read. Raises ApiError if no request can succeed.
@@ -119,7 +119,7 @@ class _Stream:
         return counts, held.unsettled
 
     def _to_resend(self, items: Sequence[Item | Ignored], counts: Counts) -> tuple[list[Item], list[str | None]]:
-        """Returns the items to send again, and the log's messages of changes of an address whose outcome is unknown.
+        """Returns the items to send again, and the logged reasons of address changes whose outcome is unknown.
 
         Nothing is to be sent again if messages were only deferred.
         """
@@ -139,9 +139,9 @@ class _Stream:
 
 
 def until_reached(send: Callable[[], T], stop: StopSignal, warn: Callable[[str], None]) -> T:
-    """Calls `send` until it does not raise Unavailable, after increasing waits, and returns its result.
+    """Calls `send` until it does not raise Unavailable, with increasing waits in between, and returns its result.
 
-    Raises that error if the stream is asked to end meanwhile.
+    Raises Unavailable if the stream is asked to end meanwhile.
     """
     wait = 1.0
     while True:

@@ -21,7 +21,7 @@ class EventTriggers(Protocol):
 
 
 def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
-    """Returns a setting with a list of ids for each event; the setting may have a single id."""
+    """Returns the ids of each event as a list, also of those for which the setting has a single id."""
     return {
         event: [str(id_) for id_ in (ids if isinstance(ids, list | tuple) else [ids])]
         for event, ids in (mapping or {}).items()
@@ -29,7 +29,7 @@ def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
 
 
 def check_ids(mapping: Mapping[str, Sequence[str]], existing: Collection[str], setting: str, what: str) -> None:
-    """Raises InvalidSetting if a setting names an id that is none of the existing ones; `what` these are."""
+    """Raises InvalidSetting if a setting names an id that does not exist; `what` is the word for the existing ones."""
     for event, ids in mapping.items():
         for id_ in ids:
             if id_ not in existing:
@@ -40,7 +40,7 @@ def check_ids(mapping: Mapping[str, Sequence[str]], existing: Collection[str], s
 
 
 class Triggers:
-    """The triggers of each event: those that the settings name, else those of journeys with the event's name as title.
+    """The triggers of each event: those in the settings, or else those of journeys whose title is the event's name.
 
     Raises InvalidSetting if the settings name a trigger that the account does not have.
 

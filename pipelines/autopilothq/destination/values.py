@@ -154,7 +154,7 @@ def _date_of_text(text: str) -> str:
 
 
 def _epoch_time(value: float | Decimal) -> datetime:
-    """Returns the time of epoch seconds or milliseconds, which differ in size. Raises ValueError for other numbers."""
+    """Returns the time of epoch seconds or milliseconds, told apart by their size. Raises ValueError for others."""
     number = Decimal(value)
     for epoch in EPOCHS:
         if epoch.least <= abs(number) < epoch.below:
