@@ -23,7 +23,7 @@ LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; b
 LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id")
 """Reasons of rejects that are not exported: their line is incomplete, or was no line of an archive."""
 DELETED = "suppressed"
-"""The reason of rejects that stand for a deleted person's lines: they have no line, and nobody misses it."""
+"""The reason of rejects that stand for a deleted person's lines. They have no line, and do not count as left out."""
 _DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
 _DISCARDED = """
     SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
@@ -44,7 +44,10 @@ class ExportedArchive(NamedTuple):
 
 
 def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
-    """Writes the messages of a dataset to a target, and the rejected lines that are complete."""
+    """Writes the messages and the complete rejected lines of a dataset to a target, and returns what was exported.
+
+    Raises RunError if another program has made one of the tables.
+    """
     with TemporaryDirectory() as scratch:
         con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
         try:

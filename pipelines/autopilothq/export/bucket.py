@@ -17,11 +17,11 @@ from .target import MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_emp
 
 UPLOADS = 8  # objects that are uploaded at a time
 _MB = 1 << 20
-PART_BYTES = 5 * _MB  # of a part of a large object; a file with less than two parts is uploaded at once
+PART_BYTES = 5 * _MB  # bytes of a part of a large object; a file of less than two parts is uploaded whole
 MOST_UPLOAD_PARTS = 9_000  # S3 takes 10,000
-PARTS_AT_ONCE = 2  # of an object
+PARTS_AT_ONCE = 2  # parts of an object that are uploaded at a time
 MARKS = (EXPORT_MARK, f"{ARCHIVE_FOLDER}/{EXPORT_MARK}", f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{EXPORT_MARK}")
-"""The marks of an unfinished archive, one in each folder in which a load may begin."""
+"""The marks of an unfinished archive, one in each folder that a load may be told to read."""
 KILL_POINT_FILE_UPLOADED = f"{__name__}:ExportBucket._upload"  # for tests/faults, in their order
 KILL_POINT_FILES_UPLOADED = f"{__name__}:ExportBucket._check"
 
@@ -134,7 +134,7 @@ class ExportBucket(ExportTarget):
             )
 
     def _names(self, everything: bool = True) -> dict[str, int]:
-        """Returns the sizes of all files by name below the prefix; without `everything`, of its first level."""
+        """Returns the sizes of all files by name below the prefix; without `everything`, only of its first level."""
         self._fs.invalidate_cache()
         try:
             if everything:

@@ -1,4 +1,4 @@
-"""Counts the rows that no load makes again as they are, because no load of messages has made them: adopted ones.
+"""Counts the adopted rows that a load of the exported archive will change, because they were not made from messages.
 
 Such a row may lack what every message has, or contradict itself; one of `users` or `accounts` may have no message.
 """
@@ -31,19 +31,19 @@ _SOURCES = {
     "timestamp": ("original_timestamp", "received_at", "sent_at"),
     "received_at": ("sent_at", "timestamp", "original_timestamp"),
 }
-"""The times of which a load makes one that is missing."""
+"""For each time, those from which a load makes it if it is missing."""
 _ADDRESSES = ("context_traits_email", "email")
 _READ = {"user_id", "anonymous_id", "event_text", *_ADDRESSES, *_SOURCES, *_SOURCES["received_at"]}
 
 
 class ChangedRows:
-    """Counts such rows by table. Example: `ChangedRows().add("email_opened", batch, {})`."""
+    """Counts the rows that a load will change, by table. Example: `ChangedRows().add("email_opened", batch, {})`."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {}
 
     def add(self, table: str, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> None:
-        """Counts rows of a batch, except those whose message gets back a value of such a column from `discards`."""
+        """Counts rows of a batch, except those whose message gets back one of the values read here from `discards`."""
         found = self._counts.setdefault(table, Counter())
         rows = pa.Table.from_batches([batch])
         if except_ids := [id_ for id_, values in discards.items() if any(value.column in _READ for value in values)]:
@@ -54,7 +54,7 @@ class ChangedRows:
         found["no_time"] += pc.sum(pc.or_(*missing)).as_py() or 0
 
     def texts(self) -> list[str]:
-        """Returns what differs, a text for each table and kind of row."""
+        """Returns what a load will change, as a text for each table and kind of row."""
         return [
             f"{table}: {plural(counts[kind], 'row')} {what}"
             for table, counts in self._counts.items()
@@ -91,12 +91,12 @@ def _of_events(rows: pa.Table) -> Iterator[str]:
 
 
 def _is_table_of(event: str, name: str) -> bool:
-    """Returns whether a load gives the table `event` to an event whose table would be `name` if any name were good."""
+    """Returns whether `event` is the stored name of the table `name`, which gets `_table` if no file may have it."""
     return is_name_of(event, f"{name}_table" if name in FILE_NAMES else name)
 
 
 def _missing(rows: pa.Table, name: str, sources: Collection[str]) -> pa.ChunkedArray:
-    """Returns for each row whether a time is null, though there is another one of which a load makes it."""
+    """Returns for each row whether a time is null although there is another one from which a load makes it."""
     none = pa.chunked_array([pc.fill_null(pa.nulls(len(rows), pa.bool_()), False)])
     if name not in rows.column_names:
         return none
@@ -110,9 +110,9 @@ def _missing(rows: pa.Table, name: str, sources: Collection[str]) -> pa.ChunkedA
 def rows_without_message(
     dataset: Dataset, existing: Mapping[str, Collection[str]], con: duckdb.DuckDBPyConnection
 ) -> Iterator[str]:
-    """Yields a text for each of `users` and `accounts` with adopted rows that no message is about or gives the values.
+    """Yields a text for each of `users` and `accounts` that has rows or values which are in no message.
 
-    It has the number of rows that no message is about.
+    Only tables with adopted rows are checked. The text has the number of rows that no message is about.
     """
     versions = list(_texts(dataset, AUDIT.name, "version")) if "version" in existing.get(AUDIT.name, ()) else []
     for latest in LATEST:

@@ -81,7 +81,10 @@ class ExportFolder(ExportTarget):
         return mark
 
     def _check_mark(self, mark: IO[Any]) -> None:
-        """Raises RunError if another export ended between this one's look into the folder and its lock."""
+        """Writes the text of a new mark. Raises RunError if another export ended just before this one locked its mark.
+
+        The folder then has files that were not there when this export checked that it was empty.
+        """
         state = os.fstat(mark.fileno())
         if not state.st_nlink:
             raise not_empty_error(self.path)

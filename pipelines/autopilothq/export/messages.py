@@ -22,11 +22,12 @@ from ..segment.naming import column_name, snake_case
 from ..segment.rebuild import CONTEXT_PATHS, MESSAGE_KEYS, array_text, property_key
 
 Encoder = Callable[[Any], str]
-CELLS_OF_TEMPLATES = 100_000  # in all templates of a table that are remembered, about 10 MB
+CELLS_OF_TEMPLATES = 100_000  # cells in all templates of a table that are cached, about 10 MB
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
 
 
-# A value that lost its column to another key comes after that key's. Repeated keys come last.
+# The order of putting values back: one that lost its column to another key comes after that key's, and one without a
+# column, whose key may be there already, comes last.
 _LATER = {"same_column": 1, "no_column": 2}
 
 
@@ -67,7 +68,7 @@ class MessageRows:
                 yield self._template(which).line(row).encode()
 
     def _texts(self, batch: pa.RecordBatch) -> tuple[list[list[str | None]], list[bytes]]:
-        """Returns the JSON texts of the cells by column, and for each row which it has, one bit for each column."""
+        """Returns the JSON texts of the cells by column, and for each row a bit per column: whether it has a value."""
         texts: list[list[str | None]] = []
         filled = np.empty((len(self.columns), len(batch)), np.bool_)
         none: list[str | None] = [None] * len(batch)
@@ -79,7 +80,7 @@ class MessageRows:
         return texts, [bits.tobytes() for bits in np.packbits(filled, axis=0).T]
 
     def _new_template(self, filled: bytes) -> "_Template":
-        """Returns the line of rows that have values in these columns, which is the same but for the values."""
+        """Returns the template of the lines of rows that have values in these columns and in no others."""
         numbers = np.flatnonzero(np.unpackbits(np.frombuffer(filled, np.uint8))).tolist()
         return _Template(self._line({self.columns[number]: f"\0{number}\0" for number in numbers}, ()))
 
@@ -148,7 +149,7 @@ class _Template:
     def __init__(self, line: str) -> None:
         self._parts: list[Any] = list(line.split("\0"))
         numbers = [int(number) for number in line.split("\0")[1::2]]
-        # Of a single number, `itemgetter` would not return a tuple.
+        # With a single number, `itemgetter` would not return a tuple.
         self._values = itemgetter(*numbers) if len(numbers) > 1 else lambda row: [row[number] for number in numbers]
 
     def line(self, row: Sequence[str | None]) -> str:
@@ -187,7 +188,7 @@ def _emails(context: Mapping[str, Any], body: Mapping[str, Any]) -> list[Any]:
 
 
 def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the path of a column below `context`; a plain key if the column of its object has a value, too."""
+    """Returns the path of a column below `context`, or a single key if the column of its object has a value as well."""
     plain = column.removeprefix("context_")
     path = CONTEXT_PATHS.get(column, (plain,))
     clash = len(path) > 1 and (f"context_{snake_case(path[0])}" in cells or isinstance(cells.get(path[0]), str))
@@ -195,7 +196,7 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path (see `_context_path`). Blanks after a key that is taken leave its column the same."""
+    """Puts JSON text at a path (see `_context_path`). Blanks after a taken key do not change its column."""
     for part in path[:-1]:
         into = into.setdefault(part, {})
     key = path[-1]

@@ -23,7 +23,10 @@ class ExportedTables(NamedTuple):
 
 
 def export_parquet(dataset: Dataset, target: ExportTarget) -> ExportedTables:
-    """Writes each table, except views, dlt's own tables and locks, to a file `<table>.parquet` of a target."""
+    """Writes each table, except views, dlt's own tables and locks, to a file `<table>.parquet` of a target.
+
+    Returns the number of rows of each, and the columns that were left out.
+    """
     rows, left_out = {}, []
     views = dataset.views()
     for name, columns in tables_of(dataset).items():
@@ -54,7 +57,7 @@ def _write(dataset: Dataset, target: ExportTarget, name: str, types: Mapping[str
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yields rows in tables of at least ROWS_PER_GROUP rows, each of which becomes a row group."""
+    """Yields rows in tables, each of which becomes a row group: of at least ROWS_PER_GROUP rows, except the last."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)

@@ -18,8 +18,8 @@ _OWN_FILE = re.compile(rf"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/-?[0-9]+/export-[0-9]
 class ExportTarget(ABC):
     """A folder, or a prefix of a bucket, for an export. An interrupted export in it is started from scratch.
 
-    Files wait in a folder of this machine until `publish` is called. Entering raises RunError if the target has
-    anything else.
+    Files wait in a folder of this machine until `publish` is called. Entering the target raises RunError if it has
+    anything but an interrupted export.
     """
 
     stage: Path
@@ -57,7 +57,7 @@ def is_own_file(name: str) -> bool:
 
 
 def not_empty_error(target: object) -> RunError:
-    """Returns the error for a target that has anything else."""
+    """Returns the error for a target that has anything but an interrupted export."""
     return RunError(
         f"Expected {target} to be an empty folder, or a new one, but there is something in it.\n"
         "Name another folder, or move what is in it."
