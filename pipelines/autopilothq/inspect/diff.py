@@ -16,7 +16,7 @@ Family = Literal["text", "number", "boolean", "time", "date", "other"]
 
 
 class ColumnType(NamedTuple):
-    """A column's type as a destination spells it, and in the terms that decide whether comparisons hold."""
+    """A column's type as a destination spells it, and the properties that decide whether comparisons hold."""
 
     name: str
     family: Family
@@ -85,8 +85,8 @@ NO_MESSAGE = "queries of it fail: no {} message was loaded, and it comes with th
 NOT_DERIVED = f"queries of it fail: it is made of `{{}}`, which an earlier version did not do; {UPGRADE} makes it"
 VIEW = "queries of it fail: it is a view, which no load makes; create it here as it is there"
 
-# What a change of type breaks, by dialect: of exact numbers that became floats, and of times that got a zone. Each was
-# observed in the database. In other dialects such a change affects only rounding or names.
+# What a change of type breaks, by dialect: of exact numbers to floats, and of times without a zone to times with one.
+# Each was observed in the database. In other dialects such a change affects only rounding or names.
 _INEXACT_NOW = {
     "postgres": f"round(x, 2) and mod(x, 5) fail on it, and sums are not exact; {UPGRADE} makes it numeric",
     "redshift": "MOD fails on it, and sums are not exact; cast it to numeric in the queries",

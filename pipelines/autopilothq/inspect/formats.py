@@ -33,7 +33,7 @@ FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count
 
 
 def as_table(tables: Sequence[TableInfo], dataset: str, width: int | None = None) -> str:  # noqa: ARG001
-    """Returns text for a terminal of `width` columns; None: for no terminal, without wrapping."""
+    """Returns text for a terminal of `width` columns; if `width` is None, nothing is wrapped."""
     width = width and width - len(_INDENT)
     return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table), width=width))]) for table in tables)
 
@@ -61,7 +61,7 @@ def _markdown(text: str) -> str:
 
 
 def _code(name: str) -> str:
-    """Returns a name as code in a Markdown cell, between more backticks than it has next to each other."""
+    """Returns a name as code in a Markdown cell, between more backticks than it has in a row."""
     shown = visible(name).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     blank = " " if "`" in shown else ""
@@ -92,7 +92,7 @@ _UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
 
 
 def _mermaid_names(names: Sequence[str]) -> list[str]:
-    """Returns a name that Mermaid can read for each of different names: of letters, digits and underscores."""
+    """Returns distinct names that Mermaid can read, of letters, digits and underscores, for names that are distinct."""
     given = {name for name in names if name and not _UNREADABLE.search(name) and not name[0].isdigit()}
     found: list[str] = []
     for name in names:
@@ -264,7 +264,7 @@ def moment(time: datetime | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share of rows as text; only exactly none and all are shown as 0 and 100 %.
+    """Returns a share of rows as text; only no rows at all are shown as 0 %, and only all rows as 100 %.
 
     Example: `percent(0.00001) == "<0.1 %"`.
     """

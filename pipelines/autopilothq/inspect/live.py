@@ -34,7 +34,7 @@ def destination_of(target: TargetOptions) -> tuple[Destination[Any, Any], str]:
 
 
 def kind_of(target: TargetOptions) -> tuple[str, str | None]:
-    """Returns dlt's name of the destination of these options, and SQLGlot's of its SQL, without connecting."""
+    """Returns dlt's name of the kind of destination, and SQLGlot's name of its SQL (or None), without connecting."""
     with explained():
         factory, _ = destination_of(target)
         return factory.destination_type.rpartition(".")[2], factory.capabilities().sqlglot_dialect
@@ -43,9 +43,9 @@ def kind_of(target: TargetOptions) -> tuple[str, str | None]:
 def reading_other(
     dataset: str, credentials: str, target: TargetOptions, wait: timedelta
 ) -> AbstractContextManager[Dataset]:
-    """Returns the context of another dataset; without `credentials`, of one where `target` is.
+    """Returns a context manager that opens another dataset; without `credentials`, one in the database of `target`.
 
-    The kind of destination is the scheme of the credentials, if they are a URL, else that of `target`.
+    The kind of destination is the scheme of the credentials if they are a URL, otherwise that of `target`.
     """
     scheme = credentials.partition("://")[0] if "://" in credentials else ""
     kind = {"postgresql": "postgres"}.get(scheme, scheme) or target.destination
@@ -64,9 +64,9 @@ def reading(
     """Yields an open dataset; the options mean what they mean for a load.
 
     A DuckDB file is opened read-only. A load has to wait until it is closed; if a load has it open, this waits for it,
-    up to `wait`. `exactly`: dlt's naming rules are not applied to the dataset. `warn` is called with a text if the
-    books are in a dataset that the options do not name, and so are not found. Raises DatasetNotFound, and RunError if
-    the destination cannot be queried.
+    up to `wait`. With `exactly`, dlt's naming rules are not applied to the name of the dataset. `warn` is called with a
+    text if the bookkeeping tables are in a dataset that the options do not name, and so are not found. Raises
+    DatasetNotFound, and RunError if the destination cannot be queried.
     """
     # The pipeline gets a temporary folder, so that the working folder of a running one is not touched.
     with explained(), TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def _check_books(client: JobClientBase, warn: Callable[[str], None]) -> None:
 
 
 def _in_dataset(client: JobClientBase, name: str | None) -> AbstractContextManager[Any]:
-    """Directs the statements in the block to the dataset of that name; None is the client's own."""
+    """Directs the statements in the block to the dataset of that name, or for None to the client's own."""
     if name is None or not isinstance(client, SqlJobClientBase):
         return nullcontext()
     return client.sql_client.with_alternative_dataset_name(name)

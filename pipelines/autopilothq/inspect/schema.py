@@ -75,7 +75,7 @@ def table_info(
 ) -> TableInfo:
     """Returns a table of a destination, with descriptions of it and of its columns.
 
-    They are the catalogue's; what it does not know keeps the descriptions given, which are the database's comments.
+    These are the catalogue's. What the catalogue does not know keeps the given descriptions: the database's comments.
     """
     columns = tuple(columns)
     known = catalog.TABLES.get(name)

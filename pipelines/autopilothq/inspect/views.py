@@ -28,7 +28,7 @@ class ModelView(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """The end of the view's comment, which identifies our view and has a digest of its query."""
+        """The end of the view's comment, which shows that this program made the view, and has a digest of its query."""
         return f"(autopilothq models, {hashlib.sha256(self.text.encode()).hexdigest()[:12]})"
 
     @property
@@ -103,7 +103,7 @@ def _state(model: str, view: ModelView, comments: Mapping[str, str | None], mark
 
 
 def view_comments(dataset: SqlDataset) -> dict[str, str | None]:
-    """Returns the comments of the views in the current dataset; a table's is None."""
+    """Returns the comments of the views in the current dataset, by name; tables have None."""
     sql = dataset.client.sql_client
     if not sql.has_dataset():
         return {}
