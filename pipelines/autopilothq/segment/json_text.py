@@ -41,7 +41,7 @@ class JsonObject(list[tuple[str, Any]]):
     def repeated(self, *keys: str) -> "JsonObject":
         """Returns the pairs of these keys that `value` passes over, because an earlier pair has the key.
 
-        Null and the first value again say nothing more. Example: of `{"a":1,"a":1,"a":2,"b":3}` it is `{"a":2}`.
+        Null, and the first value once more, are left out. Example: of `{"a":1,"a":1,"a":2,"b":3}` it is `{"a":2}`.
         """
         first: dict[str, Any] = {}
         differ = [(key, value) for key, value in self if key in keys and first.setdefault(key, value) != value]
@@ -58,7 +58,7 @@ DECODER = json.JSONDecoder(
 
 
 def depth(line: bytes) -> int:
-    """Returns how deep the objects and arrays of a line of JSON are nested.
+    """Returns how deeply the objects and arrays of a line of JSON are nested.
 
     Example: `depth(b'{"a":[1,"[["]}') == 2`.
     """
@@ -87,7 +87,9 @@ def is_storable(value: Any) -> bool:
 
 
 def is_id(value: Any) -> bool:
-    """Returns whether a value in the field of an id is one: a text, a number or a boolean that is stored, not blank.
+    """Returns whether a value in the field of an id counts: a text that is not blank, a number or a boolean.
+
+    Values that cannot be stored (`is_storable`) do not count.
 
     Example: `is_id(JsonNumber("5")) and not is_id(" ")`.
     """

@@ -1,4 +1,4 @@
-"""Maps events whose names somebody made up to events of the catalogue.
+"""Maps events with other names to events of the catalogue.
 
 A mapping gives an event another table, and its properties other columns. `event_text` keeps the name that was sent
 (docs/contract/ortto.md#through-segment).
@@ -131,10 +131,10 @@ class _Renamed(NamedTuple):
 
 
 def _rename_in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
-    """Returns the line with keys replaced in its text, or None if the text does not tell for certain which keys to.
+    """Returns the line with keys replaced in its text, or None if it is not certain where these keys are in the text.
 
-    That takes half as long as writing the message again. A quote without a backslash in front begins or ends a string,
-    and one with a colon behind it ends a key. It is the right key if it occurs once and the line has no `\\u` escapes.
+    That takes half as long as writing the message again. A quote without a backslash before it begins or ends a string,
+    and one with a colon after it ends a key. It is the right key if it occurs once and the line has no `\\u` escapes.
     """
     if b"\\u" in line:
         return None
@@ -148,7 +148,7 @@ def _rename_in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes 
 
 
 def _with_id(message: JsonObject, line: bytes) -> JsonObject:
-    """Returns the message, with the digest of its line as the id if it has none: the new line has another digest.
+    """Returns the message; if it has no id, with the digest of its line as the id, because the line will change.
 
     A value that cannot be an id follows as a second `messageId`, so that the load discards it.
     """

@@ -27,7 +27,7 @@ from .json_text import BLANK, DECODER, JsonNumber, JsonObject, is_deeper, is_enc
 from .naming import LONGEST_COLUMN, LongPath, column_name, long_path, snake_case
 from .not_json import JSON_ARRAY, not_json, not_utf8
 
-MAX_LINE = 1 << 20  # bytes; a longer line is no message, because Segment accepts up to 32 KB
+MAX_LINE = 1 << 20  # bytes; a longer line cannot be a message, because Segment accepts up to 32 KB
 
 BOM = b"\xef\xbb\xbf"  # UTF-8's byte-order mark
 _BOMS = re.compile(b"(?:%b)*+" % BOM)
@@ -39,7 +39,7 @@ Leaf = tuple[tuple[str, ...], str, Any]
 
 
 class Reject(NamedTuple):
-    """A line that is no message. `file` is its index in the load; `raw` is at most 1 MiB of it."""
+    """A line that is not a message. `file` is its index in the load; `raw` is at most 1 MiB of it."""
 
     file: int
     line: int
@@ -90,8 +90,8 @@ class Message(NamedTuple):
     """A message as cells.
 
     `cells` has a text for each column: JSON text for `event`, for declared columns that are not of type text, and for
-    columns beyond the catalogue (whose names are prefixed with `x:`), else the text itself. `objects` are the paths of
-    objects in the message.
+    columns beyond the catalogue (whose names are prefixed with `x:`), otherwise the text itself. `objects` are the
+    paths of objects in the message.
     """
 
     cells: dict[str, str]
@@ -111,7 +111,7 @@ OWN_FIELDS: dict[str, dict[str, str]] = {"track": {}} | {
     kind: {column.name: column.path[0] for column in table.columns if column.name not in COMMON_NAMES}
     for kind, table, _ in KINDS
 }
-"""The fields that only some types of messages have: keys by column, by type."""
+"""By type of message, the fields that not all types have: their keys by column."""
 # A trait `id` may repeat the id that the message is about.
 _REPEATED = {latest.kind: {"id": latest.key} for latest in LATEST}
 TIMESTAMP_FIELDS = {
@@ -136,7 +136,7 @@ def without_bom(line: bytes) -> bytes:
 
 
 def is_blank_line(line: bytes) -> bool:
-    """Returns whether a line is none, because it has nothing but blanks behind its byte-order marks."""
+    """Returns whether a line has nothing but blanks after its byte-order marks, and so does not count as a line."""
     return not without_bom(line).strip(BLANK.encode())
 
 
@@ -298,7 +298,7 @@ def flatten(
 
     The path of each object is appended to `objects`, unless it has a key that the engine cannot look up, or there are
     MAX_OBJECTS already. `long` is a path of more than LONGEST_COLUMN characters; neither `objects` nor the leaves get
-    such a path whole, because thousands of values may have it. Example: the leaf of
+    such a path whole, because thousands of values may share it. Example: the leaf of
     `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
     `(("properties", "a", "b"), "a_b", 1)`.
     """
@@ -342,7 +342,7 @@ def prefixed_if_taken(column: str, taken: frozenset[str] | set[str]) -> str:
 def spelling_rank(path: tuple[str, ...], column: str) -> tuple[bool, int]:
     """Returns the sort key that decides which of several paths gets their common column: the lowest one.
 
-    Paths that spell the column exactly come first, of these those with the fewest keys; all others are equal.
+    Paths that spell the column exactly come first, and among these those with the fewest keys; all others are equal.
     """
     own = "_".join(path if path[0] == "context" else path[1:])
     return (False, len(path)) if own == column else (True, 0)

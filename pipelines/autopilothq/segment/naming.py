@@ -54,10 +54,10 @@ def column_name(path: tuple[str, ...]) -> str:
 
 
 class LongPath(NamedTuple):
-    """A path that is too long to be read for each of the values below it.
+    """A path that is so long that it is not read again for each of the values below it.
 
-    `key` is the path in short. `begin` is the beginning of its column, None if a part has no slug; `hashed` is all of
-    that column.
+    `key` is the shortened path. `begin` is the beginning of the name of its column, None if a part has no slug;
+    `hashed` is the hash of the whole name.
     """
 
     key: str
@@ -65,7 +65,7 @@ class LongPath(NamedTuple):
     hashed: "hashlib._Hash"
 
     def below(self, part: str) -> "LongPath":
-        """Returns the path of a key of its object."""
+        """Returns the path of a key in the object at this path."""
         key = _shortened(f"{self.key}.{_encodable(part)}")
         slug = snake_case(part)
         if self.begin is None or not slug:
@@ -75,7 +75,7 @@ class LongPath(NamedTuple):
         return LongPath(key, (self.begin + added)[: LONGEST_COLUMN + 1], hashed)
 
     def column(self) -> str:
-        """Returns its column, which is the same as `column_name`'s."""
+        """Returns the column of the path, which is the one that `column_name` returns."""
         begin = self.begin or ""
         return begin if len(begin) <= LONGEST_COLUMN else _cut(begin, self.hashed)
 
@@ -103,7 +103,7 @@ def _cut(name: str, hashed: "hashlib._Hash") -> str:
 
 @_cached
 def table_name(event: str) -> str:
-    """Returns the table of an event, `""` for a name without a slug.
+    """Returns the table of an event, or `""` for a name without a slug.
 
     Example: `table_name("Email Marked as Spam") == "email_marked_as_spam"`, `table_name("Users") == "_users"`.
     """

@@ -30,14 +30,14 @@ _DECIMAL = "decimal"  # a display type
 _GEO_KEYS = frozenset({"lat", "lng"})
 _PHONE_KEYS = frozenset({"c", "n"})
 _DATE_KEYS = ("year", "month", "day")
-# Names that an account's own activity cannot have here.
+# Tables that an account's own activities cannot have.
 _TAKEN_TABLES = frozenset({
     *EVENT_TABLE_NAMES,
     *(table_name(activity.name) for activity in ORTTO_ACTIVITIES.values()),
     ORTTO_JOURNEY_EVENT,
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
-_STEP = ("action_id", "shape_id")  # the step of a journey: as documented, and as it comes
+_STEP = ("action_id", "shape_id")  # the step of a journey: the documented key, and the one that is sent
 _NOTHING = JsonObject()
 _OF_DELIVERY = ("time", "webhook_id")  # differ from delivery to delivery, and do not describe the step
 
@@ -114,10 +114,11 @@ def ortto_message(
 
 
 def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
-    """Returns the message, of event `ortto_journey_action`, of a body that a journey's step posted: a line as above.
+    """Returns the message of a body that a journey's step posted, as a line like `ortto_message`'s.
 
-    All fields of the body are properties; those of the activity that started the journey begin with `activity_`. The id
-    depends on the contact, the run and the step, and on the content if the run or the contact's id is missing.
+    Its event is `ortto_journey_action`. All fields of the body are properties; those of the activity that started the
+    journey begin with `activity_`. The id depends on the contact, the run and the step, and on the content if the run
+    or the contact's id is missing.
     """
     content = JsonObject((key, value) for key, value in body if key not in _OF_DELIVERY)
     person = OrttoPerson(*(body.value(part) or body.value("contact", part) for part in _PERSON))
@@ -187,7 +188,7 @@ def typed_values(name: str, field_id: str, value: Any, display_type: str | None 
 
 
 def name_of(field_id: str, known: OrttoField | None = None) -> str:
-    """Returns the name of a field's column: its name in the account, else its id. Both in snake_case.
+    """Returns the name of a field's column: its name in the account, otherwise its id, in snake_case.
 
     Example: `name_of("str:cm:shoe-size") == "str_cm_shoe_size"`.
     """
@@ -198,7 +199,7 @@ def name_of(field_id: str, known: OrttoField | None = None) -> str:
 
 
 def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
-    """Returns the event of an activity. Activities that the account defines never share a table of the catalogue's."""
+    """Returns the event of an activity. Activities that the account defines never get a table of the catalogue."""
     known = ORTTO_ACTIVITIES.get(field_id)
     if known is None:
         name = names.activities.get(field_id, "")
@@ -384,7 +385,7 @@ def _date(value: JsonObject) -> str | None:
 
 
 def names_of_ids(names: Mapping[str, str], decimals: Collection[str] = ()) -> OrttoNames:
-    """Returns names from a mapping of ids, of activities (`act:…`), attributes and fields.
+    """Returns an account's names from a mapping by id: of activities (`act:…`), attributes and fields.
 
     `decimals` are the ids whose integers stand for decimals.
 

@@ -121,7 +121,7 @@ def _event_of(activity: str) -> str:
 
 
 def _by_name(name: str) -> str | None:
-    """Returns the only event whose words a name contains, else the one with the most similar name."""
+    """Returns the only event whose words a name contains, otherwise the one with the most similar name, or None."""
     words = snake_case(name).split("_")
     found = [event for event, stems in EVENT_WORDS.items() if any(word.startswith(stems) for word in words)]
     if len(found) == 1:

@@ -27,7 +27,7 @@ MESSAGE_KEYS = {
 }
 CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
 _KNOWN = COMMON_NAMES.union(MESSAGE_KEYS, ("type", "email"), *OWN_FIELDS.values())
-_IDS = {"userid": "user_id", "anonymousid": "anonymous_id"}  # databases answer `AS userId` in other cases
+_IDS = {"userid": "user_id", "anonymousid": "anonymous_id"}  # databases return the alias `userId` in other cases
 _TIMES = ("timestamp", "received_at", "original_timestamp")
 RowFault = Literal["person", "own_id", "type"]
 _RESPELT = {
@@ -54,9 +54,9 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 def fault_of_row(row: Mapping[str, Any]) -> RowFault | None:
     """Returns why a row must not be forwarded, None if it may be.
 
-    "person": it is one of `users` or `accounts`, whose `id` is that of a person or a group, not a message's. "own_id":
-    it is such a row with the `id` as the person's or group's id, too. "type": it names a type other than identify, but
-    only a row of a table of messages can be of that type.
+    "person": it is one of `users` or `accounts`, whose `id` is that of a person or a group, not of a message. "own_id":
+    it is such a row that has its `id` in a column of a person's or group's id as well. "type": it names a type other
+    than identify, but only a row of a table of messages can be of that type.
 
     Example: `fault_of_row({"id": "7", "received_at": "2019-03-01T00:00:00Z", "plan": "pro"}) == "person"`.
     """
@@ -79,15 +79,16 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for name, value in given.items():
         column = _column(name)
-        cells[name if column in cells or column in given else column] = value  # of two spellings none is lost
+        cells[name if column in cells or column in given else column] = value  # of two spellings, neither value is lost
     return cells
 
 
 @lru_cache(4096)  # all rows of a query have the same names
 def _column(name: str) -> str:
-    """Returns the column that a name stands for. Any other name keeps its spelling, as somebody chose `firstName`.
+    """Returns the column that a name stands for. Any other name, such as `firstName`, keeps its spelling.
 
-    Names in capitals are those of a database that writes all of them so. `_user_id` is a property `userId`.
+    Names all in capitals are lower-cased, because some databases write every name so. `_user_id` is kept, because it
+    is the column of a property `userId`.
     """
     lower = name.lower()
     if (column := _IDS.get(snake_case(name).replace("_", ""))) and not name.startswith("_"):
@@ -130,7 +131,7 @@ def line_of_message(message: Mapping[str, Any]) -> bytes:
 def restore_keys(message: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a message without nulls, and with its own keys as Segment spells them.
 
-    dlt's naming conventions may have made `message_id` or `messageid` of `messageId`.
+    dlt's naming conventions may have turned `messageId` into `message_id` or `messageid`.
 
     Example: `restore_keys({"type": "identify", "user_id": "u1"}) == {"type": "identify", "userId": "u1"}`.
     """
@@ -143,7 +144,7 @@ def restore_keys(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_message_id(row: Mapping[str, Any]) -> bool:
-    """Returns whether a row has the id of a message in any spelling, and no `id`, as a row of a table has it."""
+    """Returns whether a row has a `messageId` in any spelling, but no `id`, which a row of a table would have."""
     return row.get("id") is None and any(row.get(key) is not None for key in ("messageId", "message_id", "messageid"))
 
 
@@ -175,9 +176,9 @@ def property_key(column: str, kind: str) -> str:
 
 
 def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Sets a value at a path. If a value is where the path has an object, one of them gets a joined key.
+    """Sets a value at a path. If there is a value where the path has an object, one of them gets a joined key.
 
-    That key, such as `library_name`, has the same column.
+    A joined key, such as `library_name`, has the same column as the path.
     """
     inner = into
     for part in path[:-1]:

@@ -1,4 +1,4 @@
-"""Reads times that an API gives as numbers, and writes them for messages, in which the number of digits is the unit.
+"""Reads times that an API gives as numbers, and writes them for messages, where the number of digits tells the unit.
 
 (docs/contract/warehouse.md#timestamps)
 """
@@ -36,10 +36,10 @@ def time_of_number(number: JsonNumber) -> datetime | None:
 
 
 def message_time(value: Any, time: datetime | None) -> Any:
-    """Returns a number's time in the notation of messages; any other value, whose notation tells its time, unchanged.
+    """Returns a number's time in the notation of messages; any other value, which needs no conversion, unchanged.
 
-    A number without a `time` becomes a text that is none: by its digits, a load would take milliseconds beyond the
-    calendar for microseconds. Example: `message_time(JsonNumber("253402300800000"), None) == "253402300800000 ms"`.
+    A number without a `time` becomes a text that is not a time: by its digits, a load would take milliseconds beyond
+    the calendar for microseconds. Example: `message_time(JsonNumber("253402300800000"), None) == "253402300800000 ms"`.
     """
     if not isinstance(value, JsonNumber):
         return value
