@@ -36,7 +36,7 @@ class AutopilotSettings(ApiSettings):
     requests_per_second: float = REQUESTS_PER_SECOND
 
     def name_of(self, name: str) -> str:
-        """Returns the full name of another setting: those of `load api` are in a section below that of the key.
+        """Returns the full name of another setting. The settings of `load api` are in a section below the key's.
 
         Example: `sources.autopilothq.api.base_url`, but `destination.autopilothq.base_url`.
         """

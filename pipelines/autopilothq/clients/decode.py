@@ -125,7 +125,7 @@ def plain(value: JsonValue) -> Any:
 
 
 def describe(value: JsonValue) -> str:
-    """Describes a value for errors, with keys and short texts at most, because contacts are personal data.
+    """Returns a description of a value for errors: at most keys and short texts, because contacts are personal data.
 
     Secrets are masked, because the warehouse stores such errors, and they are masked before the text is shortened,
     because a part of a secret would not be recognised.

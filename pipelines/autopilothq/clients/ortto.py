@@ -54,7 +54,7 @@ class Ortto(OrttoRequests):
     ) -> Iterator[PeoplePage]:
         """Yields all people, or those that match the filter `where`, or the members of an audience, page by page.
 
-        `offset` and `cursor_id` are those of the first page to read. Raises RequestRejected (400) if the account does
+        `offset` and `cursor_id` tell the first page to read. Raises RequestRejected (400) if the account does
         not accept the fields or the filter, or no longer knows the cursor.
         """
         if len(fields) > MOST_FIELDS:
@@ -80,7 +80,7 @@ class Ortto(OrttoRequests):
 
     @limit_empty_pages("person/get/activities", lambda page: page.activities)
     def activities(self, person_id: str, kinds: Sequence[str]) -> Iterator[ActivityPage]:
-        """Yields a person's activities of `kinds` such as `act::o`, or of all kinds if that is empty, page by page.
+        """Yields a person's activities of `kinds` such as `act::o` (if empty, of all kinds), page by page.
 
         Raises NotFound or RequestRejected for an unknown person.
         """

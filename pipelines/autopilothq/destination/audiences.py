@@ -14,7 +14,7 @@ from .messages import ID_COLUMNS, Item, id_text, trait_item
 
 
 class PersonRow(NamedTuple):
-    """A row of a query: the key column's value, the email and the user id (None if missing), all other columns."""
+    """A row of a query: the key column's value, the email and the user id (None if missing), and all other columns."""
 
     key: str
     email: str | None
@@ -25,7 +25,7 @@ class PersonRow(NamedTuple):
 class PersonRows(Collection[PersonRow]):
     """The rows of a query's result that have a key.
 
-    `rows` are those of the result, which are read again in each iteration, because they may be too many for memory.
+    `rows` are all rows of the result; each iteration reads them again, because they may be too many for memory.
     `skipped` is how many have no key; the length is how many have one.
 
     Raises RunError if the result has no key column or has a column twice, or if two rows have the same key.

@@ -22,8 +22,8 @@ class BatchItem(NamedTuple):
     - `write_ahead`: its row is written before the request, as `unknown`, because the program may end in between.
     - `failed_before`: it failed in the last run.
     - `alone`: its contact was refused before, so it is not merged with others of the person.
-    - `values`: the contact's values. `properties` and `timestamp`: those of an event.
-    - `person`: the contact's current key, if it is not `key` any more.
+    - `values`: the contact's values. `properties` and `timestamp`: the event's.
+    - `person`: the contact's current key, if that is no longer `key`.
     """
 
     key: Key
@@ -86,7 +86,7 @@ class ContactBatch:
 
 
 def _contradicts(before: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """Returns whether a value differs from the one that its field has before."""
+    """Returns whether one of the values differs from the value that its field has in `before`."""
     return any(name in before and before[name] != value for name, value in values.items())
 
 

@@ -19,7 +19,7 @@ class AddressChanges:
         self._of: dict[str, list[AddressChange]] = {}  # by the digest of the old address
         self._made: dict[str, AddressChange] = {}  # by message id; whether the others were made is unknown so far
         self._reached: set[str] = set()  # message ids of changes that the items have reached
-        self._reached_now: set[str] = set()  # those of them that the present items have reached
+        self._reached_now: set[str] = set()  # the ones of them that the present items have reached
         for change in changes:
             self._of.setdefault(change.before, []).append(change)
             if change.is_known:

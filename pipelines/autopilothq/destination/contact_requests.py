@@ -30,10 +30,10 @@ _UPDATED = tuple(column for column in OUTCOME if column != "endpoint")  # a row 
 
 
 class ContactRequest(NamedTuple):
-    """A request about one contact: its row of the log without the outcome, and how it is sent.
+    """A request about one contact: its row for the log, still without the outcome, and how it is sent.
 
-    `absent` is the message for a 404 that counts as delivered, `missing` for one that counts as refused. If it is not
-    `logged`, it has no row, because its person is on the suppression list.
+    `absent` is the message for a 404 that counts as delivered, `missing` for one that counts as refused. If `logged` is
+    false, it has no row, because its person is on the suppression list.
     """
 
     row: Delivery

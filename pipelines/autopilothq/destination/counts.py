@@ -19,8 +19,8 @@ class Counts:
     refused: int = 0
     failed: int = 0
     unknown: int = 0
-    bad: int = 0  # those of the failed ones that failed while others succeeded, so that another try would not help
-    unsettled: int = 0  # in a load package: those of the unknown ones that change an address; another try settles them
+    bad: int = 0  # failed ones that another try would not help, because they failed while others succeeded
+    unsettled: int = 0  # unknown ones that change an address, in a load package, where another try settles them
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # came before in this run
     suppressed: int = 0  # of persons on the suppression list; they have no row in the log

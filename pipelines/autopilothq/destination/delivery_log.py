@@ -61,8 +61,8 @@ class DeliveryStatus(NamedTuple):
     """The delivery status of a message and a trigger.
 
     `ever` is whether it was ever delivered, `sent` when it was, or may have been, delivered last. `unknown` is the
-    number of rows without a known outcome. All else is that of its last row: `tried_at` is the row's time, and `email`
-    the address that was tried.
+    number of rows without a known outcome. The other fields are from its last row: `tried_at` is the row's time, and
+    `email` the address that was tried.
     """
 
     ever: bool
@@ -117,7 +117,7 @@ def address_digest(email: str) -> str:
 
 
 class DeliveryLog(LogTable):
-    """The delivery log in a dataset. `table` is that of the kind of account.
+    """The delivery log in a dataset. `table` is the log's table for the kind of account.
 
     Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.statuses(["m1"])`.
     """

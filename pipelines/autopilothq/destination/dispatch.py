@@ -24,7 +24,7 @@ AT_ONCE = 8  # requests in flight; the client limits their rate
 
 
 class Dispatcher:
-    """Sends batches concurrently, but those that share a person one after the other.
+    """Sends batches concurrently, except those that share a person, which it sends one after the other.
 
     `progress` is called after each batch. After its context ends, nothing more is sent.
 
@@ -77,7 +77,7 @@ class Dispatcher:
 class BatchSender:
     """Does the work of the threads: writes the contacts of a batch, and then sends the events of each contact.
 
-    `held` are the people whose messages must wait. `state` is that of the run.
+    `held` are the people whose messages must wait. `state` is the run's.
     """
 
     def __init__(self, to: OpenAccount, log: DeliveryLog, counts: Counts, held: HeldPeople, state: RunState) -> None:

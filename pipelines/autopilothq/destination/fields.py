@@ -103,7 +103,7 @@ class Fields:
         return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
     def of_property(self, path: TraitPath) -> str | CustomField | None:
-        """Returns the field of an event's property: the one that the settings map it to, or a custom field of its name.
+        """Returns the field of an event's property: the one that the settings map it to, or a custom one of its name.
 
         Only `_NewEmail` is written to a standard field by its name. Returns None if there is no field.
         """

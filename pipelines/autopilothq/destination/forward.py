@@ -1,4 +1,4 @@
-"""Forwards messages to an API that accepts Segment's: in batches, in order, and again until they are delivered."""
+"""Forwards messages to an API that accepts Segment's: in batches, in order. The next run sends again what failed."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 

@@ -157,7 +157,7 @@ class ContactWriter:
             return error is None or isinstance(error, RequestRejected)
 
     def _find_written(self) -> str | None:
-        """Returns the email of a contact that was written before and still exists, None if the last ones do not."""
+        """Returns the email of a contact written before that still exists, or None if the last ones do not."""
         emails = [self.last_written] if self.last_written else self._written_before()
         unchanged = islice((email for email in emails if email.lower() not in self._changed), LAST_WRITTEN)
         return next((email for email in unchanged if self._account.contact(email) is not None), None)
@@ -206,7 +206,7 @@ class ContactWriter:
 def _note_answer(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesByKey, title: str) -> str | None:
     """Notes which contacts an answer reports as written, and returns the email of the last one.
 
-    `outcomes` has the outcome of the request for each. `title` is that of the account's kind.
+    `outcomes` has the outcome of the request for each. `title` is the account kind's display name.
     """
     named = {email.strip().lower() for email, id_ in answer.email_contact_map.items() if id_}
     last_written: str | None = None

@@ -1,4 +1,4 @@
-"""The kinds of accounts: all that the rules of sending need to know about Autopilot and Ortto."""
+"""The kinds of accounts: all that the code for sending must know of the differences between Autopilot and Ortto."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

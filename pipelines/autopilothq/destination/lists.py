@@ -134,7 +134,7 @@ def sync_list(
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[ContactRequest], None] | None = None,
 ) -> ListSync:
-    """Puts the members of an audience on a list, takes off those who left, and returns how many these were.
+    """Puts the members of an audience on a list, takes off those who left, and returns their numbers.
 
     Adds the outcomes to `counts`. With `show`, no request is sent: `show` is called with each.
 

@@ -24,7 +24,7 @@ class Item(NamedTuple):
     """An identify or a track to deliver.
 
     A message is delivered `once`. A row has no id of its own, and is delivered whenever its `content` differs from the
-    last one delivered. `context_traits` are those of the message's context. `refusal` is why it can never be sent.
+    last one delivered. `context_traits` are from the message's context. `refusal` is why it can never be sent.
     """
 
     message_id: str

@@ -1,4 +1,4 @@
-"""Opens the account that the settings name, of either kind; for a dry run, only to read it."""
+"""Opens the account that the settings name, of either kind. In a dry run it is only read."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

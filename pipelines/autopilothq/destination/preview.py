@@ -126,7 +126,7 @@ class Preview:
 def current_contacts(
     dataset: Dataset, emails: Sequence[str], columns: Sequence[str]
 ) -> dict[str, dict[str, Any]] | None:
-    """Returns the rows of the table `contacts` by email in lower case, None if the dataset has no such table.
+    """Returns the rows of the table `contacts` by email in lower case, or None if the dataset has no such table.
 
     Contacts that were deleted, and columns that the table does not have, are left out.
     """

@@ -1,4 +1,4 @@
-"""Sends items to an account in batches: those of a person in order, and none twice.
+"""Sends items to an account in batches: each person's in order, and none twice.
 
 Items are planned in their order (`plan`): `history` is what earlier runs did with an item, and `addresses` tells which
 address its contact has now. Five modules keep the items of a person in order:
@@ -41,7 +41,7 @@ CHUNK = 1000  # items whose delivery statuses one query returns
 class Sender:
     """Sends items, and writes the outcome of each to the log.
 
-    `state` is that of the run, which may have sent other items before. `held` are the people whose messages must wait.
+    `state` is the run's, which may have sent other items before. `held` are the people whose messages must wait.
     `progress` is called with the counts.
 
     Example: `with open_account(settings) as to: counts = Sender(to, log, RunState.new(to, log)).send(items)`.
@@ -212,7 +212,7 @@ class _Batches:
 
 
 def count_ignored(counts: Counts, ignored: Sequence[Ignored]) -> None:
-    """Counts what is not sent, because it is not meant for the account or of a type that is not sent."""
+    """Counts what is not sent, because it is not meant for the account, or no account takes its type."""
     counts.add("not_meant", sum(item.not_meant for item in ignored))
     counts.ignored.update(item.type for item in ignored if not item.not_meant)
 

@@ -48,7 +48,7 @@ class DestinationSettings:
 
     @classmethod
     def from_options(cls, **options: Any) -> "DestinationSettings":
-        """Returns the settings made of options that are named as in dlt's configuration, including those of the API.
+        """Returns the settings from options with the names of dlt's configuration, including the options of the API.
 
         Example: `DestinationSettings.from_options(api_key="0123abcd", unknown_traits="refuse")`.
         """

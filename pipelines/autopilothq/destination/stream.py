@@ -128,7 +128,7 @@ class _Stream:
         found = [item for item in items if isinstance(item, Item)]
         with self._callbacks.open_log() as log:
             statuses = log.statuses(item.message_id for item in found)
-        # A status without a trigger that is unknown is that of a change of an address.
+        # In a stream, only a change of an address has an unknown status without a trigger.
         unknown = {key: status for key, status in statuses.items() if status.status == "unknown"}
         changes = {id_: status.message for (id_, trigger), status in unknown.items() if trigger is None}
         failed = {id_ for (id_, _), status in statuses.items() if status.status == "failed"}

@@ -1,4 +1,4 @@
-"""Turns rows back into messages, with all that the dataset has of them (docs/contract/warehouse.md#values).
+"""Turns rows back into messages, with everything that the dataset has of them (docs/contract/warehouse.md#values).
 
 `segment.rebuild` makes messages for `forward`, without what their receiver stamps. Here, the times of receipt and of
 sending are kept, and values that did not fit their column are put back from `_discards`.

@@ -49,7 +49,7 @@ class ExportTarget(ABC):
 
 
 def is_own_file(name: str) -> bool:
-    """Returns whether a name below the target is one that an export gives.
+    """Returns whether a name below the target is one that exports give to their files.
 
     Example: `is_own_file("segment-logs/autopilothq/1551398400000/export-0001.gz")`.
     """

@@ -57,7 +57,7 @@ def total(counts: Iterable[Count]) -> Count:
 
 
 class CampaignReport(NamedTuple):
-    """A row of `ortto_campaign_reports`; `numbers` are those of the columns `ORTTO_COUNTED`."""
+    """A row of `ortto_campaign_reports`; `numbers` are its values in the columns `ORTTO_COUNTED`."""
 
     campaign_id: str
     campaign_name: str | None

@@ -241,8 +241,8 @@ def _visible_names(table: TableInfo) -> TableInfo:
 def grid(rows: Sequence[Sequence[str]], cut: bool = True, width: int | None = None) -> list[str]:
     """Returns the rows as lines with aligned columns. Untrusted text is escaped.
 
-    Long cells are cut, except the last of a row; without `cut` none is, which suits paths. On a terminal of `width`
-    columns, a long last cell is wrapped, unless the other columns leave too little room.
+    Long cells are cut, except the last of a row. Without `cut`, no cell is cut, which suits paths. On a terminal of
+    `width` columns, a long last cell is wrapped, unless the other columns leave too little room.
     """
     rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

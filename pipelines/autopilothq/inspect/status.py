@@ -128,14 +128,14 @@ def read_freshness(dataset: Dataset, now: datetime) -> dict[str, Freshness]:
 
 
 def read_last_run(dataset: Dataset, now: datetime) -> LastRun | None:
-    """Returns how the last known run into a dataset ended, None if none is known."""
+    """Returns how the last known run into a dataset ended, or None if no run is known."""
     _, loaded_at = last_load(dataset, now) or (None, None)
     trace, _ = _local_state(dataset.target)
     return _last_run(loaded_at, trace)
 
 
 def _models(dataset: Dataset) -> AppliedModels | None:
-    """Returns which models are applied; None if none is, or if views of the destination have no readable comments."""
+    """Returns which models are applied; None if there are none, or if the comments of views cannot be read there."""
     found = applied_models(dataset) if dataset.kind in MARKED else None
     return found if found and found.ours else None
 
@@ -177,8 +177,8 @@ def _added_rows(
     """Counts the rows that the last load added to a bookkeeping table: the values of some columns, and the count."""
     if load is None:
         return []
-    # A load's id is the time when it began, and all its rows were processed after that. Later ones are those of loads
-    # in the future, from a wrong clock.
+    # A load's id is the time when it began, and all its rows were processed after that. Rows that are later than the
+    # load are from loads whose clock was wrong.
     began = datetime.fromtimestamp(float(load.id), UTC)
     by = ", ".join(f"{{{column}}}" for column in columns)
     within = f"WHERE {{{timestamp}}} >= %s AND {{{timestamp}}} <= %s GROUP BY {by} ORDER BY {by}"
@@ -256,7 +256,7 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
 
 
 def status_text(status: Status, width: int | None = None) -> str:
-    """Returns the status as text, with untrusted text escaped; `width` is that of a terminal, in columns."""
+    """Returns the status as text, with untrusted text escaped; `width` is the terminal's, in columns."""
     tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
     parts = [
         grid(_heading(status), width=width),

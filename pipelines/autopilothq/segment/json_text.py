@@ -23,7 +23,7 @@ _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 class JsonNumber(str):
-    """A JSON number as text. `NaN`, `Infinity` and `-Infinity`, which Python's decoder accepts, are numbers too."""
+    """A JSON number as text. `NaN`, `Infinity` and `-Infinity`, which Python's decoder accepts, count as numbers."""
 
 
 class JsonObject(list[tuple[str, Any]]):

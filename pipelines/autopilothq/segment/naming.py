@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, ORTTO_ACCOUNT, USERS
 from .json_text import is_encodable, to_json
 
-# Tables that are not an event's: the table of an event with such a name is prefixed with `_`.
+# Tables that are not an event's: an event with such a name gets a table prefixed with `_`.
 RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
 
 LONGEST_COLUMN = 1_000
@@ -21,7 +21,7 @@ _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 
 
 def _cached(function: Callable[[Name], str]) -> Callable[[Name], str]:
-    """Caches the results of a function, except for long names, of which many would take too much memory."""
+    """Caches the results of a function, except those for long names, which would take too much memory."""
     remembered = lru_cache(maxsize=100_000)(function)
 
     @wraps(function)
@@ -75,7 +75,7 @@ class LongPath(NamedTuple):
         return LongPath(key, (self.begin + added)[: LONGEST_COLUMN + 1], hashed)
 
     def column(self) -> str:
-        """Returns the column of the path, which is the one that `column_name` returns."""
+        """Returns the column of the path: the same as `column_name` does."""
         begin = self.begin or ""
         return begin if len(begin) <= LONGEST_COLUMN else _cut(begin, self.hashed)
 

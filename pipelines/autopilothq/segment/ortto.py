@@ -80,7 +80,7 @@ class OrttoReceipt(NamedTuple):
     """How and when an activity was received, and how to read it.
 
     `library` is `ortto-webhook` or `ortto-api`. `received_at` is a time in RFC 3339, `sent_at` the sender's time as
-    JSON. `names` are those of the account. `personal` tells whether to keep reply texts and addresses.
+    JSON. `names` are the account's. `personal` tells whether to keep reply texts and addresses.
     """
 
     library: str

@@ -52,7 +52,7 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 
 
 def fault_of_row(row: Mapping[str, Any]) -> RowFault | None:
-    """Returns why a row must not be forwarded, None if it may be.
+    """Returns why a row must not be forwarded, or None if it may be.
 
     "person": it is one of `users` or `accounts`, whose `id` is that of a person or a group, not of a message. "own_id":
     it is such a row that has its `id` in a column of a person's or group's id as well. "type": it names a type other
