@@ -140,7 +140,7 @@ class HttpClient:
         raise call.gave_up(last)
 
     def _attempt(self, call: Call) -> JsonValue:
-        """Sends the request once, and returns as `request` does. Raises TransientFailure to retry, or an ApiError."""
+        """Sends the request once and returns what `request` does. Raises TransientFailure to retry, or an ApiError."""
         call.attempts += 1
         # Each attempt builds its request, so that the headers go only to this URL. It is built before the wait for a
         # slot, so that a request that cannot be built takes no slot.

@@ -62,14 +62,14 @@ def array(path: str, answer: JsonValue, key: str) -> list[Any]:
 
 
 def people_page(path: str, answer: JsonObject, offset: int) -> PeoplePage:
-    """Returns the page that an answer holds; `offset` is that of the page itself."""
+    """Returns the page that an answer holds; `offset` is its own offset."""
     following, has_more = _following(path, answer, offset, answer.value("has_more"))
     total = as_count(answer.value("meta", "total_matches"))
     return PeoplePage(array(path, answer, "contacts"), following, as_text(answer.value("cursor_id")), has_more, total)
 
 
 def activity_page(path: str, answer: JsonObject, offset: int) -> ActivityPage:
-    """Returns the page that an answer holds; `offset` is that of the page itself."""
+    """Returns the page that an answer holds; `offset` is its own offset."""
     more = answer.value("meta", "has_more")
     following, has_more = _following(path, answer, offset, answer.value("has_more") if more is None else more)
     is_time = answer.value("meta", "retention", "type") == "time"

@@ -52,7 +52,7 @@ class SegmentApi(HttpClient):
         """Sends messages, each a JSON object, in one request.
 
         The request is idempotent, because the API deduplicates messages by their `messageId`. It has no `sentAt`,
-        because the API would correct the `timestamp` of each message by it. Raises ApiErrors.
+        because the API would use that to correct the `timestamp` of each message. Raises ApiErrors.
         """
         self.request("POST", self._path, body=batch_body(messages), wants_json=False)
 

@@ -138,7 +138,7 @@ class Audience(NamedTuple):
 class MemberChanges(NamedTuple):
     """Who entered and who `left` an audience, with their ids in the log.
 
-    The ids begin with `prefix`. `unchanged` has the ids of those who are members in the log and still are.
+    The ids begin with `prefix`. `unchanged` has the ids of those who were members in the log and still are.
     """
 
     audience: Audience

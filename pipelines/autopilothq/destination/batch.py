@@ -66,7 +66,7 @@ class ContactBatch:
     def conflicts_with(self, key: Key, values: Mapping[str, Any], alone: bool = False) -> bool:
         """Returns whether the batch has a contact of the same person that these values cannot be merged with.
 
-        They cannot if, after the merge, an event that is still to be sent would find values other than its own, or one
+        That is so if, after the merge, an event that is still to be sent would find values other than its own, or one
         of Autopilot's own keys would apply to both or be lost. A contact that must be `alone` is never merged.
         """
         if any(other != key and other in self.contacts for other in contact_keys(values)):

@@ -96,7 +96,7 @@ class BatchSender:
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts, and returns the items whose events are to be sent.
 
-        They are in a list for each person, or in a single list if the account takes many events with one request.
+        The items are in one list for each person, or all in one if the account takes many events with one request.
         """
         outcomes: dict[Key, Outcome] = {}
         ahead = [item for item in batch.items if item.write_ahead]

@@ -19,7 +19,7 @@ from .requests import CircuitBreaker, Outcome, is_of_service, outcome_of
 from .values import CastError
 
 MOST_ACTIVITY_BYTES = 16_000  # bytes of one activity
-DAYS_BACK = 90  # the age of the oldest activity
+DAYS_BACK = 90  # days; Ortto accepts no older activity
 _ENDPOINT = "POST /activities/create"
 
 _Statuses: TypeAlias = list[tuple[str, str | None]]

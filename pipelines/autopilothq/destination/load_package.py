@@ -67,7 +67,7 @@ def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
 
 
 def _variants(table: TTableSchema) -> dict[str, str]:
-    """Returns the names of dlt's variant columns, which hold values of another type, with their column's name."""
+    """Returns dlt's variant columns, which hold a column's values of other types, each with that column's name."""
     columns, found = table["columns"], dict[str, str]()
     for name in (name for name, column in columns.items() if column.get("variant")):
         bases = (name.rpartition(f"{separator}v_")[0] for separator in _VARIANT_SEPARATORS)

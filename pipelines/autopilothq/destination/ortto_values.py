@@ -63,7 +63,7 @@ def _integer(value: Any) -> int:
 
 
 def time_of(value: Any) -> datetime:
-    """Returns the time, in UTC, of a date in any notation; one without a zone is in UTC. Raises CastError."""
+    """Returns the time, in UTC, of a date in any notation; one without a zone is taken as UTC. Raises CastError."""
     at = datetime.fromisoformat(cast(value, "date"))
     try:
         return to_utc(at)

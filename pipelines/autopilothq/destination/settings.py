@@ -149,7 +149,7 @@ def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, 
 
 
 def log_dataset_of(log: Any) -> dlt.Dataset:
-    """Returns the dataset that a destination is given for its log, or the one of dlt's configuration.
+    """Returns the dataset that a destination is given for its log, otherwise the one that dlt's configuration names.
 
     If no dataset is given, dlt passes the text of any environment variable or setting that is named `log`.
     """

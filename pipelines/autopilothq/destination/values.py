@@ -18,7 +18,7 @@ _LONG_INTEGER = re.compile(r"([+-]?[0-9]{16,})(\.0*)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _DAY = re.compile(r"[0-9]{8}")
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_LONGEST = 40  # characters of a number at most
+_LONGEST = 40  # characters; numbers have fewer
 
 
 class CastError(Exception):

@@ -6,8 +6,8 @@ from ..catalog import ARCHIVE_FOLDER
 from ..utc import DAY_MS
 from .target import SOURCE_FOLDER, ExportTarget
 
-BUFFERED = 48_000_000  # bytes of lines, of all days
-MOST_FILE_BYTES = 100_000_000  # of a compressed file, as in Segment's archives
+BUFFERED = 48_000_000  # bytes of lines, for all days together
+MOST_FILE_BYTES = 100_000_000  # bytes of a compressed file; then the next file begins, as in Segment's archives
 LEVEL = 4
 
 

@@ -161,7 +161,7 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     client = offline_client(destination, _schema_as_loaded(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
-    if destination.destination_type.rpartition(".")[2] in COMMENTED:  # comments are not compared
+    if destination.destination_type.rpartition(".")[2] in COMMENTED:  # only the tables are shown
         statements = [statement for statement in statements if not statement.startswith("COMMENT ON ")]
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
     # Without credentials, BigQuery's project and Databricks' catalogue are unknown, and left to the session.

@@ -326,7 +326,7 @@ def _chart(days: dict[date, int]) -> list[str]:
 
 
 def _rejects_text(status: Status) -> str:
-    """Returns the rejects by reason; a line that was read again keeps the row that it has in `_rejects`."""
+    """Returns the rejects by reason, and how many have no new row: a line that was read again keeps its earlier row."""
     without = (status.last_load.rejected if status.last_load else 0) - sum(status.rejects.values())
     again = f"{without:,} without a new row in {catalog.REJECTS.name}" if without > 0 else ""
     return ", ".join(filter(None, (_listed(status.rejects) if status.rejects or not again else "", again)))

@@ -75,7 +75,7 @@ def is_deeper(text: bytes, most: int) -> bool:
 
 
 def is_storable(value: Any) -> bool:
-    """Returns whether a value can be stored: not NaN, an infinity, or text with NUL or lone surrogates.
+    """Returns whether a value can be stored: it is not NaN, an infinity, or text with NUL or lone surrogates.
 
     An array or an object must have neither NaN nor infinities: its text would not be JSON.
     """

@@ -48,9 +48,9 @@ Mappings = Mapping[str, EventMapping]
 
 
 def read_mappings(settings: Any) -> dict[str, EventMapping]:
-    """Returns the mappings of the setting `mapping`: a table, which has `event` and `properties` for each event's name.
+    """Returns the mappings in the setting `mapping`, a table with `event` and `properties` for each event's name.
 
-    The setting may also be JSON text. Raises InvalidSetting.
+    They are keyed by `event_key`. The setting may also be JSON text. Raises InvalidSetting.
     Example: `{"Email sent": {"event": "Email Delivered", "properties": {"idt::c": "campaign_id"}}}`.
     """
     if isinstance(settings, str):  # from the environment

@@ -156,7 +156,7 @@ def _attributes(activity: Any) -> Iterator[tuple[str, OrttoField]]:
 
 
 def _field(content: Any) -> OrttoField | None:
-    """Returns a field or an attribute of a schema, None if it has no name."""
+    """Returns a field or an attribute of a schema, or None if it has no name."""
     name = storable_text(content.value("name")) if isinstance(content, JsonObject) else None
     return OrttoField(name, storable_text(content.value("display_type"))) if name else None
 
