@@ -17,7 +17,7 @@ _SQL = engine.queries("audit.sql")
 
 
 def count_files(context: ProjectionContext, counted: CountedMessages) -> list[FileCount]:
-    """Returns what became of the lines of each file that has at least one."""
+    """Returns how many lines of each file were stored, duplicates or rejected; files without lines are left out."""
     again = _counted_again(context, counted) if counted else {}
     found = [
         FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:7]), *row[7:])
@@ -33,7 +33,7 @@ def _counted_again(context: ProjectionContext, counted: CountedMessages) -> dict
 
 
 def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
-    """Returns the counts of each file, added up over the partitions that have its lines."""
+    """Returns the counts of each file, summed over the partitions that have its lines."""
     found: dict[int, FileCount] = {}
     for part in parts:
         before = found.get(part.file)
@@ -54,7 +54,7 @@ def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
 
 
 def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | None:
-    """Returns the rows of `_rejects`, None if there are none; `files` are the names of the load's files."""
+    """Returns the rows of `_rejects`, or None if there are none; `files` are the names of the load's files."""
     names = pa.table({"number": range(len(files)), "file": files})
     with engine.registered(context.con, files=names):
         texts.create_table(context, "all_rejected", _SQL["all_rejected"], {"loaded_at": context.loaded_at})
@@ -63,7 +63,7 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
 
 
 def discards(context: ProjectionContext) -> TableRows | None:
-    """Returns the rows of `_discards`, None if there are none. Call it after making the rows of all tables."""
+    """Returns the rows of `_discards`, or None if there are none. Call it after making the rows of all tables."""
     names = context.tables.names
     table = pa.table({"table_number": range(len(names)), "name": names})
     with engine.registered(context.con, table_names=table):
@@ -73,7 +73,7 @@ def discards(context: ProjectionContext) -> TableRows | None:
 
 
 def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Returns how many values no table had room for, by reason and table. Call it after `discards`.
+    """Returns how many values exceeded a limit, by reason and table. Call it after `discards`.
 
     `without_table` counts the messages of events that have no table (`too_many_tables`), by the event's slug.
     """
@@ -88,7 +88,7 @@ def discarded_by_table(context: ProjectionContext) -> list[tuple[str, str, int]]
 def limits_exceeded(
     discarded: Iterable[tuple[str, str, int]], without_table: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Returns the result of `beyond_limits` from counts by reason and table, which may be of several partitions."""
+    """Returns the result of `beyond_limits`, given counts by reason and table, also those of several partitions."""
     found: dict[str, dict[str, int]] = {reason: {} for reason in LIMIT_REASONS}
     for reason, table, count in sorted(discarded):
         if reason in found:
@@ -98,7 +98,7 @@ def limits_exceeded(
 
 
 def _largest(numbers: Mapping[str, int]) -> dict[str, int]:
-    """Returns the largest numbers by name, and the sum of all others as `others`."""
+    """Returns the MOST_LISTED largest numbers by name, and the sum of all others, if any, as `others`."""
     names = sorted(numbers, key=lambda name: (-numbers[name], name))
     others = {"others": sum(numbers[name] for name in names[MOST_LISTED:])} if len(names) > MOST_LISTED else {}
     return {name: numbers[name] for name in names[:MOST_LISTED]} | others

@@ -25,7 +25,7 @@ SELECT nextval('row_numbers') AS number, file, line, reason, message, raw, $load
 FROM (SELECT *, line_of(seq) AS line FROM rejects) r JOIN files ON files.number = file_of(r.seq)
 
 -- name: rejected
--- One row of each id. The sort leaves long texts out.
+-- One row per id. Long texts take no part in the sort.
 CREATE OR REPLACE TABLE rejected_once AS
 SELECT number FROM all_rejected QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1;
 CREATE OR REPLACE VIEW rejected AS FROM all_rejected SEMI JOIN rejected_once USING (number)
@@ -42,8 +42,8 @@ FROM (
     UNION ALL BY NAME FROM discards_of_latest)
 
 -- name: discarded
--- A value that neither `tracks` nor the event's table takes is reported for the event's table. The sort leaves long
--- texts out.
+-- A value that neither `tracks` nor the event's table takes is reported for the event's table. Long texts take no part
+-- in the sort.
 CREATE OR REPLACE TABLE discarded_once AS
 SELECT number FROM (
     SELECT number, id, reason FROM all_discarded

@@ -2,8 +2,8 @@
 
 A cell is the text of one value of a message. Extras are the cells whose columns the catalogue does not know. Those of
 regular lines are columns of the messages' files, named `x:` and the column's name; those of irregular lines are rows
-(`seq`, `column`, `value`) of separate files. So a message with many keys, or many messages with a new key each, take no
-more room than their values.
+(`seq`, `column`, `value`) of separate files. So a message with many keys takes no more room than its values, and
+neither do many messages with a new key each.
 """
 
 import copy
@@ -29,9 +29,9 @@ from ..segment.naming import table_name
 from . import engine
 
 LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
-LONGEST_EVENT = 1_000  # bytes of an event's name as JSON; SQL, which repeats it, has the digest of a longer one
-# The engine takes 2,048 rows at a time, however long they are. If lines of more than LONG_LINE bytes have more than
-# MOST_BYTES in all, it gets pieces of at most MOST_BYTES.
+LONGEST_EVENT = 1_000  # bytes of an event's name as JSON; SQL often repeats the name, so a digest replaces a longer one
+# The engine takes 2,048 rows at a time, however long they are. If lines of more than LONG_LINE bytes add up to more
+# than MOST_BYTES, it gets pieces of at most MOST_BYTES.
 LONG_LINE = 16 << 10
 MOST_BYTES = 8 << 20
 CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that hold names of files
@@ -78,7 +78,7 @@ class ParsedCells:
         return sum(Path(path).stat().st_size for path in (*self.messages, *self.extras))
 
     def rows_of_size(self, size: int, rows: int) -> int:
-        """Returns about how many of these cells' `rows` have `size` bytes in all."""
+        """Estimates how many rows have `size` bytes together, if these cells have `rows` rows."""
         return rows * size // max(1, self.size())
 
     def delete(self) -> None:
@@ -101,9 +101,9 @@ class WrittenMessages(NamedTuple):
 
 
 class CellWriter:
-    """Writes cells into Parquet files of one folder, and notes them in `cells`. Each process has a folder of its own.
+    """Writes cells into Parquet files of one folder, and notes them in `cells`. Each process needs its own folder.
 
-    No key among the cells may have more than `key_bytes`, if given.
+    `key_bytes`, if given, is the limit for the keys among the cells; parsing rejects lines with longer ones.
     """
 
     def __init__(self, folder: str, key_bytes: int | None = None) -> None:
@@ -125,7 +125,7 @@ class CellWriter:
         extras: Sequence[str] = (),
         copy_to: Callable[[str, str], None] | None = None,
     ) -> WrittenMessages:
-        """Writes the messages that a query selects to a file, and notes in `cells` which of `extras` each event has.
+        """Writes the messages that a query selects to a file; notes in `cells` which of `extras` each event has.
 
         `copy_to(query, path)`, if given, writes the file instead of a plain COPY.
         """
@@ -157,7 +157,7 @@ class CellWriter:
         return WrittenMessages(path, rows, has_irregular)
 
     def extras(self, messages: Mapping[int, Message]) -> None:
-        """Writes the extras of messages by their numbers, as rows."""
+        """Writes the extras of messages as rows; `messages` are by the numbers of their lines."""
         rows = [
             (seq, name[len(EXTRA) :], cell)
             for seq, message in messages.items()
@@ -167,7 +167,7 @@ class CellWriter:
         self._write("extras", _table(rows, ("seq", "column", "value")), self.cells.extras)
 
     def discards(self, messages: Mapping[int, Message]) -> None:
-        """Writes the discarded values of messages by their numbers."""
+        """Writes the discarded values of messages; `messages` are by the numbers of their lines."""
         rows = [(seq, *discard) for seq, message in messages.items() for discard in message.discards]
         self._write("discards", _table(rows, ("seq", "column_name", "value", "reason")), self.cells.discards)
 
@@ -206,7 +206,7 @@ def split_by_size(sizes: npt.NDArray[np.int64], most_bytes: int, most: int = sys
 
 
 def short_event(event: str) -> str:
-    """Returns the form of an event's name (JSON text) in SQL and in the files of messages: its digest if it is long."""
+    """Returns an event's name (JSON text) as SQL and the files of messages have it: as a digest if it is long."""
     encoded = event.encode()
     return sha256(encoded).hexdigest() if len(encoded) > LONGEST_EVENT else event
 
@@ -246,7 +246,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "sent_at": ("TIMESTAMP", "sent_at_read"),
     "original_timestamp": ("TIMESTAMP", "original_timestamp_read"),
-    # If it is absent, the sender's time is corrected by how far the sender's clock is off
+    # If it is absent: `originalTimestamp`, corrected by the error of the sender's clock
     # (docs/contract/warehouse.md#timestamps).
     "timestamp": (
         "TIMESTAMP",
@@ -275,7 +275,7 @@ NO_MESSAGES_SQL = (
 def with_timestamps_read(messages: str) -> str:
     """Returns a query that adds the four parsed timestamps to a query of messages: `received_at_read` and so on.
 
-    Only the few timestamps in an unusual notation cost the time to parse it.
+    The costly parsing of unusual notations runs only for the few timestamps that need it.
     """
     usual = ", ".join(f"usual_clock({engine.name(name)}) AS {name}_usual" for name in TIMESTAMP_FIELDS)
     unread = " OR ".join(f"({engine.name(name)} IS NOT NULL AND {name}_usual IS NULL)" for name in TIMESTAMP_FIELDS)

@@ -29,7 +29,7 @@ VALUE_BYTES_SQL = (
 
 
 def row_bytes(declared: Collection[Type], columns: int) -> int:
-    """Returns the bytes of a row without its extras: the header, a bit for each of `columns`, the declared values."""
+    """Returns the most bytes of a row without extras: its header, a null bit per column, and the declared values."""
     return 24 + (columns + COLUMN_RESERVE) // 8 + sum(TYPES[type_].row_bytes for type_ in declared)
 
 
@@ -58,7 +58,7 @@ class Extra(NamedTuple):
 class ExaminedValues(NamedTuple):
     """The values that a table may discard: SQL sources of its messages, and of their extras buffered as rows.
 
-    `messages` has a condition, to which SQL adds others.
+    `messages` ends with a WHERE condition, so statements can append `AND …`.
     """
 
     messages: str
@@ -74,8 +74,8 @@ class ExaminedValues(NamedTuple):
 class ColumnPlan(NamedTuple):
     """The extras that a table gets, and those that it does not get, by reason.
 
-    All are named as in the messages. `in_columns` and `in_rows` are those whose values are buffered as columns, and as
-    rows.
+    All are named as in the messages. `in_columns` and `in_rows` are the extras whose values are buffered as columns and
+    as rows.
     """
 
     taken: Mapping[str, Extra]
@@ -91,11 +91,10 @@ def plan_columns(
     in_rows: Mapping[str, ColumnValues],
     room: int,
 ) -> ColumnPlan:
-    """Decides which extras a table gets, and their types: an existing column's type, else one by all its values.
+    """Decides which extras a table gets; existing columns keep their types, new ones get theirs from all values.
 
-    `in_columns` and `in_rows` are what is known of all values that are buffered as columns, and as rows. The table
-    keeps the columns that it has in the destination and gets up to `room` more, those with the most values first. Runs
-    no SQL.
+    `in_columns` and `in_rows` summarise the values that are buffered as columns and as rows. The table keeps the
+    columns that it has in the destination and gets up to `room` more, those with the most values first. Runs no SQL.
     """
     existing = context.existing.get(table, {})
     values = merge_values(in_columns, in_rows)
@@ -125,7 +124,7 @@ def plan_columns(
 
 
 def room_of(context: ProjectionContext, table: str, declared: Collection[str] = ()) -> int:
-    """Returns how many more columns a table can get besides `declared` ones, which it gets first."""
+    """Returns how many more columns a table can get after the `declared` ones; may be negative."""
     existing = context.existing.get(table, {})
     new = len([column for column in declared if column not in existing])
     return context.limits.columns - COLUMN_RESERVE - max(context.widths.get(table, 0), len(existing)) - new
@@ -134,7 +133,7 @@ def room_of(context: ProjectionContext, table: str, declared: Collection[str] = 
 def plan_existing_columns(
     context: ProjectionContext, table: str, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> ColumnPlan:
-    """Returns the plan of a table that keeps the columns which it has in the destination, and gets no others."""
+    """Returns the plan of a table that keeps the columns that it has in the destination, and gets no others."""
     nothing = ColumnValues(0, 0)
     return plan_columns(context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0)
 
@@ -142,9 +141,9 @@ def plan_existing_columns(
 def column_values(
     context: ProjectionContext, columns: Collection[str], source: str, table_number: str = "0"
 ) -> dict[int, dict[str, ColumnValues]]:
-    """Returns what is known of the values of extras in columns of `source`; extras without values are left out.
+    """Returns summaries of the values of extras that are columns of `source`, by table number and extra.
 
-    They are grouped by the SQL expression `table_number`.
+    `table_number` is the SQL expression to group by. Extras without values are left out.
     """
     found: dict[int, dict[str, ColumnValues]] = {}
     for part in engine.batched(columns, COLUMNS_AT_ONCE):
@@ -157,9 +156,9 @@ def column_values(
 
 
 def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str, ColumnValues]]:
-    """Returns what is known of the values that some messages have buffered as rows, by table number and column.
+    """Returns summaries of the values of some messages that are buffered as rows, by table number and column.
 
-    Of `tracks`, these are only the values of the context. `messages` is a table or a view.
+    For `tracks`, these are only the values of the context. `messages` is a table or a view.
     """
     found: dict[int, dict[str, ColumnValues]] = {}
     if context.cells.extras:
@@ -170,9 +169,9 @@ def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str,
 
 
 def gather_extras(context: ProjectionContext, numbers: Sequence[int]) -> dict[int, str]:
-    """Copies the values, buffered as rows, of the messages of some tables, so that each table does not read all values.
+    """Copies the values of some tables that are buffered as rows, so that no table has to read those of all others.
 
-    Returns their SQL sources by table number.
+    Returns the SQL source of each table's values, by table number.
     """
     context.con.execute(_SQL["gather_extras"].format(where=context.tables.where_any(numbers)))
     return {number: f"(FROM gathered_extras WHERE table_number = {number})" for number in numbers}
@@ -217,7 +216,7 @@ def _discard_misfits(
 ) -> None:
     """Discards values that cannot become their column's type; `cells` has their SQL and the type, by column."""
     for part in engine.batched(cells.items(), COLUMNS_AT_ONCE):
-        # Filters with the condition for a misfit would take up to three times as long.
+        # Counting with a filter for misfits would take up to three times as long.
         counts = ", ".join(f"count({cell}) - count(as_{type_}({cell}))" for _, (cell, type_) in part)
         found = context.con.execute(f"SELECT {counts} FROM {messages}").fetchone() or ()
         for (column, (cell, type_)), count in zip(part, found, strict=True):
@@ -245,8 +244,8 @@ def find_too_wide(
 ) -> str | None:
     """Discards the values, among those buffered as rows, that a row of the destination has no room for.
 
-    `rows` is the SQL source of these values. Returns the name of an engine's table that lists those without room
-    (`seq`, `column`), None if there are none.
+    `rows` is the SQL source of these values. Returns the name of a table in the engine that lists the discarded values
+    (`seq`, `column`), or None if there are none.
     """
     if context.limits.row_bytes is None:
         return None

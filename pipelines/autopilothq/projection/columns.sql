@@ -1,9 +1,9 @@
--- The values of extras. `{examined}` are some messages with a condition, `{extras}` their values that are buffered as
--- rows. The discards have the columns `seq`, `table_name`, `column_name`, `value` and `reason`.
+-- The values of extras. `{examined}` are some messages, with a WHERE condition; `{extras}` are their values that are
+-- buffered as rows. Discards have the columns `seq`, `table_name`, `column_name`, `value` and `reason`.
 
 -- name: row_values
--- The type bits and the number of each column's values that are buffered as rows, by table; of `tracks` only those of
--- the context. `numbered` are the messages in question.
+-- The type bits and the number of each column's values that are buffered as rows, by table; for `tracks`, only the
+-- columns of the context. `numbered` are the messages to look at.
 SELECT table_number, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
 WHERE table_number > 0 GROUP BY ALL
 UNION ALL
@@ -23,12 +23,12 @@ CREATE OR REPLACE TABLE gathered_extras AS SELECT table_number, seq, "column", v
 FROM extras JOIN (SELECT seq, table_number FROM messages WHERE {where}) USING (seq)
 
 -- name: discard_column
--- The values of a column of the messages' files that its table does not get.
+-- The values of a column that its table does not get, if they are buffered as a column.
 SELECT seq, $table_name AS table_name, $column_name AS column_name, {cell} AS value, $reason AS reason
 FROM {examined} AND {cell} IS NOT NULL
 
 -- name: discard_rows
--- The values, buffered as rows, of columns that their table does not get (`left_out`).
+-- The same for values that are buffered as rows; `left_out` are their columns.
 SELECT seq, $table_name AS table_name, x."column" AS column_name, value, $reason AS reason FROM {extras} x
 SEMI JOIN left_out o ON o."column" = x."column"
 

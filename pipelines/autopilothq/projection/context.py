@@ -24,20 +24,20 @@ THREAD_COLUMN_MEMORY = 0.6  # MB for a column in each thread: two blocks of 256 
 USUAL_COLUMNS = 60  # columns that the cells of any message have
 WIDE_ROWS = 400  # columns; files of wider rows have dictionaries, without which destinations need more memory
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
-"""The number of each type of message's table; `tracks` is 0."""
+"""The number of the table of each type of message; `tracks` is 0."""
 _KIND_OF_NUMBER = {number: kind for kind, number in NUMBER_OF_KIND.items()}
 
 ExistingTables = Mapping[str, Mapping[str, Type]]
 """The destination's tables, with the types of their columns."""
 CountedMessages = Mapping[int, tuple[frozenset[str], bool]]
-"""Which messages of a file earlier loads have counted, by the file's number: those of the named tables, or, if the flag
-is true, those of all other tables."""
+"""Which messages of a file earlier loads have counted, by the file's number: those of the named tables or, if the flag
+is true, those of all tables except these."""
 ReadTable = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
 """Reads columns of one of the destination's tables, as Arrow batches."""
 
 
 class TableRows(NamedTuple):
-    """The rows of one table: its columns with their types, in the order of a new table; a relation; how many rows."""
+    """The rows of one table, its columns with their types in the order of a new table, and the row count."""
 
     table: str
     columns: Mapping[str, Type]
@@ -45,7 +45,7 @@ class TableRows(NamedTuple):
     row_count: int
 
     def write(self, path: str, compressed: bool = True) -> None:
-        """Writes the rows to a Parquet file; wide rows in small groups, because each thread holds a group in memory."""
+        """Writes the rows to a Parquet file. Groups of wide rows are small, because each thread holds one in memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
         form = PARQUET if len(self.columns) < WIDE_ROWS else "FORMAT parquet"
         form += "" if compressed else f", {UNCOMPRESSED}"
@@ -55,13 +55,13 @@ class TableRows(NamedTuple):
         try:
             execute(copy)
         except duckdb.OutOfMemoryException:
-            # Another table may have been made since memory was reserved for the columns of this one.
+            # Making another table may have changed the memory that was reserved for the columns of this one.
             with one_thread(execute, ALONE_MEMORY + int(COLUMN_MEMORY * len(self.columns))):
                 execute(copy)
 
 
 class FileCount(NamedTuple):
-    """What became of a file's lines: `lines == stored + duplicates + rejected`. `file` is its number in the load.
+    """The counts of a file's lines: `lines == stored + duplicates + rejected`. `file` is its number in the load.
 
     `mended` counts the cut texts in the destination that the file's messages make whole; `again` counts the lines among
     `stored` that an earlier load of the file has counted already, because it stored part of their rows.
@@ -120,7 +120,7 @@ class TableNumbers:
         return cls(list(numbers), of_events)
 
     def without(self, numbers: Iterable[int]) -> "TableNumbers":
-        """Returns the same tables, but the events of the tables with these numbers are in `tracks` alone."""
+        """Returns the same tables, but with the events of the tables with these numbers in `tracks` alone."""
         left_out = frozenset(numbers)
         events = {event: 0 if number in left_out else number for event, number in self.events.items()}
         return TableNumbers(self.names, events)
@@ -140,7 +140,7 @@ class TableNumbers:
         return " OR ".join([*kinds, is_one_of("event", events)])
 
     def where_of_rows(self, number: int) -> str:
-        """Returns the SQL condition that selects messages with a row in a table; in `tracks`, all tracks have one."""
+        """Returns the SQL condition that selects messages with a row in a table; all tracks have one in `tracks`."""
         return self.where(number) if number else "kind = 'track'"
 
     @cached_property
@@ -152,7 +152,7 @@ class TableNumbers:
 
 
 def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> list[EventName]:
-    """Returns the events with these names (JSON text).
+    """Returns the `EventName` of each of these names (JSON text).
 
     `event_table` returns the name of an event's table in the destination, by its `event_key`, or "" if it has none.
     """
@@ -174,10 +174,10 @@ def every_table(_: str) -> bool:
 class SharedContext:
     """What all processes of a load have in common, as plain data that can be sent to any worker.
 
-    It has the tables that the destination has (`existing`), how many columns they have (`widths`), its `limits`, and
-    how it names columns (`shorten`) and events' tables (`event_table`); `tables` are those of the load's messages.
-    `loaded_at` is a time in ISO 8601, `memory` (MB) is what each engine may use. `fills` returns whether the load fills
-    a table; a message may lack rows only in those.
+    About the destination: its tables (`existing`), how many columns they have (`widths`), its `limits`, and how it
+    names columns (`shorten`) and events' tables (`event_table`). `tables` are those of the load's messages, `loaded_at`
+    is a time in ISO 8601, and `memory` (MB) is what each engine may use. `fills` returns whether the load fills a
+    table; in the other tables, it does not add rows that stored messages lack.
     """
 
     loaded_at: str
@@ -191,7 +191,7 @@ class SharedContext:
     fills: Callable[[str], bool] = every_table
 
     def shared_fields(self) -> dict[str, Any]:
-        """Returns these fields by name, without those of a subclass."""
+        """Returns the fields of this class by name, without those of a subclass."""
         return {each.name: getattr(self, each.name) for each in fields(SharedContext)}
 
 
@@ -215,7 +215,7 @@ class ProjectionContext(SharedContext):
 
     @cached_property
     def declared_fit(self) -> bool:
-        """Whether all values fit the catalogue's columns. They nearly always do, which saves a check for each table."""
+        """Whether all values fit the catalogue's columns. They nearly always do; then no table needs a check."""
         misfit = " OR ".join(
             f"{name(column.name)} IS NOT NULL AND as_{column.type}({name(column.name)}) IS NULL"
             for column in DECLARED
@@ -224,12 +224,12 @@ class ProjectionContext(SharedContext):
         return not self.con.execute(f"SELECT 1 FROM messages WHERE {misfit} LIMIT 1").fetchone()
 
     def affordable_threads(self, most: int) -> int:
-        """Returns how many threads, up to `most`, the memory suffices for: each reads and writes whole blocks."""
+        """Returns how many threads, up to `most`, have enough memory: each reads and writes whole blocks."""
         widest = max(map(len, self.cells.columns.values()), default=0)
         return max(1, min(most, int(self.memory / (THREAD_COLUMN_MEMORY * (USUAL_COLUMNS + widest)))))
 
     def reserve(self, columns: int = 0) -> None:
-        """Sets the engine's threads and memory for rows of so many columns, until the next call.
+        """Sets the engine's threads and memory for rows of this many columns, until the next call.
 
         Each thread has its own buffers for each column. If those of all threads would fill a quarter of the memory, the
         engine gets a single thread, and more memory.
@@ -240,7 +240,7 @@ class ProjectionContext(SharedContext):
         self.con.execute(f"SET memory_limit = '{self.memory + more * is_wide}MB'")
 
     def extras_in_columns(self) -> dict[int, list[str]]:
-        """Returns the extras that are columns of the messages' files, by table; of `tracks` only the context's."""
+        """Returns the extras that are columns of the messages' files, by table; for `tracks`, only the context's."""
         extras: dict[int, dict[str, None]] = {}
         for (kind, event), cells in self.cells.columns.items():
             number = self.tables.events[event] if event is not None else NUMBER_OF_KIND[kind]
@@ -254,7 +254,7 @@ class ProjectionContext(SharedContext):
 
 
 def book_rows(con: duckdb.DuckDBPyConnection, source: str, table: Table) -> TableRows | None:
-    """Returns the rows of a bookkeeping table, which the engine has in `source`; None if there are none."""
+    """Returns the rows of a bookkeeping table, which the engine has in `source`, or None if there are none."""
     number = count(con, source)
     columns = declared_types(table)
     relation = con.sql(f"SELECT {', '.join(columns)} FROM {source}")

@@ -1,8 +1,8 @@
 """Decides which messages of a load are kept: one of each id, and none that is stored already.
 
 (docs/contract/warehouse.md#exactly-once) docs/projection.md draws the tables of the engine that these steps write and
-read. They need only the messages of `context.cells`, and stored ids as Arrow batches; so a worker that has all messages
-of some ids can run them.
+read. The steps need only the messages of `context.cells`, and stored ids as Arrow batches, so a worker that has all
+messages with certain ids can run them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -50,8 +50,8 @@ ReadLines = Callable[[Collection[int]], Iterable[tuple[int, bytes]]]
 class LeftOut(NamedTuple):
     """What a load leaves out and rejects: messages of deleted persons (`suppressed`), and what was `refused`.
 
-    The latter is what the destination refused: those messages, and the messages of those rows. `read_lines` returns
-    their whole lines, for `_rejects`.
+    `refused` has the messages and the rows that the destination refused; all messages of a refused row are rejected.
+    `read_lines` returns the whole lines of rejected messages, for `_rejects`.
     """
 
     suppressed: HashedIds = NOBODY
@@ -63,7 +63,7 @@ NOTHING_LEFT_OUT = LeftOut()
 
 
 def open_messages(context: ProjectionContext, events: Sequence[EventName], only: str = "true") -> None:
-    """Creates the engine's tables, and its views of the load's messages that match the SQL condition `only`."""
+    """Creates the engine's tables, and the views of those messages of the load that match the SQL condition `only`."""
     con, cells = context.con, context.cells
     con.execute(engine.script("state.sql"))
     texts.prepare_for_long_lines(context)
@@ -87,7 +87,7 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
 
 
 def _without_repeats(context: ProjectionContext) -> str:
-    """Returns the SQL that nulls values that only repeat another field (docs/contract/warehouse.md#names)."""
+    """Returns the SQL that nulls values which only repeat another field (docs/contract/warehouse.md#names)."""
     extras = set().union(*context.cells.columns.values())
     event, id_ = engine.name(_REPEATED_EVENT), engine.name(_REPEATED_ID)
     replaced = []
@@ -115,9 +115,9 @@ def leave_out(context: ProjectionContext, left_out: LeftOut) -> None:
 
 
 def reject_refused(context: ProjectionContext, refused: RefusedIds, read_lines: ReadLines) -> None:
-    """Rejects the messages that the destination refused, and those that refused rows are made of.
+    """Rejects the messages that the destination refused, and those from which refused rows are made.
 
-    A row that was not refused itself but is made of a refused message is made again without it.
+    A row that was not refused itself, but is made from a refused message, is made again without that message.
     """
     if not refused:
         return
@@ -160,16 +160,16 @@ def reject_suppressed(context: ProjectionContext, suppressed: HashedIds) -> None
 
 
 def find_duplicates(context: ProjectionContext) -> None:
-    """Finds the messages that are duplicates of others in the load."""
+    """Notes the messages that are duplicates of others in the load."""
     context.con.execute(_SQL["duplicates_within"])
 
 
 def limit_tables(
     context: ProjectionContext, event_tables: Collection[str], most: int
 ) -> tuple[TableNumbers, dict[str, int]]:
-    """Keeps the events that `choose_tables` leaves without a table in `tracks` alone.
+    """Applies `choose_tables`: events that get no table of their own are in `tracks` alone.
 
-    Returns the numbers of the tables, and how many messages these events have, by the event's slug.
+    Returns the numbers of the tables, and how many messages the events without a table have, by the event's slug.
     """
     tables, beyond = choose_tables(context, event_tables, most, partial(count_messages, context))
     if beyond:
@@ -184,7 +184,7 @@ def choose_tables(
 
     Events with the most messages get a table first: `count` returns how many messages each table would have, by number.
     `event_tables` are the tables of events that the destination has, in addition to those of the catalogue. Returns the
-    numbers of the tables, and how many messages each table has that is left out.
+    numbers of the tables, and how many messages each table that is left out would have, by number.
     """
     names = shared.tables.names
     has_table = {*event_tables, *shared.existing, *EVENT_TABLE_NAMES}
@@ -200,7 +200,7 @@ def choose_tables(
 def ids_to_match(existing: ExistingTables, names: Sequence[str], fills: Callable[[str], bool]) -> dict[str, list[str]]:
     """Returns the columns, by table, that show which messages are stored: the ids in all tables of messages.
 
-    Of `tracks` they include the events. If the load does not fill `tracks`, the tables of events that it fills show
+    For `tracks`, they include `event`. If the load does not fill `tracks`, the tables of events that it fills show
     which tracks are stored.
     """
     events = [] if fills(TRACKS.name) else [name for name in names[len(MESSAGE_TABLES) :] if fills(name)]
@@ -212,9 +212,9 @@ def ids_to_match(existing: ExistingTables, names: Sequence[str], fills: Callable
 
 
 def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
-    """Finds the messages that are stored already.
+    """Notes the messages that are stored already.
 
-    A track counts as stored only if its event's table has it too, provided that the load fills that table. So a load
+    If the load fills a track's event table, the track counts as stored only if it is in that table as well. So a load
     that was killed between two tables is completed.
     """
     con, existing, names = context.con, context.existing, context.tables.names
@@ -233,7 +233,7 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
 
 
 def _admit_stored(context: ProjectionContext) -> None:
-    """Takes stored messages of refused users (accounts) back from the rejects: they are duplicates."""
+    """Removes stored messages of refused users (accounts) from the rejects, because they are duplicates."""
     con = context.con
     if not con.execute("SELECT 1 FROM refused LIMIT 1").fetchone():
         return
@@ -244,12 +244,12 @@ def _admit_stored(context: ProjectionContext) -> None:
 
 
 def drop_stored(context: ProjectionContext) -> None:
-    """Drops the messages that are stored already."""
+    """Marks the messages that are stored already as duplicates."""
     context.con.execute(_SQL["duplicates_stored"])
 
 
 def discard_again(context: ProjectionContext, stored: ReadTable, complete: Collection[str]) -> None:
-    """Writes the discards of stored messages again if a killed load stored them, because it may have lost the discards.
+    """Writes the discards of stored messages again if the load that stored them was killed and may have lost them.
 
     `complete` are the ids of the loads that were not killed.
     """
@@ -275,7 +275,7 @@ def _discard_of_stored(context: ProjectionContext) -> None:
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             plan = plan_existing_columns(context, table, in_columns, in_rows)
             if room_of(context, table) > 0:
-                # The load that stored these rows created all columns that it had room for: what has none now is of
-                # another copy of the message, which was never stored.
+                # The load that stored these rows created all columns that it had room for. A value without a column
+                # is therefore from another copy of the message, which was never stored.
                 plan = plan._replace(left_out={**plan.left_out, "too_many_columns": ()})
             discard_columns(context, number, ExaminedValues.of(where), plan)

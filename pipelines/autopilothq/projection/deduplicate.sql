@@ -1,7 +1,7 @@
 -- Decides which messages are kept; docs/projection.md draws the tables.
 
 -- name: parsed
--- All messages with the numbers of their tables. Values that only repeat another of the message are null.
+-- All messages with the numbers of their tables. Values that only repeat another value of the message are null.
 CREATE VIEW parsed AS
 SELECT m.*{replaced}, coalesce(e.table_number, k.table_number) AS table_number, e.slug,
     CASE WHEN m.long_event IS NULL OR e.event_text IS NULL
@@ -18,11 +18,11 @@ CREATE OR REPLACE VIEW messages AS FROM parsed{but}
 CREATE VIEW kept AS FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: candidates
--- Until then: the messages that may turn out to be stored.
+-- Before that: the messages that may turn out to be stored.
 CREATE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: candidates_of_refused
--- Also those of refused users (accounts): what is stored of them is a duplicate all the same.
+-- Includes the messages of refused users (accounts): if one is stored already, it is a duplicate, not a reject.
 CREATE OR REPLACE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
 UNION ALL SELECT seq, id, table_number FROM parsed SEMI JOIN (FROM refused WHERE row_id IS NOT NULL AND NOT again)
 USING (seq)
@@ -50,7 +50,7 @@ WHERE rank > 1
 INSERT INTO stored_in SELECT m.seq, {table_number}, {track} FROM stored s JOIN candidates m ON m.id = s.id
 
 -- name: events_to_check
--- The events whose messages of this load are in `tracks`: a killed load may not have reached the events' own tables.
+-- The events of those messages of this load that are in `tracks`: a killed load may not have reached the event tables.
 SELECT DISTINCT m.slug FROM stored_in i JOIN messages m USING (seq)
 WHERE i.table_number = 0 AND m.table_number >= $first_event_table AND i.event = m.slug
 
@@ -97,7 +97,7 @@ SELECT seq, coalesce(l.id, sha256(r.id)) AS id, 'unreadable' AS reason, error AS
 FROM refused r LEFT JOIN raw_lines l USING (seq)
 
 -- name: reject_suppressed
--- Only a hash is kept; it is the same if the message comes again, also from another scan.
+-- Only a hash is kept. It stays the same if the message comes again, even from another scan.
 SELECT seq, sha256(concat('suppressed', id)) AS id, 'suppressed' AS reason, $message AS message, '' AS raw
 FROM suppressed
 

@@ -1,7 +1,7 @@
 """The engine: DuckDB in this process with the macros that type values, and helpers that compose its SQL.
 
 SQL of more than a few lines is in the `.sql` files next to this module: `script` reads a file that is run as a whole,
-`queries` a file of named statements.
+and `queries` a file of named statements.
 """
 
 import itertools
@@ -26,7 +26,7 @@ def script(file: str) -> str:
 
 @cache
 def queries(file: str) -> Mapping[str, str]:
-    """Returns the statements of a `.sql` file of this package by name. The line above each is `-- name: x`.
+    """Returns the statements of a `.sql` file of this package by name; the line above each is `-- name: x`.
 
     Words in braces are for `str.format`: names of columns and tables, for which SQL has no parameters.
     """
@@ -39,7 +39,7 @@ def statements(text: str) -> Mapping[str, str]:
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
-ALONE_MEMORY = 400  # MB for a thread that works alone: several blocks for each column of the widest statement
+ALONE_MEMORY = 400  # MB for a thread that works alone: enough blocks for each column of the widest statement
 COLUMN_MEMORY = 1.25  # MB that one more column can take: DuckDB counts a block as full, however little it holds
 WIDE_TABLE = 150  # columns; the rows of a wider table can need more memory than a load usually has
 BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
@@ -60,7 +60,7 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
     con.execute("SET enable_progress_bar = false")  # the program shows its own
-    con.execute("SET GLOBAL TimeZone = 'UTC'")  # also for cursors; else times without a zone are in the machine's zone
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # GLOBAL reaches cursors; the default is the machine's zone
     if scratch:
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
     con.execute(MACROS)
@@ -71,7 +71,7 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
 def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
     """Limits an engine to one thread and gives it at least `memory` (MB) while the block runs.
 
-    `execute` runs SQL in the engine. One thread needs less: each has its own buffers for each column that it handles.
+    `execute` runs SQL in the engine. Fewer threads need less memory, because each has its own buffers for each column.
     """
     before = memory_limit(execute)
     [threads] = execute("SELECT current_setting('threads')").fetchone()
@@ -84,7 +84,7 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
     finally:
         execute(f"SET GLOBAL threads = {threads}")
         if needs_more:
-            with suppress(duckdb.OutOfMemoryException):  # more is in use; the block has succeeded all the same
+            with suppress(duckdb.OutOfMemoryException):  # more is in use than before; that must not fail the block
                 execute(f"SET GLOBAL memory_limit = '{before}B'")
 
 
@@ -97,9 +97,9 @@ def memory_limit(execute: Callable[[str], Any]) -> int:
 
 @contextmanager
 def memory_for_columns(con: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
-    """Gives an engine one thread, and memory for rows of so many columns, while the block runs.
+    """Gives an engine a single thread, and memory for rows of this many columns, while the block runs.
 
-    Rows of fewer than WIDE_TABLE columns need neither.
+    Does nothing for fewer than WIDE_TABLE columns.
     """
     if columns < WIDE_TABLE:
         yield
@@ -126,7 +126,7 @@ def read_stored(
     sql: str,
     parameters: Mapping[str, object] | None = None,
 ) -> None:
-    """Runs `sql` over `stored`, which streams the batches; runs nothing if there are none."""
+    """Runs `sql`, which reads the batches as `stored`; does nothing if there are none."""
     with streamed(con, batches) as has_any:
         if has_any:
             con.execute(sql, parameters)
@@ -136,8 +136,8 @@ def read_stored(
 def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> Iterator[bool]:
     """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any batches.
 
-    Meanwhile joins hold their right sides in memory, as written: DuckDB takes a stream for a single row, and would hold
-    the stream instead.
+    While the block runs, joins hold their right sides in memory, as written. DuckDB estimates a stream at one row, so
+    it would otherwise hold the stream.
     """
     stream = itertools.chain.from_iterable(map(split_batch, batches))
     first = next(stream, None)
@@ -166,7 +166,7 @@ def _joined_as_written(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def split_batch(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yields a batch in parts of at most STREAMED bytes, or of one row: the engine takes up to 2,048 rows of a part."""
+    """Yields a batch in parts of at most STREAMED bytes or one row: the engine takes 2,048 rows of a part at once."""
     if batch.nbytes <= STREAMED or batch.num_rows < 2:
         yield batch
         return
@@ -184,7 +184,7 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def count(con: duckdb.DuckDBPyConnection, source: str) -> int:
-    """Returns how many rows a table has, or a query in parentheses."""
+    """Returns how many rows a table, or a query in parentheses, has."""
     [(found,)] = con.execute(f"SELECT count(*) FROM {source}").fetchall()
     return int(found)
 
@@ -253,7 +253,7 @@ def is_one_of(column: str, texts: Iterable[str]) -> str:
 
 
 def coalesce(values: Sequence[str]) -> str:
-    """Returns the SQL of the first of some values that is not null."""
+    """Returns the SQL of the first of these values that is not null."""
     return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
 
 

@@ -1,6 +1,6 @@
-"""Fits messages to `users` and `accounts`, whose columns may have other types than those of the messages.
+"""Fits messages to `users` and `accounts`, whose columns may have other types than the messages have.
 
-That is so if rows of the table were adopted: a trait may have been a number there, and a text in later messages.
+The types can differ if rows of the table were adopted: a trait may be a number there, and text in later messages.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ def fit_messages(
 ) -> Mapping[str, Type]:
     """Converts the traits in a table of messages to the requested types; returns the new types of these traits.
 
-    A value that does not fit becomes null, so that the last one that fits counts. It is discarded if it is the last.
+    A value that does not fit becomes null, so that the last value that fits is used. If it is a person's last value, it
+    is also discarded.
     """
     other = {column: requested[column] for column, type_ in traits.items() if requested.get(column, type_) != type_}
     if not other:

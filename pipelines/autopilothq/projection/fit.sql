@@ -1,7 +1,7 @@
 -- Fits messages to the types of `users` or `accounts`.
 
 -- name: discard_unfit
--- The last value of each person, if it does not fit.
+-- The last value of each person (group), if it does not fit.
 SELECT $table_name AS table_name, {key} AS row_id, $column_name AS column_name, {value} AS value,
     'does_not_fit' AS reason, received_at
 FROM {messages} SEMI JOIN (

@@ -33,8 +33,8 @@ from .keys import check_keys
 
 MOST_LINES = 5_000  # lines that are Python objects at a time
 MOST_IRREGULAR = 4 << 20  # bytes of these lines, unless a single line has more
-MOST_COUNTED = 20_000  # objects in these lines, of which a few hundred can be read as columns
-MOST_DISCARDED = 32 << 20  # bytes of their discards, unless those of a single line have more
+MOST_COUNTED = 20_000  # paths of objects that are counted; only a few hundred objects can be read as columns
+MOST_DISCARDED = 32 << 20  # bytes of the lines' discards, unless a single line has more
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
     f"SELECT {select_columns()}"
@@ -43,7 +43,7 @@ _SELECT_SQL = (
 
 
 def parse_irregular(con: duckdb.DuckDBPyConnection, lines: pa.Table, files: CellWriter) -> Counter[tuple[str, ...]]:
-    """Parses lines (`seq`, `text`) into `files`; returns how many messages hold each object, by its path."""
+    """Parses lines (`seq`, `text`) into `files`; returns how many messages hold each object, by the object's path."""
     objects: Counter[tuple[str, ...]] = Counter()
     for piece in pieces(lines, MOST_IRREGULAR, MOST_LINES):
         for messages, rejects in _read_each(piece, files.key_bytes):
@@ -77,9 +77,10 @@ def pieces(lines: pa.Table, most_bytes: int, most_lines: int = sys.maxsize) -> I
 
 
 def _read_each(lines: pa.Table, key_bytes: int | None) -> Iterator[tuple[dict[int, Message], list[Reject]]]:
-    """Yields messages of lines by their numbers, and lines that are not messages, until all lines are read.
+    """Yields the messages by the numbers of their lines, together with the rejects, until all lines are read.
 
-    A line may have a hundred thousand discards, whose names take a hundred times its own memory.
+    Each part has about MOST_DISCARDED bytes of discards at most: a line may have a hundred thousand of them, whose
+    names take a hundred times the memory of the line.
     """
     messages: dict[int, Message] = {}
     rejects: list[Reject] = []

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from . import engine
 
-PLANS = 4  # prepared statements that are kept: lines of new shapes need a new query
+PLANS = 4  # prepared statements that are kept; lines of new shapes need a new one
 _NO_LINES = pa.table({"seq": pa.array([], pa.int64()), "text": pa.array([], pa.large_string())})
 _NO_SHAPES = pa.table({"shape": pa.array([], pa.string()), "has_nulls": pa.array([], pa.bool_())})
 
@@ -51,7 +51,7 @@ class LineReader:
         file.rename(path)
 
     def _plan(self, query: str, path: str) -> tuple[str, Path]:
-        """Prepares the COPY of a query; returns its name and the file that it always writes, next to `path`."""
+        """Prepares the COPY of a query; returns the statement's name and the file that it writes each time."""
         while len(self._plans) >= PLANS:
             name, _ = self._plans.pop(next(iter(self._plans)))
             self.con.execute(f"DEALLOCATE {name}")

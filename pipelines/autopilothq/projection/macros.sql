@@ -10,9 +10,9 @@ CREATE MACRO as_text(v) AS CASE
 CREATE MACRO is_number(v) AS regexp_full_match(v, '-?[0-9].*');
 CREATE MACRO is_integer(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)');
 
--- 3.0 and 1e18 are integers; a number beyond 64 bits is not. A float is exact to 15 digits; beyond them, the text tells:
--- the exponent without the digits after the point says how many zeros follow, or how many digits have to be zeros. To
--- cast texts to decimals takes fifty times as long.
+-- 3.0 and 1e18 are integers; a number beyond 64 bits is not. A float is exact up to 15 digits. Longer numbers are
+-- decided by their text: the exponent minus the number of decimals says how many zeros follow or, if negative, how many
+-- of the last digits must be zeros. Casting texts to decimals takes fifty times as long.
 CREATE MACRO mantissa(v) AS regexp_extract(v, '^[^eE]*');
 CREATE MACRO digits(v) AS length(trim(regexp_replace(mantissa(v), '[^0-9]', '', 'g'), '0'));
 CREATE MACRO exponent(v) AS coalesce(try_cast(nullif(regexp_extract(v, '[eE][+]?(.*)', 1), '') AS BIGINT), 0)
@@ -51,7 +51,7 @@ CREATE MACRO within_years(t) AS CASE
     WHEN t BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999' THEN t END;
 CREATE MACRO zoned(t) AS (try_cast(t AS TIMESTAMPTZ) AT TIME ZONE 'UTC');
 
--- A column that the catalogue does not know is of type timestamp only if every text is an RFC 3339 date-time with a
+-- A column that the catalogue does not know gets the type timestamp only if every text is an RFC 3339 date-time with a
 -- zone.
 CREATE MACRO rfc3339(t) AS CASE
     WHEN regexp_full_match(
@@ -60,15 +60,15 @@ CREATE MACRO rfc3339(t) AS CASE
 CREATE MACRO as_timestamp(v) AS CASE WHEN is_text(v) THEN rfc3339(as_text(v))::TIMESTAMPTZ END;
 
 -- The four timestamps of a message are read in every notation that senders are known to use. This is the usual one,
--- which costs least. `strptime` also accepts numbers with fewer digits, hence the lengths, which rule them out.
+-- which costs least. `strptime` also accepts numbers with fewer digits, which the lengths rule out.
 CREATE MACRO usual_clock(v) AS within_years(CASE strlen(v)
     WHEN 26 THEN try_strptime(v, '"%Y-%m-%dT%H:%M:%S.%gZ"')
     WHEN 22 THEN try_strptime(v, '"%Y-%m-%dT%H:%M:%SZ"')
     ELSE CASE WHEN ends_with(v, 'Z"') AND strlen(v) < 30
         THEN try_strptime(replace(v, 'Z"', repeat('0', 29 - strlen(v)) || 'Z"'), '"%Y-%m-%dT%H:%M:%S.%fZ"') END END);
 
--- All other notations. The engine plans and evaluates an argument each time a macro names it, hence the chains and
--- lambdas. The named zones of RFC 822; longer names come first, because they are replaced one after the other.
+-- All other notations. The engine plans and evaluates an argument each time that a macro names it, hence the chains and
+-- lambdas. The first macro has the named zones of RFC 822; longer names come first, because each is replaced in turn.
 CREATE MACRO numeric_zone(t) AS replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(
     replace(t, 'EST', '-0500'), 'EDT', '-0400'), 'CST', '-0600'), 'CDT', '-0500'), 'MST', '-0700'), 'MDT', '-0600'),
     'PST', '-0800'), 'PDT', '-0700'), 'UTC', '+0000'), 'GMT', '+0000'), 'UT', '+0000'), 'Z', '+0000');
@@ -80,8 +80,8 @@ CREATE MACRO iso_8601(t) AS zoned(regexp_replace(
     regexp_replace(replace(upper(t), ',', '.'), ' ([Z+-])', '\1'), '^([^:]*:\d\d)($|[^:])', '\1:00\2'));
 
 -- A number counts seconds if its integer part has up to 11 digits, milliseconds up to 14, microseconds up to 17,
--- nanoseconds beyond. The list has, by that length, how many more digits turn it into tenths of microseconds, which are
--- rounded because floats are slightly off.
+-- nanoseconds beyond. By that length, the list has how many decimals to keep (or digits to drop) for tenths of
+-- microseconds, which are rounded because floats are slightly off.
 CREATE MACRO plain_number(t) AS CASE
     WHEN regexp_matches(t, '[eE]') THEN try_cast(t AS DECIMAL(38, 16))::VARCHAR ELSE t END;
 CREATE MACRO microseconds(integer_part, fraction) AS try_cast(regexp_replace(left(
@@ -114,15 +114,15 @@ CREATE MACRO unusual_clock(v) AS CASE
         || 'GMT[+-]([01]\d|2[0-3])[0-5]\d( \([^\\]*\))?"')
     THEN iso_8601(numeric_month(regexp_replace(
         v, '^\S+ (\S+) (\S+) (\S+) (\S+) GMT(\S{5}).*$', '\3-\1-\2 \4\5'))) END;
--- Planning this for each of four columns takes ten times as long as planning it for one list of their values.
+-- Planning `unusual_clock` for each of four columns takes ten times as long as planning it for a list of their values.
 CREATE MACRO unusual_clocks(vs) AS list_transform(
     list_transform(vs, lambda v: unusual_clock(v)), lambda t: CASE WHEN within_years(t) = t THEN t END);
 
 -- A time that the origin has already converted from whatever notation it came in.
 CREATE MACRO as_moment(v) AS usual_clock(v)::TIMESTAMPTZ;
 
--- The type of a value as one of the bits of `types.py`, and those of all values of a column. An integer beyond 64 bits
--- is text, which alone keeps its digits.
+-- The type of a value as one of the bits of `types.py`, and the bits of all values of a column. An integer beyond 64
+-- bits counts as text, because only text keeps its digits.
 CREATE MACRO type_bit(v) AS CASE
     WHEN is_text(v) THEN CASE WHEN rfc3339(as_text(v)) IS NULL THEN 1 ELSE 2 END
     WHEN is_integer(v) THEN CASE WHEN try_cast(v AS BIGINT) IS NULL THEN 1 ELSE 4 END
@@ -131,8 +131,8 @@ CREATE MACRO type_bit(v) AS CASE
     ELSE 32 END;
 CREATE MACRO type_bits(v) AS bit_or(type_bit(v)) FILTER (v IS NOT NULL);
 
--- Values that the engine may read differently from how they are written. First, text that may have been a number whose
--- digits the engine changed:
+-- Finds values that the engine may read differently from how they are written. First, text that may have been a number
+-- whose digits the engine changed:
 CREATE MACRO text_may_be_number(v) AS CASE WHEN v >= '-' AND v < ':' THEN CASE
     WHEN contains(v, '.') OR contains(v, 'e') OR v IN ('0', '-0') THEN try_cast(v AS DOUBLE) IS NOT NULL END END;
 CREATE MACRO any_number_unquoted(texts, line) AS len(list_filter(texts, lambda v:

@@ -1,7 +1,7 @@
-"""Mends adopted rows: replaces texts that Segment has cut with the whole ones in the messages of these rows.
+"""Mends adopted rows: replaces texts that Segment has cut with the whole texts from the messages of these rows.
 
 (docs/contract/adopt.md#cut-text) A message's text is compared with the one stored for the same id and column. The
-destination's columns are streamed: only the long texts of this load and the mended rows are buffered.
+destination's columns are streamed; only the long texts of this load and the mended rows are buffered.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from .columns import plan_existing_columns, row_values
 from .context import ProjectionContext, TableRows, ordered_columns
 
 TEXTS_PER_QUERY = 100
-MOST_IDS = 20_000  # ids that the destination is asked for; if there are more, all its rows are read instead
+MOST_IDS = 20_000  # ids that the destination is asked for; if there are more, the whole table is read instead
 _NEEDED = ("id", "received_at", "uuid_ts")
 _NEVER = frozenset({"id", "event"})
 _SQL = engine.queries("mend.sql")
@@ -32,8 +32,8 @@ ReadRows = Callable[[str, Sequence[str], Sequence[str]], Iterable[pa.RecordBatch
 class _TextColumns(NamedTuple):
     """A destination table's text columns.
 
-    `cells` has the SQL of a message's value, by the table's column. `in_rows` has the table's column, by its name among
-    the values that are buffered as rows.
+    `cells` maps a column of the table to the SQL of a message's value. `in_rows` maps the name that values buffered as
+    rows have to the column of the table.
     """
 
     cells: Mapping[str, str]
@@ -43,10 +43,10 @@ class _TextColumns(NamedTuple):
 def find_mends(
     context: ProjectionContext, stored: ReadRows, tables: Collection[str], loads: Iterable[datetime]
 ) -> None:
-    """Finds the cut texts in some `tables` of the destination that a message of this load makes whole.
+    """Finds the cut texts in `tables` of the destination that messages of this load make whole, and notes them.
 
-    All of these tables are in `context.existing`. `loads` are the times of the loads whose rows were made from
-    messages: their texts are whole already.
+    The tables must be in `context.existing`. `loads` are the times of the loads whose rows were made from messages:
+    their texts are whole already.
     """
     numbers = [
         table_number
@@ -69,13 +69,13 @@ def find_mends(
 
 
 def _ids(context: ProjectionContext, query: str) -> list[str]:
-    """Returns the ids that a query selects, or none if there are so many that reading all rows is better."""
+    """Returns the ids that a query selects, or none (read all rows) if there are more than MOST_IDS."""
     found = context.con.execute(f"{query} LIMIT {MOST_IDS + 1}").fetchall()
     return [id_ for (id_,) in found] if len(found) <= MOST_IDS else []
 
 
 def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:
-    """Finds the texts of this load that are longer than what Segment keeps, by table and column."""
+    """Fills `whole_texts` with the texts of this load that are longer than what Segment keeps of them."""
     con = context.con
     con.execute(_SQL["first_messages"])
     columns, rows = context.extras_in_columns(), row_values(context, "first_messages")
@@ -100,7 +100,7 @@ def _cell(column: str, sql: str) -> str:
 def _text_columns(
     context: ProjectionContext, table_number: int, in_columns: Iterable[str], in_rows: Iterable[str]
 ) -> _TextColumns:
-    """Returns one table's text columns, declared and others, that messages of this load can have values of."""
+    """Returns the text columns of one table, declared or not, for which messages of this load can have values."""
     name = context.tables.names[table_number]
     existing = context.existing[name]
     is_event = table_number >= len(MESSAGE_TABLES)
@@ -150,7 +150,7 @@ def drop_mends(context: ProjectionContext, table: str) -> None:
 
 
 def mend_texts(context: ProjectionContext, table: str, table_number: int, columns: Collection[str]) -> None:
-    """Mends the stored rows that were read into `table`, a table of the engine: some rows at a time, of few bytes."""
+    """Mends the stored rows in `table`, a table of the engine, in parts with at most MOST_BYTES of whole texts."""
     if not columns:
         return
     con, names = context.con, {"mended": table, "table_number": table_number}
@@ -166,9 +166,9 @@ def mend_texts(context: ProjectionContext, table: str, table_number: int, column
 
 
 def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterable[TableRows]) -> Iterator[TableRows]:
-    """Yields the rows of this load; for tables with mends, together with mended rows, which replace the stored ones.
+    """Yields the rows of this load for each table, with the mended rows, which replace the stored ones.
 
-    Other stored rows stay as they are. `TableRows.row_count` counts both.
+    Other stored rows stay as they are. `TableRows.row_count` counts both kinds.
     """
     mended = {name: context.tables.names.index(name) for name in mended_tables(context)}
     for rows in made:

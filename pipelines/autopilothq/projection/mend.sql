@@ -12,8 +12,7 @@ FROM (SELECT seq, id, unnest([{cells}]) AS cell FROM first_messages WHERE {where
 WHERE length(cell.text) > {cut}
 
 -- name: whole_rows
--- The same for values that are buffered as rows; `text_columns` are their columns, with the names of these in the
--- table.
+-- The same for values that are buffered as rows; `text_columns` maps their columns to the names in the table.
 SELECT {table_number} AS table_number, seq, id, name, text
 FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
     FROM extras x JOIN text_columns c ON c."column" = x."column"
@@ -21,7 +20,7 @@ FROM (SELECT m.seq, m.id, c.name, as_text(x.value) AS text
 WHERE length(text) > {cut}
 
 -- name: cut_texts
--- `stored` are rows of a table with the columns of `whole_texts`; only those that no load of messages stored count.
+-- `stored` are the destination's rows. Rows that a load of messages stored are left out: their texts are whole.
 SELECT w.* FROM whole_texts w
 JOIN (SELECT id, unnest([{cells}]) AS cell FROM stored
     WHERE ({any_cut}) AND epoch_ms(uuid_ts) NOT IN (SELECT ms FROM loads_of_messages)) s
@@ -35,7 +34,7 @@ SELECT table_number, count(DISTINCT id) FROM mends GROUP BY 1 ORDER BY 1
 SELECT name, max(length(text)) FROM mends WHERE table_number = $table_number GROUP BY 1
 
 -- name: touched_ids
--- The ids of the rows that this load mends, and of those that it makes: a killed load may have stored the latter.
+-- The ids of the rows that this load mends, and of those that it makes, which a killed load may have stored already.
 SELECT id FROM mends WHERE table_number = {table_number} UNION SELECT id FROM kept WHERE {where}
 
 -- name: touched

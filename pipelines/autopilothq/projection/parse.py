@@ -30,18 +30,18 @@ from .line_reader import LineReader
 from .shapes import ProjectionQuery, RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
-FREQUENT = 10  # irregular lines of a batch that must hold an object, at least, before its keys become part of shapes
-LARGE_LINE = 1 << 20  # bytes; only a line of at least so many is rejected because it needs too much memory
+FREQUENT = 10  # the fewest irregular lines of a batch that must hold an object before its keys become part of shapes
+LARGE_LINE = 1 << 20  # bytes; smaller lines are never rejected because they need too much memory
 FIRST_SUCCESSES = 4  # successes in a row before more threads parse again; doubled whenever the memory does not suffice
 PIECE = 1 << 17  # bytes that are examined at a time, so that they fit into the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
-# Errors of the machine, not of a line.
+# Errors that the machine causes, not a line.
 ENVIRONMENT_ERRORS = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
 _SQL = engine.queries("parse.sql")
 
 
 class Parser:
-    """Parses batches of lines into files of cells in one folder. `threads` may share it, each with a reader of its own.
+    """Parses batches of lines into files of cells in one folder. Several `threads` may share it, each with a reader.
 
     It remembers the shapes of lines from one batch to the next. Lines whose keys have more than `key_bytes` are
     rejected, because the destination has no room for them. If the engine's memory does not suffice for all threads,
@@ -58,15 +58,15 @@ class Parser:
         self._learning = threading.Lock()  # held while the first lines are parsed
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
-        self._turns_taken = 1  # by each thread; if it takes twice as many, half as many threads parse at a time
-        self._successes = 0  # pieces that were parsed since that number changed
-        self._required_successes = FIRST_SUCCESSES  # pieces to parse before twice as many threads are tried again
+        self._turns_taken = 1  # by each thread: if each takes twice as many, half as many threads parse at a time
+        self._successes = 0  # pieces that were parsed since `_turns_taken` changed
+        self._required_successes = FIRST_SUCCESSES  # pieces to parse before twice as many threads parse again
 
     def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
 
-        Bad lines become rejects, whatever they hold: if parsing raises anything unexpected, the lines that cause it are
-        found and rejected, and all others are kept. Raises only errors that no line has caused.
+        Bad lines become rejects, whatever they hold: if parsing raises an unexpected exception, the lines that cause it
+        are found and rejected, and all others are kept. Raises only errors that no line has caused.
         """
         files = self._files.another()
         files.rejects(batch.rejects)
@@ -104,10 +104,10 @@ class Parser:
             self._parse_in_turn(reader, piece, files)
 
     def _parse_in_turn(self, reader: LineReader, lines: pa.Table, files: CellWriter) -> None:
-        """Parses lines in parallel with other threads; if the memory does not suffice, with fewer threads.
+        """Parses lines in parallel with other threads, or with fewer of them if the memory does not suffice.
 
-        The memory may be taken by other threads. So an out-of-memory error is the fault of these lines only if no other
-        thread was parsing.
+        Other threads may use up the memory, so these lines are at fault only if memory runs out while no other thread
+        is parsing.
         """
         while lines.num_rows:
             taken, attempt = self._turns_taken, files.another()
@@ -127,7 +127,7 @@ class Parser:
                 return
 
     def _note_shortage(self, taken: int) -> None:
-        """Halves the threads that parse at a time, because the memory did not suffice; `taken` are this one's turns.
+        """Halves the number of threads that parse at a time; `taken` are the turns that the failed attempt took.
 
         A failed attempt costs time, because its lines are parsed again. So each one doubles the number of successes
         that are required before more threads parse again.
@@ -138,7 +138,7 @@ class Parser:
                 self._required_successes *= 2
 
     def _note_success(self, taken: int) -> None:
-        """Doubles the threads that parse at a time after enough successes, unless all do."""
+        """Doubles the number of threads that parse at a time after enough successes, unless all do already."""
         with self._lock:
             if taken == self._turns_taken > 1:
                 self._successes += 1
@@ -274,7 +274,7 @@ def _parse_regular(
     return lines.filter(pc.invert(pc.is_in(lines["seq"], read))), irregulars
 
 
-# The canary: a line that fails to parse only if no line can be parsed. No file has a negative number.
+# The canary: a line that fails to parse only if no line can be parsed. Lines of files never have a negative number.
 CANARY_SEQ = -1
 _CANARY_LINE = (
     b'{"type":"track","event":"Email Opened","messageId":"m","userId":"u","receivedAt":"2019-03-04T05:06:07.412Z",'
@@ -286,7 +286,7 @@ _CANARY = pa.table(
 
 
 def _may_need_much(lines: pa.Table) -> bool:
-    """Returns whether these are several lines, or one so large that the memory may not suffice for it."""
+    """Returns whether these lines may need too much memory: several lines, or a single large one."""
     return bool(lines.num_rows > 1 or lines.nbytes >= LARGE_LINE)
 
 
@@ -316,8 +316,8 @@ def misread_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
     """Returns two SQL conditions for lines that the engine misreads: too leniently, or because they nest too deeply.
 
     A condition is `false` if no line can match. That is decided from the bytes of all lines at once, because a pattern
-    in the engine would take as long as reading all the JSON. It looks only at the bytes before commas and closing
-    brackets, and counts brackets. Machine-made JSON has no comma, blanks or `nan` at such a place.
+    in the engine would take as long as reading all the JSON. Only the bytes before commas and closing brackets are
+    examined (machine-made JSON has no comma, blank or `nan` there), and brackets are counted.
     """
     scans = [_scan_ends(chunk) for chunk in text.chunks]
     lenient = any(may_be_lenient for may_be_lenient, _ in scans)
@@ -325,15 +325,15 @@ def misread_conditions(text: pa.ChunkedArray) -> tuple[str, str]:
     return _LENIENT if lenient else "false", _MANY_BRACKETS if deep else "false"
 
 
-# Before a comma or a closing bracket, machine-made JSON has none of these bytes: white space, a comma, the last letters
-# of these names.
+# Bytes that machine-made JSON does not have before a comma or a closing bracket, except in texts: white space, a comma,
+# and the last letters of these names.
 _NAMES = (b"nan", b"inf", b"infinity")
 _LENIENT_ENDS = np.isin(np.arange(256), [*range(33), *b",nfyNFY"])
 _BEFORE_VALUES = np.isin(np.arange(256), [*range(33), *b":[,-"])
 
 
 def _scan_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
-    """Returns whether a value may end as none does in machine-made JSON, and whether a line has too many brackets."""
+    """Returns whether some line may hold text that only the engine takes for JSON, and whether one nests too deeply."""
     if not len(lines):
         return False, False
     _, offsets, content = lines.buffers()
@@ -342,7 +342,7 @@ def _scan_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
     lenient, found = False, [bounds[:0]]
     for start in range(0, len(bytes_), PIECE):
         piece = bytes_[start : start + PIECE]
-        bracket = (piece | 0x20) == ord("}")  # 0x20 is what `]` lacks to be `}`
+        bracket = (piece | 0x20) == ord("}")  # `]` and `}` differ only in the bit 0x20
         ends = np.flatnonzero(bracket | (piece == ord(","))) + start
         suspect_ends = ends[_LENIENT_ENDS.take(bytes_.take(ends - 1, mode="wrap"))]
         lenient = lenient or (bool(len(suspect_ends)) and _may_be_lenient(bytes_, suspect_ends))
@@ -354,8 +354,8 @@ def _scan_ends(lines: pa.LargeStringArray) -> tuple[bool, bool]:
 def _may_be_lenient(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> bool:
     """Returns whether one of the commas and brackets at `ends` may follow a trailing comma or one of `_NAMES`.
 
-    One blank may be between. Prose has many commas after such letters ("Our city, your way"), so they alone are no
-    reason to search the lines with a pattern.
+    One blank may be between. Prose has many commas after the letters of `_LENIENT_ENDS` ("Our city, your way"), so
+    those letters alone do not justify searching the lines with a pattern.
     """
     blank = bytes_.take(ends - 1, mode="wrap") <= ord(" ")
     last = bytes_.take(ends - blank - 1, mode="wrap")
@@ -365,7 +365,7 @@ def _may_be_lenient(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) 
 
 
 def _is_name(bytes_: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], name: bytes) -> bool:
-    """Returns whether one of the values that may end before `ends` is this name, in any case."""
+    """Returns whether one of the values that end before `ends` is this name, in upper or lower case."""
     starts = ends - len(name)
     starts = starts[_BEFORE_VALUES.take(bytes_.take(starts - 1, mode="wrap"))]
     for at, letter in enumerate(name):

@@ -1,8 +1,8 @@
 -- Parses lines; `lines` (`seq`, `text`) is an Arrow table.
 
 -- name: probe
--- The shape of each line: the text of all its keys. Nobody can construct a line of other keys with the same shape.
--- Blank lines have none; the shape of lines that the engine must not read is empty.
+-- The shape of each line: the JSON text of all its keys, so lines with other keys have other shapes. It is null for
+-- blank lines, and empty for lines that the engine must not read.
 CREATE OR REPLACE TEMP TABLE probe AS
 SELECT seq, CASE
     WHEN NOT starts_with(text, '{{') AND regexp_full_match(text, '\s*') THEN NULL
@@ -14,7 +14,7 @@ FROM lines
 SELECT shape, count(*) FROM probe WHERE shape <> '' GROUP BY shape
 
 -- name: irregular
--- The lines without a regular shape: first if all shapes are regular, then if some are not.
+-- The lines without a regular shape: this query if all shapes are regular, the next one if some are not.
 SELECT seq, shape FROM probe WHERE shape IS NULL OR shape = ''
 
 -- name: irregular_shapes

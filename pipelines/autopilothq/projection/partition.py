@@ -1,4 +1,4 @@
-"""A load in partitions: steps for workers, each of which has all messages with some ids, or all about some persons.
+"""A load in partitions: steps for workers that each have all messages with certain ids, or about certain persons.
 
 Cells are partitioned by a digest of the message's id, so each partition decides alone which of its messages are kept.
 Only the columns of the tables depend on all partitions. They are decided in between: the `TableValues` of the
@@ -44,14 +44,14 @@ _STATE = ("rejects", "discards", "refused", "suppressed", "duplicates", "discard
 
 
 class PartitionValues(NamedTuple):
-    """What is known of a partition's kept messages: how many each table has, and their values, by table number."""
+    """A summary of a partition's kept messages, by table number: how many there are, and their values."""
 
     counts: Mapping[int, int]
     values: Mapping[int, TableValues]
 
 
 class StoredColumns(NamedTuple):
-    """Columns of a destination's table that are partitioned like the messages, and the files of one partition."""
+    """Columns of a destination's table that are partitioned like the messages, with the files of one partition."""
 
     columns: Sequence[str]
     files: Sequence[str]
@@ -60,15 +60,15 @@ class StoredColumns(NamedTuple):
 class NotPartitioned(Exception):
     """A partition needs columns of the destination's tables that are not partitioned yet.
 
-    The only argument has the columns, by table.
+    The only argument has these columns, by table.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionedLoad(SharedContext):
-    """A load in so many `partitions`, as all of its workers know it.
+    """A load that is split into `partitions`, with the data that all of its workers share.
 
-    `columns`, `events` and `long_bytes` are those of all `ParsedCells` of the load.
+    `columns`, `events` and `long_bytes` come from all `ParsedCells` of the load together.
     """
 
     partitions: int
@@ -90,7 +90,7 @@ class PartitionedLoad(SharedContext):
         return context
 
     def plan(self, values: Mapping[int, TableValues], numbers: Iterable[int]) -> dict[int, TablePlan]:
-        """Returns the plans of tables by number, from the values of all partitions; runs no SQL."""
+        """Returns the plans of the tables with these `numbers`, from the values of all partitions; runs no SQL."""
         with duckdb.connect(":memory:") as con:
             context = self._context(con, "", ParsedCells())
             none = TableValues({}, {}, {})
@@ -125,7 +125,10 @@ def _no_messages(
 def partition_rows(
     con: duckdb.DuckDBPyConnection, query: str, key: str, partitions: int, folder: str, select: str = "*"
 ) -> dict[int, list[str]]:
-    """Writes a query's rows to files in a new folder, by a digest of a column; returns the files by partition."""
+    """Writes a query's rows to files in a new folder, partitioned by a digest of the column `key`.
+
+    Returns the files by partition. `select` is the select list of what is written.
+    """
     sql = _SQL["partition_rows"].format(
         query=query, key=engine.name(key), partitions=partitions, select=select, folder=engine.literal(folder)
     )
@@ -139,7 +142,10 @@ def partition_rows(
 def partition_cells(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
 ) -> dict[int, ParsedCells]:
-    """Partitions files of cells, into an empty folder. Their columns are in the `PartitionedLoad` alone."""
+    """Partitions files of cells into an empty folder; returns the cells by partition.
+
+    The cells of a partition have only files; all else is in the `PartitionedLoad`.
+    """
     parts: dict[int, ParsedCells] = {}
     for what in CELL_FILES:
         if getattr(cells, what):
@@ -167,9 +173,10 @@ def _partition_files(
 def write_refused_lines(
     con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Sequence[str], refused: RefusedIds, path: str
 ) -> bool:
-    """Writes those of the lines (`seq`, `text`) that the destination may have refused, with their `id`.
+    """Writes to a file the lines (`seq`, `text`) that the destination may have refused, with their `id`.
 
-    `messages` are the files of cells of these lines. Returns whether there are any.
+    `messages` are the files of messages of these lines. Returns whether there are any such lines; if not, there is no
+    file.
     """
     ids = pa.table({"id": pa.array(refused.messages, pa.string())})
     persons = pa.table({"id": pa.array({id_ for rows in refused.rows.values() for id_ in rows}, pa.string())})
@@ -184,7 +191,8 @@ def write_refused_lines(
 def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Collection[str]] = tuple) -> ReadTable:
     """Returns a function that reads the destination's tables from the files of one partition.
 
-    That raises NotPartitioned for columns that are not there; `needed` returns the tables that will be read afterwards.
+    The function raises NotPartitioned if the files lack a column. `needed` returns the tables that will be read later:
+    the exception asks for their columns, too.
     """
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -203,7 +211,7 @@ def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Co
 
 
 def count_candidates(context: ProjectionContext, left_out: steps.LeftOut) -> dict[int, int]:
-    """Returns how many messages of an open partition each table would get, without duplicates within the load."""
+    """Returns how many messages of an open partition each table would get, not counting duplicates within the load."""
     steps.leave_out(context, left_out)
     steps.find_duplicates(context)
     return count_messages(context)
@@ -215,10 +223,10 @@ def deduplicate_partition(
     complete: Collection[str],
     left_out: steps.LeftOut,
 ) -> PartitionValues:
-    """Decides which messages of an open partition are kept; returns what is known of their values.
+    """Decides which messages of an open partition are kept; returns a summary of their values.
 
-    `given` has the stored ids and so on, None if nothing is stored, or it does not count. Raises NotPartitioned if more
-    columns are needed.
+    `given` has the stored columns of this partition, such as ids; None means that no message counts as stored. Raises
+    NotPartitioned if more columns are needed.
     """
     steps.leave_out(context, left_out)
 
@@ -270,9 +278,9 @@ class PartitionRows(Deduplicated):
         super().__init__(context, {}, plans)
 
     def partition_latest(self, latest: Latest, plan: TablePlan, folder: str, partitions: int) -> "LatestFiles":
-        """Partitions the ids and the kept messages that rows of `users` (`accounts`) are made of, by the person.
+        """Partitions by person the ids and the kept messages from which rows of `users` (`accounts`) are made.
 
-        `plan` is that of the table of these messages.
+        `plan` is the plan of the messages' table.
         """
         Path(folder).mkdir()
         con = self._context.con
@@ -290,7 +298,7 @@ class PartitionRows(Deduplicated):
 
 
 class LatestFiles(NamedTuple):
-    """The files of ids and of messages that rows of `users` (`accounts`) are made of, by the person's partition."""
+    """The files of ids and of messages from which rows of `users` (`accounts`) are made, by the person's partition."""
 
     ids: Mapping[int, Sequence[str]]
     messages: Mapping[int, Sequence[str]]
@@ -304,7 +312,7 @@ def latest_of_partition(
     types: Mapping[str, Type],
     given: StoredColumns | None,
 ) -> TableRows:
-    """Returns the rows of `users` (`accounts`) of one partition of persons; `types` are the columns of the messages."""
+    """Returns the rows of `users` (`accounts`) for one partition of persons; `types` are the messages' columns."""
     source = f"SELECT DISTINCT id FROM {engine.parquet_files(ids)}" if ids else "SELECT NULL::VARCHAR AS id LIMIT 0"
     context.con.execute(f"CREATE OR REPLACE TABLE latest_ids AS {source}")
     nulls = ", ".join(f"NULL::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in types.items())
@@ -318,7 +326,7 @@ def latest_of_partition(
 
 
 def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
-    """Adds up what is known of the kept messages of several partitions."""
+    """Returns the summary of the kept messages of several partitions together."""
     counts: dict[int, int] = {}
     values: dict[int, TableValues] = {}
     for part in parts:
@@ -330,7 +338,7 @@ def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
 
 
 def refused_lines_reader(files: Iterable[str]) -> steps.ReadLines:
-    """Returns a function that reads the lines with given numbers from files that `write_refused_lines` wrote."""
+    """Returns a function that reads lines by their numbers from files that `write_refused_lines` wrote."""
 
     def read(numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
         requested = pa.array(numbers, pa.int64())

@@ -1,6 +1,6 @@
 """The people whose events are requested from an API: decides who is due, and makes their rows from the answers.
 
-There may be millions, so they are in the engine, not in Python.
+There may be millions of people, so they are kept in the engine, not in Python.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -21,11 +21,11 @@ _SQL = engine.queries("people.sql")
 class DuePeople(NamedTuple):
     """The rule that decides who is due.
 
-    - `begun`: when this run began, or the one that it continues. People who were asked for since then are not due.
+    - `begun`: when this run began, or the run that it continues. People who were requested since then are not due.
     - `look_back`: if given, people are due only if the API never answered for them, or if their last activity is later
       than their watermark minus this span.
-    - `retry`: people whose last answer could not be read are due, too, even if they were not added.
-    - `latest`: requests that are noted of a later time do not count, because a clock was wrong.
+    - `retry`: people whose last answer could not be read are due as well, even if they were not added.
+    - `latest`: requests noted with a later time are ignored, because a clock was wrong.
     """
 
     begun: datetime
@@ -54,21 +54,24 @@ class People:
     def add(
         self, people: Sequence[tuple[str, datetime | None]] | Sequence[tuple[str, datetime | None, str | None]]
     ) -> None:
-        """Adds people with the time of their last activity, None if it is not known, and details for `take`.
+        """Adds people with the time of their last activity (None if unknown), and details that `take` returns.
 
         The same person can be added several times.
         """
         self._insert("people", ("person", "active_at", "details"), people)
 
     def leave_out(self, suppressed: HashedIds) -> None:
-        """Leaves out those who are on the suppression list."""
+        """Leaves out the people who are on the suppression list."""
         suppression.register_suppressed(self._con, suppressed.pairs(), suppressed.key)
         self._con.execute(
             f"DELETE FROM people WHERE person IN (SELECT person FROM ({suppression.people_on_list('people')}))"
         )
 
     def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: DuePeople) -> None:
-        """Finds those who are due; `stored` are rows of `_profiles`, `complete` the ids of the loads that count."""
+        """Finds the people who are due.
+
+        `stored` are rows of `_profiles`; only those of the loads with the ids in `complete` count.
+        """
         with engine.registered(self._con, complete=pa.table({"load_id": list(complete)})):
             space, scope = self._key
             values = {"space": space, "scope": scope, "latest": due.latest}
@@ -80,9 +83,10 @@ class People:
         self.due = engine.count(self._con, "due")
 
     def take(self, most: int | None = None) -> Iterator[tuple[str, datetime | None, str | None]]:
-        """Yields up to `most` of those who are due, with their watermarks and details; new people come first.
+        """Yields up to `most` people who are due, with their watermarks and details; new people come first.
 
-        They are shuffled: otherwise people for whom the API always fails could come in a row and look like an outage.
+        They are shuffled: otherwise people for whom the API always fails could follow each other and look like an
+        outage.
         """
         end = self.due if most is None else min(most, self.due)
         with self._con.cursor() as con:
@@ -95,7 +99,7 @@ class People:
                 yield from zip(*(taken[name].to_pylist() for name in taken.column_names), strict=True)
 
     def note(self, answered: Sequence[tuple[str, datetime | None, datetime]]) -> None:
-        """Notes the people for whom the API was asked, with their new watermarks and the times of the requests."""
+        """Notes people who were requested from the API, with their new watermarks and the times of the requests."""
         self._insert("answered", ("person", "watermark", "asked_at"), answered)
 
     def rows(self, load_id: str) -> TableRows:
@@ -108,7 +112,7 @@ class People:
         return TableRows(PROFILES.name, types, relation, engine.count(self._con, "answered"))
 
     def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Inserts rows that have these columns, or only the first of them."""
+        """Inserts rows that have values for these columns, or for only the first few of them."""
         if rows:
             given = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=False)))
             with engine.registered(self._con, given=given):

@@ -53,12 +53,12 @@ class Projection:
     def __init__(self, shared: SharedContext, scratch: str, threads: int = 2) -> None:
         self._threads = threads
         self._parser = Parser(scratch, threads, shared.limits.key_bytes)
-        # While batches are added, the parallelism is that of the threads which add them.
+        # While batches are added, the threads that add them are all the parallelism there is.
         con = engine.connect(scratch, shared.memory, threads=1)
         self._context = ProjectionContext(
             con=con, scratch=scratch, cells=self._parser.no_messages(con), **shared.shared_fields()
         )
-        self._readers: list[LineReader] = []  # those that no thread is using
+        self._readers: list[LineReader] = []  # readers that no thread is using
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class Projection:
 def open_load(context: ProjectionContext, only: str = "true") -> ProjectionContext:
     """Opens the messages of parsed cells in the engine; returns the context with the numbers of their tables.
 
-    `only` is an SQL condition for the messages.
+    `only` is an SQL condition that selects the messages.
     """
     events = name_events(context.cells.events, context.event_table)
     context = dataclasses.replace(context, tables=TableNumbers.of(events))
@@ -140,7 +140,7 @@ def deduplicate(
     event_tables: Collection[str] = (),
     max_event_tables: int = MAX_EVENT_TABLES,
 ) -> "Deduplicated":
-    """Decides which messages of an open load are kept, of those that are not left out; see `Projection.deduplicate`."""
+    """Decides which messages of an open load are kept, after `leave_out`; see `Projection.deduplicate`."""
     steps.find_duplicates(context)
     tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
     context = dataclasses.replace(context, tables=tables)
@@ -155,7 +155,7 @@ def deduplicate(
 def write_all_rows(context: ProjectionContext, only: str, path: str) -> None:
     """Writes all rows of some messages, as if nothing were stored, to a single file that each table overwrites.
 
-    It is called to see whether it raises; `only` is an SQL condition for the messages.
+    It is called only to see whether it raises. `only` is an SQL condition that selects the messages.
     """
     made = deduplicate(open_load(context, only))
     for rows in (*made.tables(), *made.latest(), made.discards()):
@@ -174,7 +174,7 @@ class Deduplicated:
     ) -> None:
         """`without_table` counts the messages of events that have no table of their own, by the event's slug.
 
-        `plans` has tables whose columns are decided already, by table number.
+        `plans` has the plans of tables whose columns are decided already, by table number.
         """
         self._context = context
         self._without_table = without_table
@@ -211,7 +211,7 @@ class Deduplicated:
                 yield rows
 
     def counts(self, counted: CountedMessages = MappingProxyType({})) -> list[FileCount]:
-        """Returns what became of the lines of each file that has at least one."""
+        """Returns how many lines of each file were stored, duplicates or rejected; files without lines are left out."""
         return audit.count_files(self._context, counted)
 
     def rejects_by_reason(self) -> dict[str, int]:
@@ -219,15 +219,15 @@ class Deduplicated:
         return audit.rejects_by_reason(self._context)
 
     def rejects(self, files: Sequence[str]) -> TableRows | None:
-        """Returns the rows of `_rejects`, None if there are none; `files` are the names of the load's files."""
+        """Returns the rows of `_rejects`, or None if there are none; `files` are the names of the load's files."""
         return audit.rejects(self._context, files)
 
     def discards(self) -> TableRows | None:
-        """Returns the rows of `_discards`, None if there are none. Call it after taking the rows of all tables."""
+        """Returns the rows of `_discards`, or None if there are none. Call it after taking the rows of all tables."""
         return audit.discards(self._context)
 
     def beyond_limits(self) -> dict[str, dict[str, int]]:
-        """Returns how many values no table had room for, by reason and table. Call it after `discards`.
+        """Returns how many values exceeded a limit, by reason and table. Call it after `discards`.
 
         For events without a table (`too_many_tables`) it counts messages, by the event's slug.
         """

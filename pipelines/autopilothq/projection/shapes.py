@@ -2,7 +2,8 @@
 
 A line's shape is the JSON text that the engine makes of the keys of its objects, so lines with different keys never
 have the same shape. Python examines each shape once and finds the columns of its keys; the engine then reads all lines
-of regular shapes at once. A shape is regular if each of its columns comes from one key.
+of regular shapes at once. A shape is regular if each of its columns comes from one key. A leaf is the path of a value
+that becomes a column, such as `("properties", "plan")`.
 """
 
 import json
@@ -20,9 +21,9 @@ from .cells import with_timestamps_read
 
 Path = tuple[str, ...]
 
-MAX_LEAVES = 200  # keys that the fast path reads; lines with others take the slow path
+MAX_LEAVES = 200  # leaves that the fast path reads; lines with others take the slow path
 MAX_SHAPES = 1_000  # shapes of one batch that are examined, the most frequent ones first; others need known keys
-MAX_SPARSE = 100  # leaves of which lines of rare shapes may have any; with more, columns without values cost too much
+MAX_SPARSE = 100  # leaves that are read from lines of rare shapes; with more, the columns without values cost too much
 MAX_KNOWN = 10_000  # shapes that are remembered
 MAX_SHAPE = 1 << 14  # characters of a shape that is examined or remembered
 
@@ -58,9 +59,9 @@ _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 class ProjectionQuery(NamedTuple):
     """The query that makes cells of lines (shapes.sql, `cells`): its parts, and the `extras` among the cells.
 
-    `shapes` (`shape`, `has_nulls`) are those of the lines that it reads; SQL has them as `known_shapes`. `select` are
-    the cells and `irregular` are the tests of a line. `structure` describes the struct that a line is read into.
-    `pointers` are the objects whose keys make a shape. `objects` is a condition for lines with anything but an object
+    `shapes` (`shape`, `has_nulls`) are the shapes that it reads; SQL has them as `known_shapes`. `select` has the
+    cells, and `irregular` the tests of a line. `structure` describes the struct that a line is read into. `pointers`
+    are the objects whose keys make a shape. `objects` is the condition for lines that have another value than an object
     or null where other lines have an object, which their shape does not show.
     """
 
@@ -75,15 +76,15 @@ class ProjectionQuery(NamedTuple):
     def sql(self, readable: str) -> str:
         """Returns the query that makes a row of cells for each of `lines` that has one of the `known_shapes`.
 
-        `readable` is a condition for lines whose shape the engine can read. A row is `irregular` if the engine may have
-        misread the line.
+        `readable` is the condition for lines whose shape the engine can read. A row is `irregular` if the engine may
+        have misread the line.
         """
         parts = self._asdict() | {"structure": engine.literal(self.structure)}
         return _SQL["cells"].format(readable=readable, timed=with_timestamps_read("FROM named"), **parts)
 
 
 class RegularShape(NamedTuple):
-    """The leaves of the lines of one shape, and the paths without keys that are objects in other lines."""
+    """The leaves of one shape, and the paths that are objects in other lines but have no keys in this shape."""
 
     leaves: list[Path]
     nulls: list[Path]
@@ -113,11 +114,11 @@ class Shapes:
             return {text: shape for text, shape in self._shapes.items() if shape is not None}
 
     def regular(self, found: Mapping[str, int]) -> dict[str, "RegularShape"]:
-        """Returns those of some shapes that are regular.
+        """Returns the regular ones among the shapes in `found`, which has the number of lines of each.
 
-        `found` has the number of lines of each shape. Only the most frequent shapes are examined and remembered, so
-        lines with a shape each do not displace those of all others. Of the rest, those of known keys are regular:
-        messages with a dozen keys that each may lack have thousands of shapes.
+        Only the most frequent shapes are examined and remembered, so that many lines with unique shapes do not displace
+        the shapes of all others. The rest are regular if all their keys are known: messages with a dozen optional keys
+        have thousands of shapes.
         """
         short = (shape for shape in found if len(shape) <= MAX_SHAPE)
         ordered = sorted(short, key=lambda shape: (-found[shape], shape))
@@ -133,12 +134,12 @@ class Shapes:
         return {text: shape for text, shape in regular.items() if shape is not None}
 
     def _learn(self, shape: str) -> "RegularShape | None":
-        """Examines a shape that is new; returns None if it is not regular."""
+        """Examines a new shape and remembers its leaves; returns None if it is not regular."""
         keys = {parent: names or [] for parent, names in zip(self._objects, json.loads(shape), strict=True)}
         leaves = [
             (*parent, key) for parent, names in keys.items() if parent for key in names if (*parent, key) not in keys
         ]
-        # The spellings of known leaves are noted. Each of many lines may have a shape of its own of the same keys.
+        # Known leaves need no check of their spelling. That saves time if many shapes consist of the same keys.
         new = [leaf for leaf in leaves if leaf not in self._leaves]
         if not self._is_regular(keys, leaves, new) or len(self._leaves) + len(new) > MAX_LEAVES:
             return None
@@ -150,10 +151,10 @@ class Shapes:
         return RegularShape(leaves, [path for path in paths if keys.get(path) == []])
 
     def _is_regular(self, keys: Mapping[Path, Sequence[str]], leaves: Sequence[Path], new: Sequence[Path]) -> bool:
-        """Returns whether the engine can read the leaves of a shape as columns; `keys` are those of each object.
+        """Returns whether the engine can read the leaves of a shape as columns; `keys` has the keys of each object.
 
-        `new` are the leaves that no regular shape before had. It cannot if there are no keys, if a key is too long, if
-        columns have no name or the same name, or if keys differ only in case.
+        `new` are the leaves that no earlier regular shape had. The engine cannot if there are no keys, if a key is too
+        long, if columns have no name or the same name, or if keys differ only in case.
         """
         if not keys[()]:
             return False
@@ -168,13 +169,13 @@ class Shapes:
         return all(self._spellings.get(_lower(part), part) == part for leaf in new for part in _parts(leaf))
 
     def _note_spellings(self, paths: Iterable[Path]) -> None:
-        """Notes the case of paths: of those that differ only in case, the engine's structs can have only the first."""
+        """Notes the case of paths: if several differ only in case, the engine's structs can have only the first."""
         for path in paths:
             for part in _parts(path):
                 self._spellings.setdefault(_lower(part), part)
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
-        """Returns new `Shapes` with these objects of irregular lines added; itself if none is new, or too many are."""
+        """Returns new `Shapes` that add these objects of irregular lines, or itself if none is new or too many are."""
         short = (path for path in objects if sum(map(len, path)) <= LONGEST_COLUMN)
         new = sorted(path for path in short if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
@@ -184,7 +185,7 @@ class Shapes:
     def query(self, shapes: Mapping[str, "RegularShape"]) -> ProjectionQuery:
         """Returns the query for lines of these shapes."""
         leaves, nulls = dict[Path, None](), dict[Path, None]()
-        for shape in {id(shape): shape for shape in shapes.values()}.values():  # thousands may be one object
+        for shape in {id(shape): shape for shape in shapes.values()}.values():  # thousands may be the same object
             leaves |= dict.fromkeys(shape.leaves)
             nulls |= dict.fromkeys(shape.nulls)
         known = pa.table({"shape": list(shapes), "has_nulls": [bool(shape.nulls) for shape in shapes.values()]})
@@ -194,12 +195,12 @@ class Shapes:
 
 
 class _KnownKeys:
-    """The keys of regular shapes, of which a line may have any: no two have the same column, or differ only in case."""
+    """Keys of regular shapes that a line may have in any combination: no two share a column or differ only in case."""
 
     def __init__(self, objects: Sequence[Path]) -> None:
         self._objects = objects
         self._names: list[set[str]] = [set() for _ in objects]
-        # An object that may be null, and where it and the object that holds it are in a shape.
+        # Objects that may be null: the position in a shape of each and of its parent, and its key there.
         self._parents = [
             (n, objects.index(path[:-1]), path[-1]) for n, path in enumerate(objects) if path[:-1] in objects and path
         ]
@@ -227,7 +228,7 @@ class _KnownKeys:
             self._plain.leaves.append(path)
 
     def shape(self, text: str) -> "RegularShape | None":
-        """Returns the shape of this text with all known leaves; None if it has other keys, or a key twice."""
+        """Returns the shape of this text with all known leaves; None if it has no keys, other keys, or a key twice."""
         keys = [names or () for names in json.loads(text)]
         for names, known in zip(keys, self._names, strict=True):
             if not known.issuperset(names) or len(set(names)) != len(names):
@@ -274,7 +275,7 @@ def _query(shapes: pa.Table, leaves: Sequence[Path], pointers: Sequence[str], nu
         paths[leaf[0]].setdefault(cell, []).append(leaf)
         types[leaf] = "JSON" if cell.startswith(EXTRA) or DECLARED_TYPES[cell] != "text" else "VARCHAR"
     cells = _cells(paths["context"], paths["properties"], paths["traits"])
-    # A track's properties that have columns of the catalogue, whatever their keys and the objects that they are in.
+    # A track's properties that have columns of the catalogue, whatever their keys are and wherever they are nested.
     declared = [
         f"{_at(leaf)}::VARCHAR"
         for cell, found in paths["properties"].items()
@@ -343,10 +344,10 @@ def _body_cells(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, S
 def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list[str]:
     """Returns the SQL conditions for lines that the engine may have misread.
 
-    `types` are those of the leaves. `declared` is the SQL of a track's properties whose columns are in the catalogue:
-    on a page, their columns may have other types. The conditions are evaluated for every line, so there is a cheap one
-    for each value. Costlier ones look at lists of values inside a CASE, whose branches the engine evaluates only for
-    the lines that reach them.
+    `types` has the SQL types of the leaves. `declared` is the SQL of a track's properties whose columns are in the
+    catalogue: on a page, their columns may have other types. The conditions are evaluated for every line, so there is a
+    cheap one for each value. Costlier ones look at lists of values inside a CASE, whose branches the engine evaluates
+    only for the lines that reach them.
     """
     fields = [_at((field,)) for field in _TEXT_FIELDS]
     texts = fields + [_at(leaf) for leaf, sql_type in types.items() if sql_type == "VARCHAR"]
@@ -354,7 +355,7 @@ def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list
     times = ", ".join(map(engine.name, TIMESTAMP_FIELDS))
     every = ", ".join((*texts, *jsons))
     changing_time = f"CASE WHEN greatest({times}) >= '[' OR any_json_may_change([{times}]) THEN {_CHANGING} END"
-    # What a text begins with if it may have been an array, or an object: `[` or `{`.
+    # A text that begins with `[` or `{` may have been an array or an object.
     field_may_be_array = f"any_between([{', '.join(fields)}], '[', '\\')"
     any_may_be_array = f"any_between([{every}], '[', '\\')"
     may_be_array = f"{field_may_be_array} OR CASE WHEN {any_may_be_array} THEN {_CHANGING} END"
@@ -381,7 +382,7 @@ def _at(path: Path) -> str:
 
 
 def _first(paths: Sequence[Path]) -> str:
-    """Returns the SQL of the first of some values of `m` that is not null."""
+    """Returns the SQL of the first of these values of `m` that is not null."""
     return engine.coalesce([_at(path) for path in paths])
 
 

@@ -20,7 +20,7 @@ WITH shaped AS (
     FROM parsed
 ), timed AS ({timed}), identified AS (
     SELECT *,
-        -- Only the context's email is used; a line without it, or with one that does not look like one, is irregular.
+        -- Only the context's email is used. If it is missing or does not look like an email, the line is irregular.
         coalesce(known_anonymous_id, CASE
             WHEN user_id IS NULL AND contains(email, '@') AND NOT starts_with(email, '[') THEN email END
         ) AS anonymous_id,

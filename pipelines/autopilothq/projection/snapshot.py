@@ -30,7 +30,7 @@ _SQL = engine.queries("snapshot.sql")
 
 
 class SnapshotTarget(NamedTuple):
-    """The destination's table: how it names a column, the columns that it has, and how many more it has room for."""
+    """The destination's table: how its columns are named, the columns that it has, and how many more it can get."""
 
     shorten: Callable[[str], str] = str
     existing: Collection[str] = ()
@@ -84,7 +84,7 @@ class _SnapshotColumns:
         """The columns beyond the catalogue's, with the types that the origin declared for them."""
 
     def take(self, name: str) -> bool:
-        """Adds a column unless the table has it already. Returns whether there is room for it."""
+        """Adds a column unless the table has it already; returns False if there is no room for it."""
         if name in self._catalogue or name in self.extras:
             return True
         if self._target.shorten(name) not in self._target.existing:
@@ -143,9 +143,9 @@ class Snapshot:
     ) -> TableRows:
         """Returns the rows; `known` columns of the destination's table keep their types.
 
-        Pass `stored`, which reads that table, if the scan was complete: rows of records that it did not find are
-        returned, too, with the time of the scan in `deleted_at`. Pass `newer`, which reads the table as well, to leave
-        out records of which a later change was stored while the scan ran.
+        Pass `stored`, which reads that table, if the scan was complete: rows of records that it did not find are also
+        returned, with the time of the scan in `deleted_at`. Pass `newer`, which reads the table as well, to leave out
+        records if a later change of them was stored while the scan ran.
         """
         count = _open_records(self._context, self._seen)
         if newer is not None and "updated_at" in known:
@@ -169,10 +169,10 @@ class Snapshot:
             yield discards
 
     def discards(self) -> TableRows | None:
-        """Returns the rows of `_discards`, None if there are none. Call it after `rows`."""
+        """Returns the rows of `_discards`, or None if there are none. Call it after `rows`."""
         context = self._context
         if not engine.count(context.con, "discards"):
-            return None  # without the engine's looking through all records
+            return None  # which saves a pass over all records
         sql = _SQL["discarded"].format(
             keys=", ".join(context.keys), received_at=context.received_at, loaded_at=context.loaded_at
         )
@@ -213,7 +213,7 @@ def _write_records(context: _SnapshotContext, columns: _SnapshotColumns, first: 
 
 
 def _open_records(context: _SnapshotContext, seen: int) -> int:
-    """Creates the view `current` of the last record of each key, of `seen` in all; returns how many it has."""
+    """Creates the view `current` of the last record of each key, among `seen` records; returns how many it has."""
     files = context.paths("records")
     empty = ", ".join(f"NULL::VARCHAR AS {key}" for key in context.keys)
     source = f"FROM read_parquet({files}, union_by_name = true)" if seen else f"SELECT {empty}, 0 AS seq LIMIT 0"
@@ -224,7 +224,7 @@ def _open_records(context: _SnapshotContext, seen: int) -> int:
 
 
 def _drop_outdated(context: _SnapshotContext, stored: ReadTable) -> int:
-    """Removes records from `current` whose stored rows were received after the scan began and changed later.
+    """Removes records from `current` if their stored rows were received after the scan began and are newer.
 
     Returns how many it removes.
     """
@@ -273,7 +273,10 @@ def _type_records(
 def _extra_types(
     context: _SnapshotContext, extras: Mapping[str, Collection[Type]], existing: Mapping[str, Type]
 ) -> dict[str, Type]:
-    """Returns each extra's type: the existing column's, else the one that the origin declared, else by all values."""
+    """Returns each extra's type: the existing column's, otherwise the declared one, otherwise that of all values.
+
+    A type counts as declared only if the origin declared no other for the same extra.
+    """
     types: dict[str, Type] = {}
     for name, declared in extras.items():
         if (type_ := existing.get(context.shorten(name))) is not None:
@@ -286,7 +289,7 @@ def _extra_types(
 
 
 def _discard_misfits(context: _SnapshotContext, casts: Mapping[str, tuple[str, str]]) -> None:
-    """Discards values that a cast turns into null; `casts` has the casts and the reasons, by column."""
+    """Discards values that a cast turns into null; `casts` has each column's cast and the reason for the discard."""
     misfits = {name: f"{_cell(name)} IS NOT NULL AND {cast} IS NULL" for name, (cast, _) in casts.items()}
     counts = _aggregate(context, [f"count(*) FILTER ({misfit})" for misfit in misfits.values()])
     for (name, misfit), count in zip(misfits.items(), counts, strict=True):
@@ -296,7 +299,7 @@ def _discard_misfits(context: _SnapshotContext, casts: Mapping[str, tuple[str, s
 
 
 def _aggregate(context: _SnapshotContext, aggregates: Sequence[str]) -> list[int]:
-    """Returns aggregates over all current records, of which only some are computed at a time to save memory."""
+    """Returns aggregates over all current records; computes only some at a time to save memory."""
     results: list[int] = []
     for part in engine.batched(aggregates, AGGREGATES_AT_ONCE):
         results += context.con.execute(f"SELECT {', '.join(part)} FROM current").fetchone() or ()
@@ -304,7 +307,7 @@ def _aggregate(context: _SnapshotContext, aggregates: Sequence[str]) -> list[int
 
 
 def _find_deleted(context: _SnapshotContext, existing: Mapping[str, Type], stored: ReadTable) -> int:
-    """Creates the view `deleted` of stored rows of records that this scan did not find; returns how many it has.
+    """Creates the view `deleted` of the stored rows whose records this scan did not find; returns how many it has.
 
     The rows are read batch by batch, because the engine's join would hold all of them in memory.
     """

@@ -15,7 +15,7 @@ CREATE TABLE last AS SELECT max(seq) AS seq FROM records GROUP BY {keys}
 CREATE VIEW current AS FROM records{last}
 
 -- name: older
--- The records whose stored rows were received after the scan began and were changed later.
+-- The records whose stored rows were received after the scan began and are newer.
 INSERT INTO older SELECT c.seq FROM stored s JOIN current c ON {same}
 WHERE s.received_at > {received_at} AND s.updated_at > as_moment({updated_at})
 

@@ -22,12 +22,12 @@ CREATE TABLE suppressed (seq BIGINT, id VARCHAR);
 
 -- Messages that are not kept: duplicates within the load, and those that are stored already.
 CREATE TABLE duplicates (seq BIGINT);
--- The tables that have a message already; of a track also the event that `tracks` has for it, its id, and the number of
--- its event's table.
+-- The tables that have a message already; for a track, also the event that `tracks` has for it, its id, and the number
+-- of its event's table.
 CREATE TABLE stored_in (seq BIGINT, table_number INTEGER, event VARCHAR, id VARCHAR, event_table INTEGER);
--- The tracks that their event's own table has too, one event at a time.
+-- The tracks that are also in their event's own table, for one event at a time.
 CREATE TABLE in_event_table (seq BIGINT);
--- Texts that adopted rows may have cut, and those that replace a cut one, by table number and column.
+-- Whole texts that may be cut in adopted rows, and those of them that replace a cut text, by table number and column.
 CREATE TABLE whole_texts (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, text VARCHAR);
 CREATE TABLE mends (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, text VARCHAR);
 -- The times of complete loads, and the stored messages of other loads, whose discards may be lost.

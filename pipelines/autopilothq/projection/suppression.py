@@ -43,8 +43,8 @@ def register_suppressed(
 ) -> None:
     """Creates the tables that all other functions of this module read.
 
-    `pairs` are the salts and hashes of the suppression list, `key` is the key for those that were made with one, and
-    `sought` are the ids that are known in plain text.
+    `pairs` are the salts and hashes of the suppression list, `key` is the key of the hashes that were made with one,
+    and `sought` are the ids that are known in plain text.
     """
     _define_functions(con)
     listed = list(pairs)
@@ -58,7 +58,7 @@ def register_suppressed(
 
 
 def _key_blocks(key: SuppressionKey | None) -> dict[str, bytes | None]:
-    """Returns the two blocks that HMAC-SHA256 (RFC 2104) hashes first: the key XORed with each of its constants."""
+    """Returns the blocks with which HMAC-SHA256 (RFC 2104) begins its two hashes: the key, XORed with a constant."""
     if key is None:
         return {"inside": None, "outside": None}
     block = hashlib.sha256(key.secret).digest() if len(key.secret) > BLOCK else key.secret
@@ -113,7 +113,7 @@ def suppress(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def _find_ids(con: duckdb.DuckDBPyConnection, ids: str, kinds: Sequence[str]) -> int:
-    """Creates the table `suppressed_ids` of a query's ids that are on the list; returns how many there are."""
+    """Creates the table `suppressed_ids` of those ids of a query that are on the list; returns how many there are."""
     con.execute(f"CREATE OR REPLACE TEMP TABLE ids AS {ids}")
     found = ids_on_list(ids_of("ids", kinds))
     con.execute(f"CREATE OR REPLACE TEMP TABLE suppressed_ids AS SELECT DISTINCT id FROM ({found})")
@@ -129,10 +129,10 @@ def people_on_list(ids: str) -> str:
 
 
 def ids_of(texts: str, kinds: Collection[str]) -> str:
-    """Returns a query of the ids, in comparable form, in the column `id` of `texts`, which holds these kinds.
+    """Returns a query of the ids in the column `id` of `texts`, which holds ids of these kinds, in comparable form.
 
-    It has all columns of `texts`, and `raw` (the id as it is written), `kind` and `value`, as `identity.id_of` makes
-    them.
+    The query has all columns of `texts`, `raw` (the id as it is written), and `kind` and `value` as `identity.id_of`
+    makes them.
     """
     has_emails = "email" in kinds
     return " UNION ALL ".join(_ids_of_kind(texts, kind, has_emails) for kind in kinds)
@@ -141,7 +141,7 @@ def ids_of(texts: str, kinds: Collection[str]) -> str:
 def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
     if kind == "tagged":
         return _SQL["tagged_ids"].format(texts=texts)
-    # An id with an @ is an email in any column that can hold one; only a column of contact ids alone cannot.
+    # An id with an @ is an email in any column that can hold one, which only a column of contact ids alone cannot.
     tests = {"email": "contains(id, '@')"} | ({} if has_emails else {"contact_id": "id <> ''"})
     test = tests.get(kind, "NOT contains(id, '@')")
     value = "fold_email(id)" if kind == "email" else "id"
@@ -151,7 +151,7 @@ def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
 def ids_on_list(ids: str) -> str:
     """Returns a query of those `ids` (a query with the columns `raw`, `kind` and `value`) that are on the list.
 
-    Emails are looked up in the form that earlier releases hashed, too.
+    Emails are looked up in the form that earlier releases hashed as well.
     """
     earlier = "REPLACE (py_lower_email(raw) AS value) FROM sent WHERE kind = 'email' AND NOT is_plain(raw)"
     found = _SQL["on_list"].format(ids=f"FROM sent UNION ALL SELECT * {earlier}")
@@ -161,7 +161,7 @@ def ids_on_list(ids: str) -> str:
 def find_mentions(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) -> list[int]:
     """Returns the `keys` of the texts that mention deleted persons: by an email anywhere, or by another id as a value.
 
-    The value's key in the text ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
+    Such a value follows a key that ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
     """
     table = decode_letter_escapes(keys, texts, NULS)
     found = _keys_on_list(con, table, _MENTIONS)
@@ -174,11 +174,11 @@ def find_mentions(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Arra
 
 
 def find_suspects(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array, by_hash: bool) -> list[int]:
-    """Returns the `keys` of all lines that may be messages of deleted persons; the caller must parse them to make sure.
+    """Returns the `keys` of all lines that may be messages of deleted persons; the caller must parse them to be sure.
 
     In such a message, one value is an id of the person. Ids that are known in plain text are searched for anywhere in
-    the line. With `by_hash`, ids that are known only by their hashes are searched for, too: in whole texts with an @,
-    in emails anywhere, and in values of keys that end with `id`.
+    the line. With `by_hash`, ids that are known only by their hashes are searched for as well: in whole texts with an
+    @, in emails anywhere, and in values of keys that end with `id`.
     """
     # The id of an array or an object is its compact JSON, which the line may write differently.
     if con.execute("SELECT 1 FROM searched_ids WHERE value[1] IN ('[', '{')").fetchall():
@@ -189,7 +189,7 @@ def find_suspects(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Arra
 
 
 def _keys_on_list(con: duckdb.DuckDBPyConnection, texts: pa.Table, mentions: str) -> set[int]:
-    """Returns the keys of the texts that hold an id of the suppression list."""
+    """Returns the keys of the texts that hold an id on the suppression list; the query `mentions` extracts the ids."""
     with engine.registered(con, texts=_in_pieces(texts)):
         con.execute(f"CREATE OR REPLACE TEMP TABLE mentions AS {mentions}")
     value = "CASE WHEN kind = 'email' THEN fold_email(raw) ELSE raw END"
@@ -204,5 +204,5 @@ def _holding(con: duckdb.DuckDBPyConnection, texts: pa.Table, condition: str) ->
 
 
 def _in_pieces(table: pa.Table) -> pa.Table:
-    """Returns the table in pieces, which the engine's threads share."""
+    """Splits the table into batches, so that the engine's threads can share them."""
     return pa.Table.from_batches(table.to_batches(TEXTS_AT_ONCE), table.schema)

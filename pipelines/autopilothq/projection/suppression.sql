@@ -5,7 +5,7 @@
 CREATE OR REPLACE TEMP TABLE suppressed_hashes AS SELECT salt::VARCHAR AS salt, hash::VARCHAR AS hash FROM pairs
 
 -- name: salts
--- The salts of the list, with the two blocks of the key for those that are used with one.
+-- The salts of the list, with the two blocks of the key for salts that are used with a key.
 CREATE OR REPLACE TEMP TABLE salts AS
 SELECT DISTINCT salt,
     CASE WHEN keyed THEN $inside::BLOB END AS inside, CASE WHEN keyed THEN $outside::BLOB END AS outside
@@ -63,8 +63,8 @@ SELECT key, 'email', unescaped(unnest(regexp_extract_all(text, '"((?:[^"\\@]|\\.
 FROM texts WHERE contains(text, '@')
 
 -- name: keyed
--- The values of the keys in `texts` that match `{pattern}` (key, value), as ids of the kinds of `{kinds}`, which has
--- what a key ends with before `id`, and the kind of id that such a key holds.
+-- The values in `texts` whose keys match `{pattern}` (key, value), as ids. `{kinds}` has pairs of what a key ends with
+-- before `id`, and the kind of id that such a key holds.
 SELECT key, CASE WHEN kind <> 'contact_id' AND contains(raw, '@') THEN 'email' ELSE kind END AS kind, raw
 FROM (
     SELECT key, regexp_replace(lower(regexp_extract(pair, {pattern}, 1)), '[_ -]?id$', '') AS word,
@@ -73,12 +73,12 @@ FROM (
 JOIN (VALUES {kinds}) words(ending, kind) ON ends_with(pairs.word, words.ending)
 
 -- name: keys_on_list
--- The keys of the texts whose `mentions` (`key`, `kind`, `raw`) are on the list.
+-- The keys of the texts of which a mention (`key`, `kind`, `raw`) is on the list.
 SELECT DISTINCT key FROM mentions SEMI JOIN ({ids}) USING (kind, raw)
 
 -- name: holding
--- The texts, in searchable form, that hold an id which is known in plain text. The ids come second in the join, so that
--- they are what it keeps in memory, and texts pass by.
+-- The texts, in searchable form, that hold an id which is known in plain text. The ids are the right side of the join,
+-- which is held in memory, while the texts are streamed.
 SELECT DISTINCT key, text
 FROM (SELECT key, searchable(text) AS text FROM texts)
 JOIN (SELECT folded FROM searched_ids WHERE {condition}) ON contains(text, folded)

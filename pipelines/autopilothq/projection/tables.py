@@ -29,8 +29,8 @@ from .types import TYPES, ColumnValues, merge_values
 
 GATHERED_ROWS = 50_000  # rows of small tables that are gathered in one table
 GATHERED_BYTES = 16 << 20  # the same in bytes, if many lines are long
-GATHERED_VALUES = 1_000_000  # values buffered as rows that are gathered, too
-CELLS_TOGETHER = 200_000  # of small tables whose values are examined together
+GATHERED_VALUES = 1_000_000  # values buffered as rows that are also gathered in one table
+CELLS_TOGETHER = 200_000  # cells (rows times columns) of small tables that one statement examines
 PIVOTED = "t:"  # prefix of the names of columns that are pivoted from rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
@@ -38,9 +38,9 @@ _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 class TableMessages(NamedTuple):
     """The messages of one table: SQL conditions and names of columns, which can be sent to any worker.
 
-    `source` is the table or view of the table's kept messages with a condition, `examined` the values that the table
-    may discard, also of other messages. `in_columns` are the extras (columns beyond the catalogue's) whose values are
-    buffered as columns. `in_rows` are those whose values are buffered as rows, with what is known of these values.
+    `source` is a table or view with a condition that selects the table's kept messages. `examined` are the values that
+    the table may discard, which may include those of duplicates. `in_columns` are the extras (columns beyond the
+    catalogue's) whose values are buffered as columns; `in_rows` has summaries of those that are buffered as rows.
     """
 
     table_number: int
@@ -51,10 +51,10 @@ class TableMessages(NamedTuple):
 
 
 class TableValues(NamedTuple):
-    """What is known of the values of one table's messages.
+    """A summary of the values of one table's messages.
 
-    `declared` has the properties that the catalogue declares, `in_columns` and `in_rows` have the extras, by how their
-    values are buffered.
+    `declared` has the properties that the catalogue declares; `in_columns` and `in_rows` have the extras, depending on
+    how their values are buffered.
     """
 
     declared: Mapping[str, ColumnValues]
@@ -62,7 +62,7 @@ class TableValues(NamedTuple):
     in_rows: Mapping[str, ColumnValues]
 
     def merge(self, other: "TableValues") -> "TableValues":
-        """Returns what is known of the values of both, for example of the messages of two workers."""
+        """Returns the summary of the values of both, for example of the messages of two workers."""
         return TableValues(*(merge_values(mine, theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
@@ -90,7 +90,7 @@ class TableBuilder:
     ) -> None:
         """`row_values` has the extras whose values are buffered as rows, by table number.
 
-        `plans` has tables whose columns are decided already, from the values of all partitions.
+        `plans` has the plans of tables whose columns are decided already, from the values of all partitions.
         """
         self._context = context
         self._row_values = row_values
@@ -108,7 +108,7 @@ class TableBuilder:
             yield self.rows(number, count)
 
     def gather(self) -> dict[int, int]:
-        """Gathers the messages of small tables; returns how many rows each table has, `tracks` those of all events."""
+        """Gathers the messages of small tables; returns each table's row count by number, `tracks` last."""
         counts = count_messages(self._context)
         tracks = sum(count for number, count in counts.items() if number == 0 or number >= len(MESSAGE_TABLES))
         self._gathered = gather_small_tables(self._context, counts)
@@ -118,7 +118,7 @@ class TableBuilder:
         return counts | ({0: tracks} if tracks else {})
 
     def _gather_extras(self) -> None:
-        """Gathers the values that the messages of small tables have as rows, if several tables have any."""
+        """Gathers the values of small tables that are buffered as rows, if several tables have any."""
         cells, values = self._context.cells, self._row_values
         numbers = sorted(values.keys() & self._gathered.keys())
         total = sum(found.value_count for number in numbers for found in values[number].values())
@@ -131,17 +131,17 @@ class TableBuilder:
         for source in set(self._gathered.values()) if not self._plans else ():
             numbers = [number for number, gathered in self._gathered.items() if gathered == source]
             columns = {column for number in numbers for column in self._columns.get(number, ())}
-            # A message has only its own table's columns; the others cost time, too.
+            # Each message is examined for the columns of all these tables, though it has only those of its own.
             if len(columns) * sum(counts[number] for number in numbers) <= CELLS_TOGETHER:
                 tables = [self.messages(number) for number in numbers]
                 self._values |= zip(numbers, small_table_values(self._context, tables, source), strict=True)
 
     def values(self, number: int) -> TableValues:
-        """Returns what is known of the values of a table's messages."""
+        """Returns the summary of the values of a table's messages."""
         return self._values.get(number) or table_values(self._context, self.messages(number))
 
     def rows(self, number: int, count: int = 0) -> TableRows:
-        """Returns the rows of a table: of an event, of a type of message, or (number 0) of `tracks`."""
+        """Returns the rows of the table with this number: an event's, a type of message's, or `tracks` (0)."""
         if number not in self._made:
             messages = self.messages(number)
             plan = self._plans.get(number) or plan_table(self._context, number, self.values(number))
@@ -154,7 +154,7 @@ class TableBuilder:
         gathered = self._gathered.get(number)
         source = f"{gathered or 'kept'} WHERE {where}"
         examined = ExaminedValues.of(where)
-        if gathered and not self._makes_again:  # messages that are not kept have no discards then
+        if gathered and not self._makes_again:  # then only kept messages have discards
             examined = examined._replace(messages=source)
         if extras := self._gathered_extras.get(number):
             examined = examined._replace(extras=extras)
@@ -162,16 +162,17 @@ class TableBuilder:
 
 
 def count_messages(context: ProjectionContext) -> dict[int, int]:
-    """Returns how many messages are kept, by table number, the smallest count first."""
+    """Returns how many messages are kept, by table number, in ascending order of the counts."""
     return dict(
         context.con.execute("SELECT table_number, count(*) FROM kept GROUP BY table_number ORDER BY 2").fetchall()
     )
 
 
 def gather_small_tables(context: ProjectionContext, counts: Mapping[int, int]) -> dict[int, str]:
-    """Copies the kept messages of small tables in one pass, so that each table does not need a pass over all messages.
+    """Copies the kept messages of small tables in one pass, so that no table needs a pass over all messages.
 
-    Returns the names of the copies by table number: one table of the engine, or several if many lines are long.
+    Returns the name of the copy by table number: one table of the engine has all of them, or several tables do if many
+    lines are long.
     """
     numbers, total = set[int](), 0
     most = GATHERED_ROWS
@@ -198,13 +199,13 @@ def _gather(context: ProjectionContext, numbers: Collection[int], gathered: dict
         try:
             where = context.tables.where_any(sorted(numbers))
             texts.create_table(context, table, f"SELECT * FROM kept WHERE {where}")
-        except duckdb.OutOfMemoryException:  # many columns, each of which takes a block
+        except duckdb.OutOfMemoryException:  # there are many columns, and each takes a block
             return
         gathered |= dict.fromkeys(numbers, table)
 
 
 def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
-    """Returns what is known of the values of one table's kept messages."""
+    """Returns the summary of the values of one table's kept messages."""
     of_event = messages.table_number >= len(MESSAGE_TABLES)
     return TableValues(
         _declared_values(context, messages.source)[0] if of_event else {},
@@ -214,7 +215,7 @@ def table_values(context: ProjectionContext, messages: TableMessages) -> TableVa
 
 
 def small_table_values(context: ProjectionContext, tables: Sequence[TableMessages], source: str) -> list[TableValues]:
-    """Returns the same of several tables, whose messages are gathered in `source`, with one statement for all."""
+    """Returns the same for several tables whose messages are gathered in `source`; one statement examines all."""
     columns = dict.fromkeys(column for messages in tables for column in messages.in_columns)
     declared = _declared_values(context, source, "table_number")
     found = column_values(context, columns, source, "table_number")
@@ -227,9 +228,9 @@ def small_table_values(context: ProjectionContext, tables: Sequence[TableMessage
 def _declared_values(
     context: ProjectionContext, source: str, table_number: str = "0"
 ) -> dict[int, dict[str, ColumnValues]]:
-    """Returns the numbers of values of the properties that the catalogue declares, by an SQL expression.
+    """Counts the values of each property that the catalogue declares, grouped by the SQL expression `table_number`.
 
-    They are zero where there are no rows.
+    Groups without rows have counts of zero.
     """
     names = [column.name for column in (*PROPERTIES, *LINK)]
     counts = ", ".join(f"count({engine.name(name)})" for name in names)
@@ -241,7 +242,7 @@ def _declared_values(
 
 
 def plan_table(context: ProjectionContext, table_number: int, values: TableValues) -> TablePlan:
-    """Decides the columns of one table by all its values; runs no SQL."""
+    """Decides the columns of one table from the summary of all its values; runs no SQL."""
     name = context.tables.names[table_number]
     existing = context.existing.get(name, {})
     if table_number < len(MESSAGE_TABLES):
@@ -255,7 +256,7 @@ def plan_table(context: ProjectionContext, table_number: int, values: TableValue
 
 
 def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:
-    """Makes the rows of one table; discards values that have no column or do not fit theirs."""
+    """Returns the rows of one table, and discards the values that have no column or do not fit theirs."""
     discard_columns(context, messages.table_number, messages.examined, plan.extras)
     extras, types = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
@@ -309,9 +310,9 @@ def _pivoted_cells(
 
 
 def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: TablePlan, select: str) -> str:
-    """Returns a query of a table's rows with the values that are buffered as rows; discards those without room.
+    """Returns a query of a table's rows that includes values buffered as rows; discards values without room.
 
-    If there are many rows, it makes them in parts, which are written to files.
+    Many rows are made in parts and written to files, which the query then reads.
     """
     in_rows = {column: extra.type for column, extra in plan.extras.taken.items() if extra.in_rows}
     number, extras = messages.table_number, messages.examined.extras
@@ -335,7 +336,7 @@ def _join_pivoted(context: ProjectionContext, messages: TableMessages, plan: Tab
 def _parts(context: ProjectionContext, source: str, most: int) -> list[str]:
     """Returns SQL conditions that split messages into parts of at most `most` messages.
 
-    If many lines are long, a part has at most MOST_BYTES of values that are buffered as rows, too.
+    If many lines are long, a part also has at most MOST_BYTES of values that are buffered as rows.
     """
     sizes = "SELECT seq, 0 AS size"
     if context.cells.has_long_lines:

@@ -1,7 +1,7 @@
 """Writes tables of the engine that hold texts of messages, however long these texts are.
 
-The engine takes 2,048 rows at a time, and of a table in memory all their texts at once. If many lines are long
-(`ParsedCells.has_long_lines`), such a table is a view of Parquet files, which the engine reads in small groups of rows.
+The engine reads a table in memory 2,048 rows at a time, with all their texts. If many lines are long
+(`ParsedCells.has_long_lines`), the table is a view of Parquet files instead, which are read in small groups of rows.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ TEXT_TABLES = ("rejects", "discards", "discards_of_latest", "whole_texts", "mend
 
 
 def prepare_for_long_lines(context: ProjectionContext) -> None:
-    """Prepares the engine for long texts: turns the tables of texts into views of files, which the caller may fill.
+    """Turns the tables of texts into views of files, which `insert` may add to, if many lines are long.
 
-    It does nothing unless many lines are long.
+    Otherwise does nothing.
     """
     if not context.cells.has_long_lines:
         return
-    # Otherwise the engine would join groups that are small because of their long texts into chunks of 2,048 rows again.
+    # Otherwise the engine would combine the small groups of rows into chunks of 2,048 rows again.
     context.con.execute("SET enable_caching_operators = false")
     # The right side of a join, which the engine then holds in memory, never has long texts.
     engine.join_as_written(context.con)
@@ -49,7 +49,7 @@ def create_table(
 
 
 def insert(context: ProjectionContext, table: str, query: str, parameters: Mapping[str, object] | None = None) -> None:
-    """Inserts the rows of a query, whose columns are some of the table's, into a table."""
+    """Inserts a query's rows into a table; columns that the query lacks are null."""
     if context.cells.has_long_lines:
         _write(context, table, query, parameters)
     else:

@@ -11,10 +11,10 @@ from ..catalog import Type
 class TypeForms(NamedTuple):
     """The forms of one type.
 
-    `to_text` and `from_text` are SQL templates: values that are pivoted from rows into columns pass as text, without
-    loss. `row_bytes` is the most bytes that a value takes in a row of PostgreSQL: longer text is stored elsewhere, with
-    a pointer of 18 bytes; numeric has a header of 5 bytes and 2 for each 4 of up to 17 digits; all others have up to 8
-    bytes after up to 7 of alignment.
+    `to_text` and `from_text` are SQL templates: values pass as text, without loss, when they are pivoted from rows into
+    columns. `row_bytes` is the most bytes that a value takes in a row of PostgreSQL: longer text is stored elsewhere,
+    with a pointer of 18 bytes; numeric has a header of 5 bytes and 2 for each 4 of up to 17 digits; all others have up
+    to 8 bytes after up to 7 of alignment.
     """
 
     sql: str
@@ -36,21 +36,21 @@ TYPES: dict[Type, TypeForms] = {
 SQL_TYPES: dict[Type, str] = {name: forms.sql for name, forms in TYPES.items()}
 ARROW: dict[Type, pa.DataType] = {name: forms.arrow for name, forms in TYPES.items()}
 
-# The type of a JSON value as a bit, from the macro `type_bit`; the bits of a column are those of all its values.
+# The type of a JSON value as a bit, from the macro `type_bit`; a column's bits are the union of its values' bits.
 TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
 
 
 class ColumnValues(NamedTuple):
-    """What is known of a column's values: their type bits, and how many values there are."""
+    """A summary of a column's values: their type bits, and how many values there are."""
 
     bits: int
     value_count: int
 
 
 def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
-    """Returns what is known of each column's values in all parts of a load, whichever workers have examined them.
+    """Returns the summary of each column's values over all parts of a load, whichever workers examined them.
 
-    Bits of a part without values, which are those of its column's type, count only if no part has values.
+    The bits of a part without values come from the column's type, so they count only if no part has values.
 
     Example: `merge_values({"a": ColumnValues(INTEGER, 2)}, {"a": ColumnValues(FLOAT, 1)})` gives
     `{"a": ColumnValues(INTEGER | FLOAT, 3)}`.
@@ -74,7 +74,7 @@ def type_of_bits(bits: int) -> Type:
 
 
 def type_case(template: str, types: Iterable[Type]) -> str:
-    """Returns an SQL CASE by the column `type`; `{}` in the template stands for the type's name.
+    """Returns an SQL CASE over the column `type`; `{}` in the template stands for the type's name.
 
     Example: `type_case("as_{}(value)", ["bool"]) == "CASE type WHEN 'bool' THEN as_bool(value) END"`.
     """

@@ -1,4 +1,4 @@
-"""Finds the messages that cannot become rows, after the making of rows has raised an error."""
+"""Finds the messages that cannot become rows, after making rows has raised an error."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ def find_unreadable(context: ProjectionContext, canary: ParsedCells, make_rows: 
     found = context.con.execute(f"SELECT seq, id FROM {files} WHERE NOT irregular ORDER BY seq").fetchall()
     if not found or _error(context, canary, "true", make_rows) is not None:
         return {}
-    # Lines and values that parsing rejected or discarded are not in question.
+    # What parsing has rejected or discarded cannot be the cause.
     cells = dataclasses.replace(context.cells, rejects=[], discards=[])
     return dict(_narrow(context, cells, found, make_rows))
 
@@ -43,7 +43,7 @@ def _narrow(
 
 
 def _error(context: ProjectionContext, cells: ParsedCells, only: str, make_rows: MakeRows) -> Exception | None:
-    """Returns the exception that making the rows of some messages raises, if any, in an engine of its own."""
+    """Makes the rows of some messages in a separate engine; returns the exception that this raises, or None."""
     with (
         TemporaryDirectory(dir=context.scratch) as folder,
         engine.connect(folder, context.memory, 1) as con,

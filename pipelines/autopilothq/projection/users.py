@@ -19,7 +19,7 @@ from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
 PARTS_GATHERED = 16  # parts whose messages are copied in one pass over all messages
-MANY_TRAITS = 200  # more traits are aggregated as rows, with a row for each value
+MANY_TRAITS = 200  # more traits than this are aggregated as one row per value
 _RECENCY = "(coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id)"
 _VALUES = "(id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"
 _SQL = engine.queries("users.sql")
@@ -28,11 +28,11 @@ _SQL = engine.queries("users.sql")
 def latest_rows(
     context: ProjectionContext, latest: Latest, builder: TableBuilder, stored: ReadTable | None = None
 ) -> TableRows | None:
-    """Returns the rows of `users` (`accounts`) that messages of this load are about, None if there are none.
+    """Returns the rows of `users` (`accounts`) that messages of this load are about, or None if there are none.
 
-    Each has the last value of each trait by `received_at`. They are made from all identifies (groups) about the person
+    Each has the last value of each trait by `received_at`. A row is made from all identifies (groups) about the person
     (the group), including stored ones, so neither the order in which messages are loaded nor a killed load matters. If
-    the table does not exist yet, rows are made from all stored messages.
+    the table does not exist yet, the persons of all stored messages get rows, too.
     """
     if not find_changed(context, latest):
         return None
@@ -41,7 +41,7 @@ def latest_rows(
 
 
 def find_changed(context: ProjectionContext, latest: Latest) -> int:
-    """Creates the table `latest_ids` of the users (groups) that this load has messages about; returns their number."""
+    """Creates the table `latest_ids` of the users (groups) whose rows this load makes; returns how many there are."""
     context.con.execute(_SQL["changed"].format(key=latest.key), {"kind": latest.kind, "table_name": latest.table.name})
     return engine.count(context.con, "latest_ids")
 
@@ -54,11 +54,10 @@ def make_latest(
     mended: Collection[str] = (),
     types: Mapping[str, Type] = MappingProxyType({}),
 ) -> TableRows:
-    """Returns the rows of those in `latest_ids`, made from this load's messages (`fresh`) and the stored ones.
+    """Returns the rows of the persons in `latest_ids`, from this load's messages (`fresh`) and the stored ones.
 
-    `mended` are the columns of stored messages in which this load makes texts whole; `types` are those of columns that
-    the table will have, in addition to what it has. If memory runs out, the rows are made once more, in parts of few
-    bytes.
+    `mended` are the columns of stored messages in which this load makes texts whole; `types` has columns that the table
+    will have in addition to its existing ones. If memory runs out, the rows are made once more, in small parts.
     """
     requested = {**types, **context.existing.get(latest.table.name, {})}
     try:
@@ -91,7 +90,7 @@ def _make_latest(
 
 
 def _make_rows_in_parts(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
-    """Creates a table of the rows from `latest_gathered`, for some persons at a time."""
+    """Creates a table of the rows from `latest_gathered`, for one part of the persons at a time."""
     for part in _parts(context, latest, types):
         if part % PARTS_GATHERED == 0:
             some = _SQL["some"].format(key=latest.key, lowest=part, highest=part + PARTS_GATHERED - 1)
@@ -102,7 +101,7 @@ def _make_rows_in_parts(context: ProjectionContext, latest: Latest, table: str, 
 
 
 def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type]) -> range:
-    """Splits the persons whose rows are made into parts of few bytes; returns the parts' numbers, at least one."""
+    """Splits the persons whose rows are made into parts of about MOST_BYTES; returns the numbers of the parts."""
     context.con.execute("CREATE OR REPLACE TABLE last_messages (id VARCHAR)")
     traits = _traits(latest, types)
     for columns in engine.batched(traits, MANY_TRAITS) if traits else [()]:
@@ -116,7 +115,7 @@ def _parts(context: ProjectionContext, latest: Latest, types: Mapping[str, Type]
 
 
 def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
-    """Returns the columns of `users` (`accounts`), given the columns of the messages that they are made of."""
+    """Returns the columns of `users` (`accounts`), given the columns of the messages that its rows are made from."""
     return ordered_columns(declared_types(latest.table) | _traits(latest, types))
 
 
@@ -149,7 +148,7 @@ def _gather_messages(
 
 
 def _make_rows(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
-    """Creates a table of the rows of `latest_ids` from `latest_messages`, whose columns are `types`."""
+    """Creates a table of the rows of persons in `latest_ids` from `latest_messages`, whose columns are `types`."""
     make = _make_rows_of_values if len(_traits(latest, types)) > MANY_TRAITS else _make_rows_of_messages
     make(context, latest, table, types)
 
@@ -167,7 +166,7 @@ def _make_rows_of_messages(context: ProjectionContext, latest: Latest, table: st
 
 
 def _make_rows_of_values(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:
-    """Makes the rows from a row for each value: hundreds of aggregates at once need much memory."""
+    """Makes the rows from one row per value, because hundreds of aggregates at once would need much memory."""
     traits, columns = _traits(latest, types), latest_columns(latest, types)
     context.reserve(len(columns))
     context.con.execute(f"CREATE OR REPLACE TABLE latest_values {_VALUES}")

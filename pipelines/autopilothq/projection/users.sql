@@ -1,6 +1,6 @@
 -- `users` and `accounts`: rows that are made from all messages about a person or a group. `{key}` is the column of the
--- messages that holds their id. Rows are made of the ids in `latest_ids`, from the messages in `latest_messages`. If
--- many lines are long, `latest_gathered` has all messages, and those two have one part of `latest_parts` at a time.
+-- messages that holds the id. Rows are made for the ids in `latest_ids`, from the messages in `latest_messages`. If
+-- many lines are long, `latest_gathered` has all messages, and those two tables have one part of them at a time.
 
 -- name: changed
 -- The ids of the rows to make: those that messages of this load are about, and those that lose a refused message.
@@ -14,12 +14,12 @@ CREATE OR REPLACE TABLE latest_ids AS
 SELECT id FROM latest_ids UNION SELECT {key} FROM {gathered} WHERE blank_as_null({key}) IS NOT NULL
 
 -- name: last_messages
--- The messages of `latest_gathered` that have the last value of a trait, or are a person's last.
+-- The messages of `latest_gathered` that have a person's last value of a trait, or are a person's last message.
 INSERT INTO last_messages SELECT unnest([{last_ids}])
 FROM latest_gathered SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key}
 
 -- name: parts
--- The persons with the numbers of their parts, each of which has few enough bytes for the engine's memory.
+-- The persons with the numbers of their parts. A part has few enough bytes for the engine's memory.
 CREATE OR REPLACE TABLE latest_parts AS
 SELECT id, (sum(size) OVER (ORDER BY id) - size) // {room} AS part FROM (
     SELECT {key} AS id, sum({bytes}) AS size
