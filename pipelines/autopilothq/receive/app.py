@@ -33,12 +33,12 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 _ZEROS = re.compile(rb"\0*")
 GZIP_PIECE = 1 << 12  # bytes; small, because after each of many tiny members the rest of a piece is copied
 LARGE = 1 << 18  # bytes; a larger body is parsed in a thread, so that other requests need not wait
-OLDEST_EXTRA = 60.0  # seconds that a file may stay open beyond `rotate_seconds` while the receiver is ready
+OLDEST_EXTRA = 60.0  # seconds beyond `rotate_seconds` that a file may stay unpublished before `/readyz` fails
 SUCCESS = b'{"success": true}'
 METHODS = ("POST", "PUT", "PATCH")
 MAX_AGE = b"86400"
-IDLE_REST = 1.0  # seconds without a piece of the rest of a body that is too large, after which it is not read on
-REST_TIME = 10.0  # seconds in which that rest is read at most
+IDLE_REST = 1.0  # seconds to wait for the next piece of a body that is too large; without one, the rest is not read
+REST_TIME = 10.0  # seconds that reading the rest of such a body may take
 
 _log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class App:
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
         """Returns the lines of a body. Raises Refused if its sender is not allowed, or if it cannot be read."""
-        read, unreadable = Body([], {}, b""), ""  # a text: an error would keep the body until garbage is collected
+        read, unreadable = Body([], {}, b""), ""  # a str: an exception would keep the body until garbage collection
         try:
             body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
@@ -224,7 +224,7 @@ class _Refusals:
         self._last: dict[Endpoint, float] = {}
 
     def log_lost(self, found: tuple[Route, Endpoint] | None, status: int) -> None:
-        """Logs a request to an unknown endpoint, or with an unsupported method, if its sender does not try again.
+        """Logs a request to an unknown endpoint, or with an unsupported method, if its sender does not retry.
 
         Senders can make up names, so all endpoints of a kind share the limit.
         """
@@ -297,13 +297,13 @@ async def _body_of_pieces(message: AsgiMessage, receive: Receive, most: int, roo
 
 
 async def _discard_rest(receive: Receive) -> None:
-    """Reads the rest of a body that is refused: its sender would see a broken connection instead of the answer."""
+    """Reads the rest of a refused body; otherwise its sender would see a broken connection instead of the answer."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REST_TIME):
             more = True
             while more:
                 message = await asyncio.wait_for(receive(), IDLE_REST)
-                more = message.get("more_body", False)  # a sender that is gone sends none
+                more = message.get("more_body", False)  # absent if the sender has disconnected
 
 
 def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
@@ -354,7 +354,7 @@ def _too_large(most: int) -> Refused:
 
 @functools.lru_cache(maxsize=1000)
 def _cors(origin: bytes | None) -> tuple[tuple[bytes, bytes], ...]:
-    """Returns the headers that let a browser's page of another origin send here."""
+    """Returns the CORS headers that let pages of another origin send requests here."""
     if not origin:
         return ()
     return (

@@ -11,7 +11,7 @@ from .settings import Guard
 
 WRITE_KEY_HEADER = b"x-write-key"
 Headers = Mapping[bytes, bytes]
-"""The headers of a request by name in lower case; of a repeated header, the last."""
+"""The headers of a request by name in lower case; a repeated header has its last value."""
 
 FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"}
 """Headers that proxies add to requests of other machines."""
@@ -21,7 +21,7 @@ def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_
     """Returns whether a request has all the secrets that its endpoint requires.
 
     `body` is the decompressed body, and `first` its first element if it is an array: Segment signs either. `write_key`
-    is that of the body. Secrets are compared in constant time.
+    is the write key in the body. Secrets are compared in constant time.
     """
     user = basic(headers)
     return (
@@ -33,18 +33,18 @@ def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_
 
 
 def is_direct(headers: Headers) -> bool:
-    """Returns whether a request came without a proxy, that is, from the machine that made the connection."""
+    """Returns whether a request came without a proxy, that is, from the machine at the other end of the connection."""
     return not headers.keys() & FORWARDED
 
 
 def with_query_key(headers: Headers, query: bytes) -> Headers:
-    """Returns the headers, with the write key that the query has as `key`, unless a header has one."""
+    """Returns the headers, with the write key from the query's `key` added unless a header has one."""
     keys = parse_qs(query.decode("latin-1"), encoding="latin-1").get("key")
     return {WRITE_KEY_HEADER: keys[0].encode("latin-1"), **headers} if keys else headers
 
 
 def basic(headers: Headers) -> bytes:
-    """Returns a request's `user:password` of HTTP Basic, empty if it has none."""
+    """Returns a request's `user:password` of HTTP Basic, or `b""` if it has none."""
     kind, _, value = headers.get(b"authorization", b"").partition(b" ")
     if kind.lower() != b"basic":
         return b""

@@ -27,7 +27,7 @@ def hook_lines(body: Body, arrival: Arrival) -> ArchiveLines:
 
 
 def _adapt(element: bytes, arrival: Arrival) -> list[bytes] | None:
-    """Returns the lines of one element, None if it is from neither a hook nor a journey."""
+    """Returns the lines of one element, or None if it comes from neither a hook nor a journey."""
     if not element.startswith(b"{"):
         return None
     try:
@@ -81,8 +81,8 @@ def _others(value: JsonObject, own: frozenset[str]) -> JsonObject:
 def _digest(text: str, contact: JsonObject, arrival: Arrival) -> str:
     """Returns the message id: a digest of the body and the time of the contact's last change.
 
-    So a retry has the same id, and another event has it only if its contact was not changed since. Without a time of
-    change the minute of receipt is used, and only a retry within that minute has the same id.
+    So a retry has the same id. A later event has it only if its body is the same and the contact was not changed in
+    between. Without a time of change, the minute of receipt is used, so only a retry within it has the same id.
     """
     updated = contact.value("updated_at")
     when = f"{arrival.at:%Y-%m-%dT%H:%M}" if updated is None else to_json(updated)
@@ -99,7 +99,7 @@ def _track(
     arrival: Arrival,
     repeated: JsonObject,
 ) -> bytes:
-    """Returns a message. `repeated` are repeated keys of the body: as another `context`, the load reports them."""
+    """Returns a track; a second `context` has the body's `repeated` keys, so that the load reports them."""
     email, contact_id = who
     at = format_time(arrival.at, exact=True)
     known = {"email": email, "contact_id": contact_id}
@@ -117,7 +117,7 @@ def _track(
         ("context", JsonObject([("library", JsonObject([("name", HOOK_LIBRARY)])), ("traits", traits)])),
         ("properties", JsonObject([*properties, *more])),
     ]
-    # As text, because its keys (one for each email that the contact got) would give every line a shape of its own.
+    # As text, because the contact's keys (one for each email received) would give every line a shape of its own.
     message += [(HOOK_CONTACT, to_json(contact))] if contact else []
     message += [("context", repeated)] if repeated else []
     return to_json(JsonObject(message)).encode()

@@ -1,9 +1,9 @@
-"""The receiver's files: open ones, which are hidden, and published ones, which the archive's loader reads.
+"""The receiver's files: open ones, which are hidden, and published ones, which `load archive` reads.
 
 Files are in `segment-logs/{endpoint}/{day}/`, where `day` is the midnight (UTC) of the day of receipt, in milliseconds
 since 1970. The names of open files begin with a dot, and the process that writes a file holds a lock on it. Publishing
-compresses a file into another one and renames that, so a file of the archive is always complete. The file of a killed
-process is published by the next process that starts, because its lock is free.
+compresses a file into another one and then renames that one, so a file of the archive is always complete. The lock on a
+killed process's file is free, so another process publishes the file.
 """
 
 import contextlib
@@ -64,14 +64,14 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> None:
     for start in range(0, len(pieces), MOST_VECTORS):
         buffers = pieces[start : start + MOST_VECTORS]
         missing = sum(map(len, buffers)) - os.writev(descriptor, buffers)
-        if missing:  # a full disk, or a signal: the rest is written in one piece, or that fails
+        if missing:  # a full disk, or a signal; writing the rest either succeeds or raises
             rest = b"".join(buffers)[-missing:]
             while rest:
                 rest = rest[os.writev(descriptor, [rest]) :]
 
 
 def midnight(at: float) -> int:
-    """Returns when the UTC day of a time began, in milliseconds since 1970; the time is in seconds."""
+    """Returns when the UTC day of a time began, in milliseconds since 1970; `at` is in seconds since 1970."""
     return int(at * 1000) // DAY_MS * DAY_MS
 
 
@@ -105,7 +105,7 @@ def try_disk(folder: Path, endpoint: str, now: float) -> None:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Locks a new file. Returns False if another process took it for a killed process's, and may have removed it."""
+    """Locks a new file; returns False if another process took it for a killed process's, and may have removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -125,9 +125,9 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(path: Path) -> Path | None:
-    """Turns a closed file into a file of the archive, and returns the new path, None if the file is empty.
+    """Turns a closed file into a file of the archive; returns the new path, or None if the file is empty.
 
-    It can be repeated after a kill at any moment: the published file has the same name and the same lines.
+    It is idempotent, even after a kill at any moment: the published file has the same name and the same lines.
     """
     done = published_name(path)
     if not path.stat().st_size:
@@ -174,7 +174,7 @@ def published_files(folder: Path) -> Iterator[Path]:
 
 
 def begun_at(path: Path) -> float:
-    """Returns when a file was created, in seconds since 1970, from its name, or else the time of its last change.
+    """Returns when a file was created according to its name, or when it was last changed, in seconds since 1970.
 
     Example: `begun_at(Path(".1772600767000-0f.open")) == 1772600767.0`.
     """
@@ -183,9 +183,9 @@ def begun_at(path: Path) -> float:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Publishes the files of killed processes, without incomplete last lines, and returns their new paths.
+    """Publishes the files of killed processes, without incomplete last lines; returns their new paths.
 
-    A file that fails does not hold up the others: the last OSError is raised after all were tried.
+    A file that fails does not hold up the others: all are tried, then the last OSError is raised.
     """
     found, failed = [], None
     for path in open_files(folder):

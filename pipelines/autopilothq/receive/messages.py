@@ -28,7 +28,7 @@ ABSENT = (b"null", b'""')
 NUL = b"\0"
 STAMPS = 300  # bytes that are added to a message without times and an id
 MOST_ADDED = 64 << 20  # bytes by which lines may exceed their body, as each repeats parts of the envelope
-_BETWEEN = re.compile(r"[ \t\n\r,]*")  # the elements of an array
+_BETWEEN = re.compile(r"[ \t\n\r,]*")  # what is between the elements of an array
 _MERGED = ("context", "integrations")
 _OF_ENVELOPE = (*_MERGED, "sentAt")
 _WITH_WRITE_KEYS = ("context", "batch")  # an object with `batch` is an envelope that was sent to the wrong path
@@ -47,7 +47,7 @@ class TooLarge(Exception):
 
 
 class Body(NamedTuple):
-    """A parsed body: the elements of an array, or an object (also the only element) with its keys, or another value."""
+    """A parsed body: `elements` are those of an array, or the body alone; `envelope` has the keys of an object."""
 
     elements: list[msgspec.Raw]
     envelope: JsonFields
@@ -58,19 +58,19 @@ class Body(NamedTuple):
 
     @property
     def write_key(self) -> str | None:
-        """The write key of an object."""
+        """The write key in an object, or None."""
         return text_of(self.envelope.get(WRITE_KEY))
 
 
 class Envelope(NamedTuple):
-    """What a batch says of all its messages: the keys, and those of them that are repeated, as JSON text."""
+    """The keys of a batch that apply to all its messages, and those of them that are repeated, with JSON text."""
 
     fields: JsonFields
     repeated: Sequence[tuple[str, bytes]] = ()
 
 
 class Arrival(NamedTuple):
-    """The circumstances of a message: its time of receipt, the type of its route, and the name of its endpoint."""
+    """How a message arrived: the time of receipt, the type of message that its route has, and its endpoint's name."""
 
     at: datetime
     kind: str | None = None
@@ -86,7 +86,7 @@ class ArchiveLines(NamedTuple):
 
 
 def parse_body(body: bytes) -> Body:
-    """Parses a body. Raises InvalidJson.
+    """Parses a body. Raises InvalidJson if it is not JSON.
 
     Example: `parse_body(b'{"type":"track"}').envelope["type"]` is the JSON text `"track"`.
     """
@@ -104,7 +104,7 @@ def parse_body(body: bytes) -> Body:
 def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     """Returns the lines of a body's messages. With `batch`, an object is the envelope of the messages in its `batch`.
 
-    Other values become lines as well, and the load reports what is wrong with them. Raises TooLarge.
+    Other values become lines as well, and the load reports what is wrong with them. Raises TooLarge as `check_added`.
     """
     elements, envelope = body.elements, Envelope({})
     if batch and "batch" in body.envelope:
@@ -124,7 +124,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
     """Returns the lines that `adapt` makes of a body's elements; an element for which it returns None is a message.
 
-    Raises TooLarge.
+    Raises TooLarge as `check_added` does.
     """
     made, added = [], 0
     for element in body.elements:
@@ -140,7 +140,7 @@ def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequenc
 
 
 def check_added(added: int) -> None:
-    """Raises TooLarge if lines would have too many more bytes than their body."""
+    """Raises TooLarge if lines would have more than MOST_ADDED bytes more than their body."""
     if added > MOST_ADDED:
         raise TooLarge(
             f"Expected messages and an envelope that make lines with at most {MOST_ADDED:,} bytes more than the body."
@@ -157,7 +157,7 @@ def kept_line(body: bytes) -> ArchiveLines:
 
 
 def text_of(value: msgspec.Raw | None) -> str | None:
-    """Returns the text of a JSON string, None for any other value."""
+    """Returns the text of a JSON string, or None for any other value."""
     if value is None:
         return None
     try:
@@ -171,13 +171,13 @@ def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, 
     if not element.startswith(b"{"):
         return _one_line(_without_keys(element)), False
     fields, repeated = _read_message(element)
-    if b"writeKey" in element or b"\\u" in element:  # as it may be spelt with escapes
+    if b"writeKey" in element or b"\\u" in element:  # the key may be spelt with escapes
         repeated = _remove_keys(fields, repeated)
     if arrival.kind is not None:
         fields["type"] = _json(arrival.kind)
     if not _is_id(sent := fields.get("messageId", NULL)):
         fields["messageId"] = _json(_digest(fields))
-        if bytes(sent) not in ABSENT:  # the load uses the first one, and reports the other
+        if bytes(sent) not in ABSENT:  # the load uses the first id, and reports the other
             repeated = b',"messageId":' + bytes(sent) + repeated
     taken = {"sentAt"} if _is_missing(fields, "sentAt") else set[str]()
     for key in _MERGED:
@@ -192,7 +192,7 @@ def _line(element: bytes, envelope: Envelope, arrival: Arrival) -> tuple[bytes, 
 
 
 def _remove_keys(fields: JsonFields, repeated: bytes) -> bytes:
-    """Removes write keys, which are never stored, from a message. Returns its repeated keys, without them as well."""
+    """Removes write keys, which are never stored, from a message; returns its repeated keys without write keys."""
     fields.pop(WRITE_KEY, None)
     fields |= {key: msgspec.Raw(_without_keys(bytes(fields[key]))) for key in _WITH_WRITE_KEYS if key in fields}
     others = _without_keys(b"{%b}" % repeated[1:])[1:-1]
@@ -200,7 +200,7 @@ def _remove_keys(fields: JsonFields, repeated: bytes) -> bytes:
 
 
 def _without_keys(value: bytes) -> bytes:
-    """Returns an object or an array without write keys; other values unchanged."""
+    """Returns an object or an array without write keys, and any other value unchanged."""
     if value.startswith((b"[", b"{")):
         with suppress(InvalidJson, RecursionError):
             found = _decoded(value)
@@ -216,7 +216,7 @@ def _bare(value: object) -> object:
 
 
 def _stamp(fields: JsonFields, at: datetime) -> None:
-    """Adds the times that Segment adds: of receipt, as sent, and corrected by the sender's clock."""
+    """Adds missing times as Segment does: of receipt, as sent, and corrected for the error of the sender's clock."""
     if _is_missing(fields, "receivedAt"):
         fields["receivedAt"] = _json_time(at)
     as_sent, corrected = _is_missing(fields, "originalTimestamp"), not _is_missing(fields, "timestamp")
@@ -234,7 +234,7 @@ def _stamp(fields: JsonFields, at: datetime) -> None:
 
 
 def _digest(fields: JsonFields) -> str:
-    """Returns an id for a message that has none. It is the same whenever the message is sent again."""
+    """Returns an id for a message that has none; it is the same each time that the message is sent."""
     parts = (part for key, value in sorted(fields.items()) if key not in _EACH_TIME for part in _sizes((key, value)))
     return f"sha256-{hashlib.sha256(NUL.join(parts)).hexdigest()}"
 
@@ -255,7 +255,7 @@ def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
 
 
 def _is_id(value: msgspec.Raw) -> bool:
-    """Returns whether the load accepts a value as an id. With any other, a message that is repeated is stored twice."""
+    """Returns whether the load accepts a value as an id; with others, a message that is sent twice is stored twice."""
     json_text = bytes(value)
     if json_text.startswith(b'"'):
         return is_id(text_of(value))
@@ -289,7 +289,7 @@ def _one_line(text: bytes) -> bytes:
 
 
 def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
-    """Returns the keys of an object, each with its first value, and the repeated ones as JSON text."""
+    """Returns the keys of an object, each with its first value, and the further values as `_repeated` returns them."""
     try:
         fields = _fields(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -310,12 +310,12 @@ def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
 
 
 def _repeated(pairs: Iterable[tuple[str, bytes]], keys: Container[str]) -> bytes:
-    """Returns those of the pairs that have these keys, as JSON text that follows the first value of each key."""
+    """Returns the pairs that have one of these keys, as JSON text to append to an object: `,"key":value` each."""
     return b"".join(b",%b:%b" % (to_json(key).encode(), value) for key, value in pairs if key in keys)
 
 
 def _pairs(repeated: bytes) -> list[tuple[str, msgspec.Raw]]:
-    """Returns the repeated keys of an object with their values; `repeated` is what `_read_message` has of them."""
+    """Returns the repeated keys of an object with their values; `repeated` is the text that `_read_message` returns."""
     found = _decoded(b"{%b}" % repeated[1:])
     return [(key, _raw(value)) for key, value in found] if isinstance(found, JsonObject) else []
 
@@ -331,7 +331,7 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
 
 
 def _read_batches(body: Body) -> list[msgspec.Raw]:
-    """Returns the messages in all keys `batch` of an envelope, because what is acknowledged is not sent again.
+    """Returns the messages in all keys `batch` of an envelope, because acknowledged messages are not sent again.
 
     A `batch` that is not an array is kept as a message. Raises InvalidJson if none is an array.
     """
@@ -363,7 +363,7 @@ def _cut(array: str, number: int) -> Iterator[msgspec.Raw]:
 def _decoded(text: bytes) -> object:
     """Decodes with Python's parser, which accepts more than msgspec: lone surrogates, NaN, repeated keys.
 
-    Raises InvalidJson.
+    Raises InvalidJson if the text is not JSON or nests too deeply.
     """
     try:
         return DECODER.decode(text.decode(errors="surrogateescape"))

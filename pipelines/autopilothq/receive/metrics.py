@@ -22,12 +22,12 @@ UPLOADED = Counter(f"{PREFIX}_uploaded_files", "Files that the bucket has.")
 
 
 def begin(endpoint: str) -> None:
-    """Begins an endpoint's counters at 0, because Prometheus sees no increase in a counter that begins later."""
+    """Starts an endpoint's counters at 0, because Prometheus sees no increase when a counter starts at 1."""
     for counter in (MESSAGES, DELETIONS, UNAUTHORIZED):
         counter.labels(endpoint)
 
 
 @functools.lru_cache(maxsize=1000)
 def requests(endpoint: str, status: int) -> Counter:
-    """Returns the counter of an endpoint's requests with a status. The cache is faster than prometheus's lookup."""
+    """Returns the counter of an endpoint's requests with a status. The cache is faster than Prometheus's lookup."""
     return REQUESTS.labels(endpoint, status)

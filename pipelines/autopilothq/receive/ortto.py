@@ -23,7 +23,7 @@ _TYPES = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 
 
 def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
-    """Returns the lines of an activity, of a journey's step, or of an array of these; none for the Test button."""
+    """Returns the lines of an activity, of a journey's step, or of an array of these; no line for the Test button."""
     settings = ortto_settings(arrival.name)
     receipt = OrttoReceipt(
         _LIBRARY, format_time(arrival.at, exact=True), names=settings.names, personal=settings.personal
@@ -32,7 +32,7 @@ def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
 
 
 def _adapt(element: bytes, receipt: OrttoReceipt) -> list[bytes] | None:
-    """Returns the line of one element, none for the Test button, or None if it is neither an activity nor a step."""
+    """Returns the line of one element; `[]` for the Test button; None if it is neither an activity nor a step."""
     if not element.startswith(b"{"):
         return None
     try:
@@ -61,7 +61,7 @@ def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
 
 
 def _person(contact: JsonObject) -> OrttoPerson:
-    """Returns the person of a webhook's activity. In forms without an object `contact`, its keys are in the body."""
+    """Returns the person of a webhook's activity. If the body has no object `contact`, the body has its keys."""
     contact_id: Any = contact.value("contact_id")
     is_form = contact.value("activity") is None
     fields = [(key, value) for key, value in contact if key not in _OWN] if is_form else []

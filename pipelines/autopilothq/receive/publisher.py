@@ -12,14 +12,14 @@ from queue import Empty, SimpleQueue
 from . import files, metrics
 
 AGAIN_SECONDS = 1.0  # until a file that could not be published is tried again
-RECOVER_SECONDS = 60.0  # between looks for files of killed processes
+RECOVER_SECONDS = 60.0  # between searches for files of killed processes
 SILENT_SECONDS = 60.0  # between log lines about the same file
 
 _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes closed files. A file that cannot be published holds up no other, and is tried again."""
+    """Publishes closed files. A file that cannot be published is tried again, and does not hold up the others."""
 
     def __init__(self, folder: Path, published: Callable[[Path], None] | None) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class Publisher:
             left = [file for file in left if not self._publish(file)]
 
     def _publish(self, file: files.OpenFile) -> bool:
-        """Publishes a file. Returns whether it is done, or else must be tried again."""
+        """Publishes a file; returns False if it must be tried again."""
         try:
             os.ftruncate(file.descriptor, file.size)  # removes the rest of a failed write
             done = files.publish(file.path)

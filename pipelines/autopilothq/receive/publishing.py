@@ -19,11 +19,11 @@ from .files import ORDER, open_files, recover
 COMPACTING = ".compacting"
 """The suffix of the hidden file into which several files are being joined."""
 WAIT = 15.0  # seconds that running processes have to publish
-LOOK_SECONDS = 0.1  # seconds between looks
+LOOK_SECONDS = 0.1  # seconds between checks whether they have
 
 
 def receiver_folders(path: Path) -> list[Path]:
-    """Returns the folders of receivers with files at a path: the one that the path is in, or those below it.
+    """Returns the folders of receivers that have files at a path: the folder that it is in, or those below it.
 
     Example: `receiver_folders(Path("/data/segment-logs/v1")) == [Path("/data")]`.
     """
@@ -34,7 +34,7 @@ def receiver_folders(path: Path) -> list[Path]:
 
 
 def publish_open(folder: Path) -> list[Path]:
-    """Publishes the files that are open now, and returns those that are still open after `WAIT` seconds.
+    """Publishes the files that are open now; returns those that are still open after `WAIT` seconds.
 
     Raises OSError if the files may not be read or written.
     """

@@ -1,7 +1,7 @@
-"""httptools' parser, which takes a request that offers another protocol for an ordinary one (RFC 9110, section 7.8).
+"""httptools' parser, but requests that offer another protocol are parsed as ordinary ones (RFC 9110, section 7.8).
 
-Java's HTTP client offers HTTP/2 with each request (`Upgrade: h2c`). httptools takes the bytes after such a head for
-that protocol, so the body would be lost. Here the head is parsed again, without the offer.
+Java's HTTP client offers HTTP/2 with each request (`Upgrade: h2c`). httptools assumes that the bytes after such a head
+are of that protocol, so the body would be lost. Here the head is parsed again, without the offer.
 """
 
 from array import array
@@ -11,7 +11,7 @@ import httptools
 
 
 class Connection(Protocol):
-    """Receives a parser's callbacks: `url` and `headers` of the last head, and the `parser` of what follows."""
+    """Receives a parser's callbacks; has the last head's `url` and `headers`, and the `parser` of the next bytes."""
 
     parser: httptools.HttpRequestParser
     url: bytes
@@ -21,7 +21,7 @@ class Connection(Protocol):
 class RequestParser(httptools.HttpRequestParser):
     """Parses requests for a `connection`; a head with an offer (see `is_offer`) is parsed, and reported, twice.
 
-    A new parser parses it the second time and replaces this one, which may take the connection for closed.
+    A new parser parses it the second time and replaces this one, which may consider the connection closed.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -10,7 +10,7 @@ class NoRoom(Exception):
 
 
 class Room:
-    """Room for `most` bytes. A single request may take more if nothing else has room."""
+    """Room for `most` bytes. A single request may take more if no other has taken any."""
 
     def __init__(self, most: int) -> None:
         self.taken = 0
@@ -18,7 +18,7 @@ class Room:
         self._waiters: list[asyncio.Future[None]] = []
 
     async def take(self, size: int, refusal: str) -> None:
-        """Takes room for `size` bytes, and waits for it up to ROOM_TIME. Raises NoRoom with the text `refusal`."""
+        """Takes room for `size` bytes; raises NoRoom with the text `refusal` if there is none within ROOM_TIME."""
         if not self._has(size):
             try:
                 async with asyncio.timeout(ROOM_TIME):

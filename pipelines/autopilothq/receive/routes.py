@@ -19,7 +19,7 @@ class Route(NamedTuple):
 
     - `path`: a pattern, whose group `name` is the endpoint's name.
     - `adapter`: None if the route answers 200 and stores nothing.
-    - `type_of`: the type of its messages, None if each has its own.
+    - `type_of`: the type of its messages; None if each message states its own.
     - `keeps_all`: whether it also stores unreadable bodies, because the sender would not send them again.
     - `key_in_query`: whether the query may have the write key as `key`, because the sender cannot set headers.
     """
@@ -40,7 +40,7 @@ class Endpoint(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The name of its folder and in its metrics: `v1`, `segment-shop`."""
+        """The name of its folder, which metrics use as well: `v1`, `segment-shop`."""
         return "-".join(filter(None, self))
 
 
@@ -54,11 +54,11 @@ def _path(text: str) -> re.Pattern[str]:
 
 
 ROUTES = (
-    # Segment's tracking API: one message a request, its type in the path; the short paths are those of browsers.
+    # Segment's tracking API: one message per request, with its type in the path; browsers use the short paths.
     *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), lines_of, name) for name in _TYPES),
     *(Route("v1", _path(f"/v1/{name}"), batch) for name in ("batch", "import", "b")),
     Route("v1", _path("/v1/m"), None),  # browsers' own metrics
-    # Jitsu's, of servers and of browsers.
+    # Jitsu's API, for servers and for browsers.
     *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), lines_of, name) for name in _TYPES),
     Route("segment", _path("/hook/segment/{name}"), lines_of),
     Route("rudder", _path("/hook/rudder/{name}"), lines_of),
@@ -68,7 +68,7 @@ ROUTES = (
 
 
 def find_route(path: str) -> tuple[Route, Endpoint] | None:
-    """Returns the route of a path with its endpoint, None if there is none.
+    """Returns the route of a path and its endpoint, or None if there is no such route.
 
     Example: `find_route("/hook/segment/shop")[1] == Endpoint("segment", "shop")`.
     """

@@ -35,7 +35,7 @@ IDLE_TIME = 75  # seconds between requests; proxies keep their connections for 6
 MOST_HEAD = 64 << 10  # bytes of a head
 MOST_PIPELINED = 100  # requests of a connection that wait for earlier ones
 RESERVED_DESCRIPTORS = 400  # for files and other descriptors of the program
-SILENT_TIME = 60.0  # seconds that a process may not answer; on a busy machine imports take half a minute
+SILENT_TIME = 60.0  # seconds after which a process that does not answer is replaced; imports can take half a minute
 STOP_TIME = 6  # seconds for requests to finish; the writer needs the rest of ten
 BACKLOG = 4096
 CONNECTIONS = 65_536
@@ -48,7 +48,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: Any) -> None:
-        """Starts the timer of the first request's head."""
+        """Starts the timer of the first request's head; refuses the connection if there are too many."""
         super().connection_made(transport)
         self.parser = RequestParser(self)
         self._head = 0
@@ -99,7 +99,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio takes True for "keep it open"
-        """Keeps the connection for the answers if the sender, which sends no more, has sent its requests whole."""
+        """Keeps the connection for the answers if the sender has sent all of its requests before it ended sending."""
         if self._in_body or getattr(self.cycle, "response_complete", True):  # None before the first request
             return False
         self._end_timer()
@@ -130,7 +130,7 @@ class Protocol(HttpToolsProtocol):
             self._close(b"408 Request Timeout", f"The {what} of the request did not come within {seconds:.0f} s.")
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP request, and closes the connection."""
+        """Answers something that is not an HTTP request, and closes the connection."""
         self._close(b"400 Bad Request", msg)
 
     def _close(self, status: bytes, message: str, header: bytes = b"") -> None:
@@ -160,8 +160,8 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Blocks Ctrl-C in the processes that the block starts: a terminal sends it to all, but this process stops them."""
-    resource_tracker.ensure_running()  # it would unblock the signal if it were started with the first of them
+    """Blocks Ctrl-C in the processes that the block starts: terminals send it to all, but the supervisor stops them."""
+    resource_tracker.ensure_running()  # started later, with the first process, it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -188,7 +188,7 @@ class _Processes(Multiprocess):
             super().init_processes()
 
     def keep_subprocess_alive(self) -> None:
-        """Replaces processes that ended or hang. It waits for no answer, so that signals are handled at once."""
+        """Replaces processes that ended or hang. Does not wait for answers, so that signals are handled at once."""
         for number, worker in enumerate(self.processes):
             now = time.monotonic()
             if worker.ping(0):
@@ -201,7 +201,7 @@ class _Processes(Multiprocess):
                     self.processes[number].start()
 
     def handle_int(self) -> None:
-        """Stops."""
+        """Begins to stop after Ctrl-C."""
         self.interrupted = True
         super().handle_int()
 
@@ -229,9 +229,9 @@ def serve(
     listening: Callable[[str], object],
     stopping: Callable[[], object] = lambda: None,
 ) -> None:
-    """Receives until SIGTERM, or SIGINT, after which it raises KeyboardInterrupt.
+    """Runs the receiver until SIGTERM or SIGINT; after SIGINT, it raises KeyboardInterrupt.
 
-    Raises InvalidSetting as `check` does, RunError if it can neither listen nor write into the folder.
+    Raises InvalidSetting as `check` does, and RunError if it cannot listen or cannot write into the folder.
 
     `prepare` is called in each process before it begins, and must be a function that can be pickled. `listening` gets
     the URL as soon as senders can connect; `stopping` is called as soon as the receiver is asked to stop.
@@ -246,8 +246,8 @@ def serve(
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
             timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME, proxy_headers=False,
         )  # fmt: skip
-        # uvicorn raises the signal again at its end; and a program that reads the URL may send it before uvicorn
-        # begins.
+        # uvicorn raises the signal again when it ends, and a program that reads the URL may send it before uvicorn
+        # starts.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         host, port = listener.getsockname()[:2]
         listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -264,9 +264,9 @@ def serve(
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting if an endpoint's secrets are invalid, or other machines can reach a receiver without any.
+    """Raises InvalidSetting if secrets are invalid, or if other machines can reach a receiver without any secret.
 
-    Also raises it for a URL that nothing can be uploaded to.
+    Also raises it for unknown or invalid settings of endpoints, and for a URL to which nothing can be uploaded.
     """
     if settings.upload is not None:
         from .upload import check_upload
@@ -301,7 +301,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
-    """Returns the application of one process. uvicorn calls it in that process."""
+    """Returns the application of one process; uvicorn calls this function in that process."""
     prepare()
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_follow, args=(parent,), name="parent", daemon=True).start()
@@ -317,7 +317,7 @@ def _make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
 
 
 def _follow(parent: BaseProcess) -> None:
-    """Stops this process when its parent has ended, because nothing else would."""
+    """Stops this process when its parent ends, because nothing else would."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -344,11 +344,11 @@ def _explained(option: str, host: str, port: int) -> Iterator[None]:
 
 @contextmanager
 def _metrics(settings: ReceiveSettings) -> Iterator[None]:
-    """Serves metrics, if an address for them is set."""
+    """Serves metrics while the block runs, if an address for them is set."""
     if not settings.metrics:
         yield
         return
-    with tempfile.TemporaryDirectory() as shared:  # a kill leaves it behind
+    with tempfile.TemporaryDirectory() as shared:  # stays behind if the process is killed
         # Set before the metrics are created: the processes share their values in this folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         _serve_metrics(*settings.metrics)

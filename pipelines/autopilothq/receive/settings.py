@@ -28,10 +28,10 @@ MOST_BODY = 64  # MB
 
 @dataclass(frozen=True)
 class Guard:
-    """The secrets of an endpoint. A request must match one of each kind that has values, so that secrets can rotate.
+    """The secrets of an endpoint. A request must have one secret of each kind that is set; several allow rotation.
 
-    `write_keys` are Segment's, `signatures` the secrets of `X-Signature`, `basic` are texts `user:password`, `headers`
-    names and values of headers.
+    `write_keys` are Segment's, `signatures` are the secrets of `X-Signature`, `basic` are texts `user:password`, and
+    `headers` are names and values of headers.
     """
 
     write_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -47,8 +47,8 @@ class Guard:
 class ReceiveSettings:
     """The settings of a receiver. Sizes are in bytes, times in seconds.
 
-    The archive is in `folder`. `max_pending` may wait for the disk in each process, `min_free` must stay free on it.
-    `upload` is the URL that published files are uploaded to.
+    The archive is in `folder`. At most `max_pending` may wait for the disk in each process, and `min_free` must stay
+    free on the disk. `upload` is the URL to which published files are uploaded.
     """
 
     folder: str
@@ -65,7 +65,7 @@ class ReceiveSettings:
 
     @property
     def is_local(self) -> bool:
-        """Whether only programs of this machine reach the receiver."""
+        """Whether only programs on this machine can reach the receiver."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -73,9 +73,10 @@ class ReceiveSettings:
 
 
 def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
-    """Returns the settings of a receiver: the options, and the sizes of `[receive]` in dlt's configuration.
+    """Returns the settings of a receiver: the options, and the sizes in `[receive]` of dlt's configuration.
 
-    These are `max_body_mb` (4, at most 64), `max_pending_mb` (64) and `min_free_mb` (256). Raises InvalidSetting.
+    The sizes are `max_body_mb` (4, at most 64), `max_pending_mb` (64) and `min_free_mb` (256). Raises InvalidSetting if
+    one is invalid.
     """
     sizes: dict[str, Any] = {}
     for name in SIZES:
@@ -173,7 +174,7 @@ def _paths(settings: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
 
 
 def guarded_endpoints() -> list[str]:
-    """Returns the sections of dlt's configuration below `receive` that have secrets: `v1`, `segment.shop`."""
+    """Returns the sections below `receive` in dlt's configuration that have secrets, such as `segment.shop`."""
     secrets = (path for path in _configured() if path[0] in ENDPOINT_KINDS and path[-1] in SECRETS)
     return list(dict.fromkeys(".".join(section) for *section, _ in secrets if section))
 
@@ -202,7 +203,7 @@ def _no_names(names: object) -> str:
 
 
 def _json(value: Any) -> Any:
-    """Returns a setting, decoded if it is a list or a table as JSON, as in an environment variable."""
+    """Returns a setting; decodes it if it is a list or a table as JSON text, as in an environment variable."""
     if isinstance(value, str) and value.startswith(("[", "{")):
         with suppress(ValueError):
             return json.loads(value)

@@ -19,13 +19,13 @@ from .settings import ReceiveSettings
 
 RETRY_SECONDS = 10.0
 SCAN_SECONDS = 60.0
-MOST_FAILURES = 3  # failures in a row after which the problem is the bucket, not a file
+MOST_FAILURES = 3  # failures in a row after which the bucket is considered the problem, not a file
 
 _log = logging.getLogger(__name__)
 
 
 def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
-    """Starts the uploader, and returns the function to call with each published file; None without `upload`.
+    """Starts the uploader; returns the function to call with each published file, or None if `upload` is not set.
 
     A file whose upload fails is kept and uploaded later, even after a restart.
     """
@@ -40,7 +40,7 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
 def check_upload(url: str) -> None:
     """Raises InvalidSetting if nothing can be uploaded to the URL, or a package is missing. Does not connect to it."""
     expected = f"Expected a bucket's URL, such as s3://bucket/prefix, but got {url}"
-    if "://" not in url:  # a folder here, to which all files would be moved
+    if "://" not in url:  # a local folder, to which all files would be moved
         raise InvalidSetting(f"{expected}.")
     try:
         fsspec.core.url_to_fs(url)
@@ -102,7 +102,7 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
 
 
 def _wait(queue: "SimpleQueue[Path]") -> None:
-    """Waits for a file to upload, but not longer than SCAN_SECONDS, because other processes publish too."""
+    """Waits for a file to upload, at most SCAN_SECONDS, because files of other processes do not come in the queue."""
     with suppress(Empty):
         queue.get(timeout=SCAN_SECONDS)
         while True:

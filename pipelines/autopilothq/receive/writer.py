@@ -35,7 +35,7 @@ class _Waiting(NamedTuple):
 
 
 class _Failures:
-    """Why the last syncs of endpoints failed. It tries the disk itself: while `/readyz` fails, nobody may send."""
+    """Why the last syncs of endpoints failed. It tests the disk itself, because nobody sends while `/readyz` fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class _Failures:
         self._found.pop(endpoint, None)
 
     def first(self) -> str | None:
-        """Returns why a sync failed, None if the last one of each endpoint succeeded."""
+        """Returns why a sync failed, or None if the last sync of each endpoint succeeded."""
         return next(iter([*self._found.values()]), None)
 
     def try_again(self) -> None:
@@ -84,14 +84,14 @@ class Writer:
         self._publisher = Publisher(self._folder, published)
 
     def start(self) -> None:
-        """Starts the threads that write and publish, also the files of killed processes."""
+        """Starts the threads that write and publish; the files of killed processes are published as well."""
         self._loop = asyncio.get_running_loop()
         self._free_at, self._free = 0.0, True
         self._thread.start()
         self._publisher.start()
 
     async def write(self, endpoint: str, data: bytes, lines: int) -> None:
-        """Writes lines, and returns when they are on the disk. Raises NoRoom if they cannot be stored."""
+        """Writes lines; returns when they are on the disk. Raises NoRoom if they cannot be stored."""
         if not lines:
             return
         if self._stopping:
@@ -106,7 +106,7 @@ class Writer:
         await done
 
     def has_space(self) -> bool:
-        """Returns whether the disk has as much free space as `min_free`. Checks it once a second at most."""
+        """Returns whether the disk has at least `min_free` of free space. Checks it at most once a second."""
         if (now := time.monotonic()) - self._free_at >= 1:
             self._free_at = now
             with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ class Writer:
         return self._free
 
     def failure(self) -> str | None:
-        """Returns why the last sync failed, None if it or a later try succeeded."""
+        """Returns why the last sync of an endpoint failed, or None if all last syncs, or later tests, succeeded."""
         return self._failures.first()
 
     def oldest(self) -> float:
@@ -156,7 +156,7 @@ class Writer:
         return found
 
     def _write(self, waiting: list[_Waiting]) -> None:
-        """Writes the waiting messages, endpoint by endpoint, and has their requests answered."""
+        """Writes the waiting messages, endpoint by endpoint, and lets their requests be answered."""
         failures: dict[str, str] = {}
         by_endpoint: dict[str, list[_Waiting]] = {}
         for message in waiting:
