@@ -29,8 +29,8 @@ def rewrite_files(
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Rewrites files without a person's lines. A file that cannot be read to its end is not changed.
 
-    `by_hash`: some of the ids are known only by their hashes. `dataset` has the rejects of the files. Returns the
-    number of removed lines by file, and why a file was not changed, by file.
+    `by_hash` tells whether some of the ids are known only by their hashes. `dataset` has the rejects of the files.
+    Returns the number of removed lines by file, and the reasons why files were not changed, by file.
     """
     found, left = _find_lines(files, hashes, by_hash, engine)
     removed: dict[str, int] = {}
@@ -51,7 +51,7 @@ def rewrite_files(
 def _find_lines(
     files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
 ) -> tuple[dict[int, set[int]], dict[str, str]]:
-    """Returns the person's lines by the file's number, and why a file could not be read to its end, by file."""
+    """Returns the person's lines by the file's number, and the reasons why files could not be read to their ends."""
     found: dict[int, set[int]] = defaultdict(set)
     unread: dict[str, str] = {}
     for batch in read_batches(files):
@@ -68,7 +68,7 @@ def _find_lines(
 def _lines(
     lines: pa.Table, hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
 ) -> Iterator[tuple[int, int]]:
-    """Yields the file and the number of each line that is the person's, or is rejected and mentions the person."""
+    """Yields the file and the number of each line that is the person's, or that is rejected and mentions the person."""
     keys = pa.array(range(lines.num_rows), pa.int64())
     texts = lines["text"].combine_chunks()
     suspects = pa.array(suppression.find_suspects(engine, keys, texts, by_hash), pa.int64())

@@ -1,6 +1,6 @@
-"""Deletes a person's rows and lines in the archive, and adds the person to the suppression list.
+"""Deletes a person's rows, and their lines in the archive, and adds the person to the suppression list.
 
-A deletion can be repeated at any time, also after it was killed, because the hashes of all of the person's ids are
+A deletion can be repeated at any time, even after it was killed, because the hashes of all of the person's ids are
 stored before the first row is deleted.
 """
 
@@ -48,7 +48,7 @@ class Confirmation(NamedTuple):
     max_ids: int = MAX_IDS
 
     def allows(self, ids: int) -> bool:
-        """Returns whether so many ids may be deleted."""
+        """Returns whether this many ids may be deleted."""
         return ids <= self.max_ids if self.number is None else ids == self.number
 
 
@@ -73,10 +73,11 @@ class Unconfirmed(RunError):
 class PersonDeletion:
     """The result of a deletion; with `dry_run`, what it would be.
 
-    `ids` are the ids known in the clear; `suppressed` also counts those known by their hashes alone, from earlier
-    deletions. `shared` are ids that share a row with the person's and were not followed. `left` are the files that
-    were not changed, with the reason; they may still have lines of the person. `rewritten` are the database files or
-    tables that were rewritten; `remains` is a sentence on what still keeps the bytes of deleted rows.
+    `ids` are the ids that are known in plain text; `suppressed` also counts those known only by their hashes, from
+    earlier deletions. `shared` are ids that share a row with the person's and were not followed. `rows` and `lines` are
+    numbers by table and by file. `left` has the reasons why files or tables were not changed; they may still have data
+    of the person. `rewritten` are the database files or tables that were rewritten; `remains` is a sentence on what
+    still keeps the bytes of deleted rows.
     """
 
     dry_run: bool
@@ -101,9 +102,9 @@ def delete_person(
 ) -> PersonDeletion:
     """Deletes the rows and lines of the person with these ids, and keeps the person out of later loads.
 
-    Ids that share a row with the person's are theirs, too, if that is certain (`closure`). `rewrite` also removes the
-    bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if the number of
-    all ids is not confirmed; RunError; DatasetNotFound.
+    Ids that share a row with the person's ids are followed if they are certainly theirs (`closure`). `rewrite` also
+    removes the bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if the
+    number of ids is not confirmed; DatasetNotFound; RunError for anything else that prevents a complete deletion.
     """
     _check_given(given)
     with explained(), ExitStack() as stack:
@@ -162,7 +163,7 @@ def _remove(
 ) -> None:
     """Suppresses the ids first, then deletes the rows; in one transaction if the destination has transactions.
 
-    Rows of `users` and `accounts` that are about others are mended in between: then they are no longer the person's.
+    In between, rows of `users` and `accounts` that are about others are mended, so that they are not deleted.
     """
     listed.create()
     with dataset.transaction():

@@ -1,4 +1,4 @@
-"""Finds which ids of a dataset belong to one person, starting from the ids that are given.
+"""Finds which ids in a dataset belong to one person, starting from ids that the caller gives.
 
 Anyone who can send a tracking call can pair a person's id with somebody else's. So two ids in one row are no proof that
 they belong to one person, and uncertain ids are reported instead of deleted.
@@ -78,7 +78,7 @@ class Graph:
         """Returns, for each of these ids, the other ids that share a row with it."""
         found: dict[Id, set[Id]] = {id_: set() for id_ in ids}
         self._take(found)
-        # A table of their rows, because the engine would take them for many and hold all other cells in memory.
+        # In a table, because the engine would otherwise overestimate these rows and hold all other cells in memory.
         self._con.execute(
             "CREATE OR REPLACE TEMP TABLE their_rows AS"
             " SELECT row_number, kind, value FROM cells SEMI JOIN taken USING (kind, value)"
@@ -94,7 +94,7 @@ class Graph:
         return found
 
     def suppressed(self) -> dict[Id, set[Id]]:
-        """Returns the ids that are on the suppression list, in order, each with all `forms` of its spellings."""
+        """Returns the ids that are on the suppression list, sorted, each with the `forms` of all its spellings."""
         known = suppression.ids_on_list("SELECT DISTINCT raw, kind, value FROM cells")
         found = self._con.execute(
             f"SELECT DISTINCT c.kind, c.value, c.raw FROM cells c SEMI JOIN ({known}) k USING (kind, raw)"
@@ -107,7 +107,7 @@ class Graph:
     def cells(self, ids: Iterable[Id]) -> dict[int, list[str]]:
         """Returns the cells that hold these ids, as they are spelt, by position.
 
-        Cells that begin with the kind hold ids in lower case, because Segment's Profile API has no others.
+        Cells that begin with the kind (`email:…`) have ids in lower case, as in Segment's Profile API.
         """
         listed = list(ids)
         lower = [Id(id_.kind, id_.value.lower()) for id_ in listed]
@@ -133,7 +133,7 @@ class Graph:
 
 
 class Shared(NamedTuple):
-    """An id that shares a row with one of the person's but is not followed; many of a kind have a count and no `id`."""
+    """An id that shares a row with the person's but is not followed. Without `id`, it stands for `id_count` ids."""
 
     kind: str
     id: Id | None
@@ -155,13 +155,13 @@ def closure(
     kinds: Collection[str] = (),
     others: Collection[Id] = (),
 ) -> Closure:
-    """Returns the person's ids that follow from those given, and the ids that are uncertain.
+    """Returns the person's ids, as far as they follow from those given, and the ids that are uncertain.
 
     A person is assumed to have one email, one user id and one contact id. So an id of a kind that is not known yet is
     followed if it shares a row with the person's email or user id, and no row with an email or a user id of anybody
-    else; if there are several such ids, none is. Anonymous ids are followed by the same rule, also from a contact id,
-    if there are at most CROWD beside those given. `kinds` are the kinds of the person's ids that are known by their
-    hashes alone. `others` are ids that are known to be another person's.
+    else; if there are several such ids, none is followed. Anonymous ids are followed by the same rule, and also from a
+    contact id, if there are at most CROWD besides those given. `kinds` are the kinds of those ids of the person that
+    are known only by their hashes. `others` are ids that are known to be another person's.
     """
     found: dict[Id, Id | None] = dict.fromkeys(given)
     if not _kinds(found, kinds).intersection(PERSONAL_KINDS):
@@ -180,12 +180,12 @@ def closure(
 
 
 def _kinds(found: Collection[Id], kinds: Collection[str]) -> set[str]:
-    """Returns the kinds of ids that the person has: those of found ids, and those known by their hashes alone."""
+    """Returns the kinds of ids that the person has: those of found ids, and those known only by their hashes."""
     return {*kinds, *(id_.kind for id_ in found)}
 
 
 def _near(graph: Graph, found: Collection[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
-    """Returns the other ids of a kind that share a row with found ids, each with one of those; none if too many do."""
+    """Returns the other ids of a kind that share a row with found ids, each with one of those; none if over MOST do."""
     in_rows = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
     near = {other: id_ for id_ in in_rows for other in in_rows[id_] if other.kind == kind and other not in found}
     return {id_: near[id_] for id_ in sorted(near)} if len(near) <= MOST else {}
@@ -200,7 +200,7 @@ def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
 
 
 def _names_of_contact(graph: Graph, contacts: Collection[Id], others: Collection[Id]) -> dict[Id, Id | None]:
-    """Returns the email and user id of a person known only by a contact id, if no other ids share a row with them."""
+    """Returns the email and user id that share rows with a contact id, if no others share a row with any of these."""
     near = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
     if len(near) > len(PERSONAL_KINDS):
         return {}
@@ -211,14 +211,14 @@ def _names_of_contact(graph: Graph, contacts: Collection[Id], others: Collection
     is_one = len({id_.kind for id_ in ids}) == len(ids) and all(in_row <= ids for in_row in names.values())
     if not is_one or not ids.isdisjoint(others):
         return {}
-    # An id that does not share a row with the contact's shares one with the other id.
+    # An id that shares no row with the contact's id shares one with the other id.
     return {id_: near.get(id_) or next(iter(near)) for id_ in sorted(ids)}
 
 
 def _not_followed(
     graph: Graph, found: Collection[Id], kinds: Collection[str], others: Collection[Id]
 ) -> Iterator[Shared]:
-    """Yields the other ids that share a row with found ids, with the reason why they are not followed."""
+    """Yields the other ids that share a row with found ids, with the reasons why they are not followed."""
     in_rows = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
     near = {other: id_ for id_ in in_rows for other in in_rows[id_] if other not in found}
     count = Counter(id_.kind for id_ in near)

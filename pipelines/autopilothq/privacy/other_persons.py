@@ -1,9 +1,9 @@
 """Mends rows of `users` and `accounts` that are about somebody else but have values of a deleted person's messages.
 
-Such a message has an id of the person in a trait, say an email that two people shared, or that a stranger put there; or
-it is what the person said about a group. A value of it gives way to the last one of the messages that remain, as if it
-had never been loaded. Rows are mended before any message is deleted, and by the messages alone, so that a deletion that
-was killed can be repeated.
+Such a message has an id of the person in a trait (say, an email that two people shared, or that a stranger put there),
+or it is what the person said about a group. Its values are replaced with the last ones of the messages that remain, as
+if it had never been loaded. Rows are mended before any message is deleted, and from the messages alone, so that a
+deletion that was killed can be repeated.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,14 +17,14 @@ from ..warehouses.dataset import in_utc, placeholders
 from .person import PersonIds, PersonTables
 from .removals import PARAMETERS, Removal
 
-_OF_LOAD = ("uuid_ts", "loaded_at")  # the time of the load, in BigQuery twice
+_OF_LOAD = ("uuid_ts", "loaded_at")  # the time of the load; tables in BigQuery may have both
 _RECEIVED_AT = "received_at"
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
-_TYPES = (*get_args(Type), "decimal")  # that loads make; floats are `numeric` in PostgreSQL
+_TYPES = (*get_args(Type), "decimal")  # the types that loads make; floats are `numeric` in PostgreSQL
 
 
 class _Last(NamedTuple):
-    """The last value of a column that is not null; `recency` is its message's time and id."""
+    """The last value of a column that is not null; `recency` is the time and the id of its message."""
 
     recency: tuple[datetime, str]
     value: Any
@@ -32,7 +32,7 @@ class _Last(NamedTuple):
 
 @dataclass
 class _LastValues:
-    """What messages about a user or a group say last, by column: those to delete, and those that remain."""
+    """The last values about a user or a group, by column: of messages to delete (`deleted`), and of others (`left`)."""
 
     deleted: dict[str, _Last] = field(default_factory=dict)
     left: dict[str, _Last] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class _LastValues:
 
 
 def mend_rows(plan: Sequence[Removal], tables: Sequence[PersonTables], person: PersonIds) -> None:
-    """Mends the rows of others, or deletes those that have nothing else; call it before the plan is carried out."""
+    """Mends the rows of others, or deletes those that have no other values; call it before executing the plan."""
     for latest in LATEST:
         ids, messages = _affected(latest, plan, tables, person)
         for part in tables if ids else ():
             if latest.table.name not in part.columns:
                 continue
             for some in map(list, batched(sorted(ids), PARAMETERS)):
-                # Nobody reads staged rows any more, and the next load makes them anew.
+                # Staged rows are not read again, and the next load makes them anew.
                 unknown = some if part.is_staging else _mend(part, latest, some, messages, person)
                 if unknown:
                     where = f"{part.dataset.quoted(latest.table.name, 'id')} IN ({placeholders(unknown)})"
@@ -57,7 +57,7 @@ def mend_rows(plan: Sequence[Removal], tables: Sequence[PersonTables], person: P
 def _affected(
     latest: Latest, plan: Sequence[Removal], tables: Sequence[PersonTables], person: PersonIds
 ) -> tuple[set[str], set[str]]:
-    """Returns the ids of the others that rows to delete are about, and the ids of the messages among these rows."""
+    """Returns the ids of others whom the rows to delete are about, and the ids of the messages among these rows."""
     ids, messages = set[str](), set[str]()
     keys = {latest.table.name: "id", latest.messages.name: latest.key}
     for removal in plan:
@@ -74,7 +74,7 @@ def _affected(
 def _mend(
     part: PersonTables, latest: Latest, ids: Sequence[str], messages: Collection[str], person: PersonIds
 ) -> list[str]:
-    """Mends the rows of these ids, and returns the ids of those that have nothing else."""
+    """Mends the rows of these ids; returns the ids of the rows that have no other values."""
     dataset, table = part.dataset, latest.table.name
     columns = [name for name in part.columns[table] if name not in ("id", *_OF_LOAD)]
     loaded = dict.fromkeys((name for name in _OF_LOAD if name in part.columns[table]), datetime.now(UTC))
@@ -95,12 +95,12 @@ def _mend(
 
 
 def _made(row: Mapping[str, Any], known: _LastValues, persons: Mapping[str, Collection[str]]) -> dict[str, Any] | None:
-    """Returns a row without the values of deleted messages, None if nothing else is known.
+    """Returns a row without the values of deleted messages, or None if nothing else is known.
 
-    Adopted values, which no message has, stay: unless the person's id is among them, because then all are the person's.
+    Adopted values, which no message has, stay, unless one is an id of the person: then all are taken for the person's.
     """
     left = {name: known.left[name].value if name in known.left else None for name in row}
-    # An earlier value of a deleted message is not the row's.
+    # A deleted message's value is not in the row if a remaining message has a later one.
     current = {
         name
         for name, last in known.deleted.items()
@@ -116,7 +116,7 @@ def _made(row: Mapping[str, Any], known: _LastValues, persons: Mapping[str, Coll
 def _last_values(
     part: PersonTables, latest: Latest, ids: Sequence[str], messages: Collection[str]
 ) -> dict[str, _LastValues]:
-    """Returns what the messages about these users or groups say, by the user's or the group's id."""
+    """Returns the last values in the messages about these users or groups, by the user's or the group's id."""
     dataset, name = part.dataset, latest.messages.name
     if latest.key not in part.columns.get(name, {}):
         return {}
@@ -138,9 +138,9 @@ def _last_values(
 
 
 def _traits(part: PersonTables, latest: Latest) -> dict[str, bool]:
-    """Returns the columns of messages that are the table's, too, and whether loads make them with the same type.
+    """Returns the columns of messages that the table has as well, and whether a load would make both of one type.
 
-    They differ in some adopted tables; the next load about the user or the group casts the value.
+    In some adopted tables the types differ. There, the next load about the user or the group casts the value.
     """
     own = part.columns[latest.table.name]
     return {

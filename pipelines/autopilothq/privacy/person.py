@@ -16,12 +16,12 @@ from ..warehouses.dataset import Dataset, partitions_of, placeholders, tables_of
 from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
-_PADDED = "character"  # PostgreSQL's type of text with blanks up to a length; as other text, it has none
+_PADDED = "character"  # PostgreSQL's type of text that is padded with blanks; a cast to another text type removes them
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
 def fault_of(id_: Id) -> str | None:
-    """Returns what is wrong with an id that somebody gave, None if nothing is.
+    """Returns what is wrong with an id that the caller gave, or None if it is valid.
 
     Example: `fault_of(Id("email", "ada")) == "Expected an email, but got 'ada'."`.
     """
@@ -33,7 +33,7 @@ def fault_of(id_: Id) -> str | None:
 
 
 class Suppressed(NamedTuple):
-    """An id on the suppression list. `found_with` is the id that it was found with in a row, None if it was given."""
+    """An id for the suppression list. `found_with` is the id through which it was found, or None if it was given."""
 
     kind: str
     id: str
@@ -44,7 +44,7 @@ class Suppressed(NamedTuple):
 class NotFollowed(NamedTuple):
     """An id, or several of a kind, that shares a row with the person's but may be somebody else's, and why.
 
-    `option` is the command's option that would delete it, too; emails are masked.
+    `option` is the command's option that would delete it as well; emails are masked.
     """
 
     id: str
@@ -56,7 +56,7 @@ class NotFollowed(NamedTuple):
 class PersonTables:
     """The tables of a dataset, or of its staging dataset, and which of their columns hold ids of persons.
 
-    `positions` are the numbers of these columns.
+    `positions` numbers these columns, and `kinds` has the kinds of ids in each.
     """
 
     def __init__(self, dataset: Dataset, is_staging: bool, numbers: Iterator[int]) -> None:
@@ -64,7 +64,7 @@ class PersonTables:
         left_out = {SUPPRESSIONS.name, *dataset.views(), *partitions_of(dataset)}
         self.columns = {table: columns for table, columns in tables_of(dataset).items() if table not in left_out}
         self.kinds = {
-            # Of names that differ only in case, one is spelt here as in the destination.
+            # If two names differ only in case, one of them is spelt as in the destination, perhaps in upper case.
             table: {column: kinds for column in columns if (kinds := kinds_of(table.lower(), column.lower()))}
             for table, columns in self.columns.items()
         }
@@ -79,7 +79,7 @@ class PersonTables:
     def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
         """Returns the SQL condition that a row has one of the cells, and its values. Without cells it is never true.
 
-        `cells` are by position, and spelt as in the table, because destinations differ in what lower case is.
+        `cells` are by position, and spelt as in the table, because destinations differ in how they fold case.
         """
         tests, texts = ["1 = 0"], list[str]()
         for column in self.kinds[table]:
@@ -89,7 +89,7 @@ class PersonTables:
         return " OR ".join(tests), texts
 
     def may_have_persons(self, spelt: str) -> bool:
-        """Returns whether a table that the destination spells so may have rows of persons, or is not known."""
+        """Returns whether a table, as the destination spells it, is unknown or may have rows of persons."""
         same = [table for table in self.columns if table.lower() == spelt.lower()]
         return not same or any(self.kinds[table] or "id" in self.columns[table] for table in same)
 
@@ -143,17 +143,17 @@ class PersonIds:
 
     @property
     def ids(self) -> list[Id]:
-        """The ids that are known in the clear, those given first."""
+        """The ids that are known in plain text; the given ones come first."""
         return list(self._found)
 
     @property
     def has_hashes_alone(self) -> bool:
-        """Whether some ids are known by their hashes alone."""
+        """Whether some ids are known only by their hashes."""
         return self.count > len(self._found)
 
     @property
     def count(self) -> int:
-        """The number of ids, including those that are known by their hashes alone."""
+        """The number of ids, including those that are known only by their hashes."""
         return len(self._found) + len(set(self._listed.pairs_of(self.persons)) - self._listed.pairs_of_ids(self.spelt))
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -185,7 +185,7 @@ class PersonIds:
 
 
 def _option(shared: Shared) -> str:
-    """Returns the option that would delete an id, too, with the id itself if that may be shown and can be typed."""
+    """Returns the option that would also delete an id, with the id itself if it may be shown and can be typed."""
     id_ = shared.id.value if shared.id and shared.kind != "email" else ""
     value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
     return f"--{shared.kind.replace('_', '-')} {value}"

@@ -18,11 +18,11 @@ _LOCAL = re.compile(r"(file|local):(//)?")
 
 
 def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[File]:
-    """Returns the files at some URLs, with everything that receivers had received there when this was called.
+    """Returns the files at these URLs, with everything that receivers had received there when this was called.
 
-    Open files are published first, and no compaction runs until `stack` is closed. With `dry_run` nothing is
-    changed: open files are returned as they are. Raises RunError if a receiver does not publish in time, BusyError if a
-    compaction runs; ArchiveError.
+    Open files are published first, and no compaction runs until `stack` is closed. With `dry_run`, nothing is changed:
+    open files are returned as they are. Raises RunError if files cannot be published or a receiver does not do so in
+    time, BusyError if a compaction runs, and ArchiveError if files cannot be listed.
     """
     paths = [path for url in urls if (path := _local_path(url)) is not None]
     if not dry_run:
@@ -40,7 +40,7 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
     published = {file.url for file in files}
     for file in sorted(opened):
         if str(published_name(file)) not in published:
-            with suppress(ArchiveError):  # it was published since, which is rare: its lines are not counted
+            with suppress(ArchiveError):  # in the rare case that it was published since, its lines are not counted
                 files += list_files([str(file)])
     return files
 

@@ -1,7 +1,7 @@
 """Keeps `_rejects` in step with archive files that lose lines: each reject says where its line is now.
 
-The next load of such a file finds the rejected lines at their new places. Their rows have these places already, and the
-ids that the load gives them, so none is in the table twice.
+The next load of such a file finds the rejected lines at their new places. Their rows already have these places, and the
+ids that the load will give them, so no line is in the table twice.
 """
 
 from bisect import bisect_left
@@ -20,16 +20,17 @@ _SELECT = ", ".join(f"{{{name}}}" for name in _COLUMNS)
 
 
 def move_rejects(dataset: Dataset, file: str, removed: Collection[int]) -> None:
-    """Moves the rejects of a file to where their lines are since these lines were removed.
+    """Gives the rejects of a file the places that their lines have since the lines in `removed` were removed.
 
-    Rows without the line's own bytes stay: of deleted persons, and of lines with NUL or what is not UTF-8. So do rows
-    of an earlier content of the file that stand at a removed line, and those that would meet them.
+    Rows that lack the line's own bytes stay as they are: rows of deleted persons, and of lines with NUL or bytes that
+    are not UTF-8. So do rows from an earlier content of the file at a removed line, and rows whose new place a row that
+    stays already has.
     """
     lines = sorted(removed)
     where = "WHERE {file} = %s AND {line} >= %s ORDER BY {line}"
     found = dataset.rows("{id}, {line}", REJECTS.name, where, file, lines[0])
     staying = {id_ for id_, line in found if line in removed}
-    # From the top: a row's new place may be that of a row above, which has moved by then.
+    # From the top, because a row's new place may be the old one of a row above, which must have moved by then.
     for some in batched([id_ for id_, _ in found if id_ not in staying], _ROWS):
         moved, those = {}, f"WHERE {{id}} IN ({placeholders(some)}) ORDER BY {{line}}"
         for row in dataset.rows(_SELECT, REJECTS.name, those, *some):
@@ -48,5 +49,5 @@ def move_rejects(dataset: Dataset, file: str, removed: Collection[int]) -> None:
 
 
 def _id_at(cells: dict[str, Any], line: int) -> str:
-    """Returns the id that a load gives this line there (`audit.sql`)."""
+    """Returns the id that a load gives to this reject at a line (`audit.sql`)."""
     return sha256(f"{cells['file']}\n{line}\n{digest((cells['raw'] or '').encode())}".encode()).hexdigest()

@@ -16,13 +16,13 @@ from ..warehouses.dataset import placeholders
 from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
-PARAMETERS = 500  # at most, of one statement
+PARAMETERS = 500  # the most parameters of one statement
 TRIGGERED = ("postgres", "mssql", "synapse", "sqlalchemy")  # destinations in which a trigger can keep rows
 _LOGS = frozenset(log.name for log in DELIVERY_LOGS)
 
 
 class Removal(NamedTuple):
-    """Rows of a table to delete: those that meet a condition."""
+    """Rows of a table to delete: the `rows` rows that match the condition `where` with its `values`."""
 
     tables: PersonTables
     name: str
@@ -32,12 +32,12 @@ class Removal(NamedTuple):
 
     @property
     def table(self) -> str:
-        """The table's name for display."""
+        """The table's name for display, with the dataset's if it is a staging table."""
         return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
 
 
 def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields the rows to delete: first those that are found only through rows with the person's ids, then those rows.
+    """Yields the rows to delete: first those that are found only through rows with the person's ids, then these rows.
 
     In this order, a later deletion can complete one that was killed between two removals.
     """
@@ -60,7 +60,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
 
 
 def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dict[str, set[str]]]:
-    """Returns the rows that have one of the person's ids, and the ids of those that are messages, by table."""
+    """Returns the rows that have one of the person's ids, and the ids of these rows in all tables but `users`."""
     removals: list[Removal] = []
     ids: dict[str, set[str]] = {}
     dataset = tables.dataset
@@ -68,7 +68,7 @@ def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dic
         where, texts = _where(tables, table, person)
         if not texts:
             continue
-        # A message's id is text: a table that somebody added may have other ids, or rows without one.
+        # A message's id is text. A table that somebody added may have ids of another type, or rows without an id.
         has_id = "id" in tables.columns[table] and tables.columns[table]["id"].type == "text"
         key = dataset.quoted(table, "id") if has_id else "1"
         found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
@@ -82,12 +82,12 @@ def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dic
 def _where(tables: PersonTables, table: str, person: PersonIds) -> tuple[str, list[str]]:
     """Returns the condition of the person's rows, and its values.
 
-    In a delivery log, these include changes of the person's address, which have the old one's digest, and the new one.
+    In a delivery log, these include the person's changes of address, which have a digest of the old address.
     """
     where, texts = tables.where(table, person.cells)
     if table not in _LOGS:
         return where, texts
-    # A digest is of the address as it was written: an id has its case folded, so that "ß" is "ss".
+    # A digest is made from the address as it was written, whereas an id has its case folded: "ß" becomes "ss".
     emails = {id_.value for id_ in person.spelt if id_.kind == "email"}
     emails |= {cell.strip() for cells in person.cells.values() for cell in cells if "@" in cell}
     digests = [f"{CHANGED}{digest}" for digest in sorted(set(map(address_digest, emails)))]
@@ -114,7 +114,7 @@ def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[R
 
 
 def _id_text(tables: PersonTables, table: str) -> str:
-    """Returns the SQL that reads a row's id as text: a table that somebody added may have ids of another type."""
+    """Returns the SQL that reads a row's id as text, because a table that somebody added may have other ids."""
     name = tables.dataset.quoted(table, "id")
     of_messages = tables.columns.get(TRACKS.name, {}).get("id")
     return name if tables.columns[table]["id"] == of_messages else f"CAST({name} AS {tables.dataset.text_type()})"
@@ -146,7 +146,7 @@ def _discards_of(tables: PersonTables, where: str, row_ids: Sequence[str]) -> se
 def _mentioning(
     tables: PersonTables, table: str, texts: Sequence[str], engine: duckdb.DuckDBPyConnection, key: str | None = None
 ) -> set[str]:
-    """Returns the ids of rows whose texts mention the person; the column `key` has the name of the text's column."""
+    """Returns the ids of rows whose texts mention the person; the column `key`, if any, names what the text is."""
     found: set[str] = set()
     if table not in tables.columns:
         return found

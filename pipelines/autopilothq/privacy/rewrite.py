@@ -52,7 +52,7 @@ _FOREIGN_KEYS_SQL = """
 
 
 class Rewritten(NamedTuple):
-    """What was rewritten, what was not and why, and a sentence on where the bytes of deleted rows may remain."""
+    """What was rewritten, what was not and why, and, if any may remain, a sentence on the bytes of deleted rows."""
 
     done: list[str]
     left: dict[str, str]
@@ -130,7 +130,7 @@ def _kind(into: dlt.Pipeline) -> str:
 
 
 def _file(into: dlt.Pipeline) -> str | None:
-    """Returns the path of the DuckDB file, None for any other destination."""
+    """Returns the path of the DuckDB file, or None for another destination or a database without a local file."""
     if _kind(into) != "duckdb":
         return None
     database = str(getattr(into.destination_client().config.credentials, "database", ""))
@@ -147,7 +147,7 @@ def _folder_of(path: str) -> str:
 
 @contextmanager
 def _folder(path: str) -> Iterator[str]:
-    """Yields a folder next to the file, which only its owner can enter, and removes it afterwards."""
+    """Yields a new folder next to the file, which only its owner can enter, and removes it afterwards."""
     folder = _folder_of(path)
     os.mkdir(folder, 0o700)
     try:
@@ -173,7 +173,7 @@ def _opened(into: dlt.Pipeline, file: str, folder: str) -> Iterator[tuple[duckdb
         **parts.EARLY_CHECKPOINTS,
     }
     with duckdb.connect(config=config) as engine:
-        # The name of the database in memory may be the file's, but no file has a slash in its name.
+        # The database in memory must not have the file's name, and no file has a slash in its name.
         engine.execute("""ATTACH ':memory:' AS "/"; USE "/"; DETACH memory""")
         before = _databases(engine)
         engine.execute(f"ATTACH {values.literal(file)} (READ_ONLY)")
@@ -323,7 +323,7 @@ def _vacuum(into: dlt.Pipeline) -> Rewritten:
     """Makes the server rewrite all tables of the dataset, its staging dataset and the dataset of its books.
 
     All tables are included, because a killed deletion may have deleted rows of any. The planner's samples of rows are
-    renewed, too, and the table that held the old ones is rewritten if the role may do so.
+    also renewed, and the table that held the old ones is rewritten if the role may do so.
     """
     done: list[str] = []
     left: dict[str, str] = {}
@@ -352,7 +352,8 @@ def _tables(sql: Any) -> list[str]:
 def _drop_samples(sql: Any, table: str) -> str | None:
     """Drops the planner's samples of an empty table, which the server keeps until the type of a column is set.
 
-    Returns why that failed, or None. It fails if the role is not the table's owner, or a view uses the column.
+    Returns why that failed, or None if it succeeded or the table has rows. It fails if the role is not the table's
+    owner, or if a view uses the column.
     """
     name = sql.make_qualified_table_name(table, casefold=False)
     if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
@@ -368,7 +369,7 @@ def _drop_samples(sql: Any, table: str) -> str | None:
 
 
 def _vacuum_table(sql: Any, how: str, table: str) -> str | None:
-    """Vacuums a table. Returns why the server skipped it, or None: PostgreSQL only sends a notice then."""
+    """Vacuums a table. Returns None, or why the server skipped it, which PostgreSQL reports only as a notice."""
     notices: list[str] = sql.native_connection.notices
     del notices[:]
     sql.execute_sql(f"VACUUM ({how}) {table}")

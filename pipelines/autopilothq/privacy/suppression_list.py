@@ -28,19 +28,19 @@ class SuppressionList:
         self.salt = min(salts, default=suppression_key.new_salt(self.key))
 
     def hash_of(self, id_: Id) -> str:
-        """Returns the hash with which this list stores a new id."""
+        """Returns the hash under which this list stores a new id."""
         return hash_of(self.salt, id_, self.key)
 
     def pairs_of_ids(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
-        """Returns the salted hashes of these ids that are on the list."""
+        """Returns the pairs of salt and hash of these ids that are on the list."""
         return {(salt, hash_of(salt, id_, self.key)) for id_ in ids for salt in self._salts} & self.persons.keys()
 
     def persons_of(self, ids: Iterable[Id]) -> set[str]:
-        """Returns the persons who have these ids."""
+        """Returns the persons on the list who have one of these ids."""
         return {self.persons[pair] for pair in self.pairs_of_ids(ids)}
 
     def pairs_of(self, persons: Collection[str]) -> list[tuple[str, str]]:
-        """Returns the salted hashes of these persons' ids."""
+        """Returns the pairs of salt and hash of these persons' ids."""
         return [pair for pair, person in self.persons.items() if person in persons]
 
     def create(self) -> None:
@@ -51,11 +51,11 @@ class SuppressionList:
     def add(self, ids: Collection[Id], spelt: Collection[Id], persons: Collection[str]) -> None:
         """Adds the ids that are not listed, and merges `persons` into one.
 
-        With a key, this deletes hashes of these ids that were made without it, in any of their forms (`spelt`).
+        With a key, this deletes the hashes of these ids, in any of their forms (`spelt`), that were made without a key.
         """
         table, dataset = SUPPRESSIONS.name, self._dataset
         new = {self.hash_of(id_): id_.kind for id_ in ids}
-        # A person's name in the list is a hash of one of the ids, which must be made with the key, too.
+        # A person's name in the list is a hash of one of the ids, which must also be made with the key.
         named = {hashed for salt, hashed in self.persons if salt == self.salt}.intersection(persons)
         person = min(named if self.key else persons, default=min(new))
         for other in sorted(set(persons) - {person}):

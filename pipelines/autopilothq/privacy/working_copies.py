@@ -23,7 +23,7 @@ def drop_working_copies(into: dlt.Pipeline) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if not into.has_pending_data or runner.is_unfinished_here(into):
         _drop_packages(into, working)
-    # dlt's trace has the texts of errors, which quote values of rows. Last, because aborting a load writes it again.
+    # dlt's trace has the texts of errors, which quote values of rows. It goes last: aborting a load writes it again.
     (working / "trace.pickle").unlink(missing_ok=True)
 
 
@@ -34,6 +34,6 @@ def _drop_packages(into: dlt.Pipeline, working: Path) -> None:
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
     drop_incomplete_packages(into)
-    # Without our own folders, the next load looks for rows that a killed load stored twice.
+    # If our own folders are missing, the next load looks for rows that a killed load stored twice.
     for folder in working.glob("autopilothq*"):
         shutil.rmtree(folder, ignore_errors=True)
