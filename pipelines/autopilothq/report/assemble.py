@@ -46,7 +46,7 @@ _KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
 
 
 class Pairs(NamedTuple):
-    """Rows of people x emails by `email`, `hour`, `delay`, `domain` and `link`; the numbers of people and domains."""
+    """Rows of people x emails, grouped by `email`, `hour`, `delay` and so on, and the numbers of people and domains."""
 
     rows: Mapping[str, Sequence[Cells]]
     people: int
@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
-    """Returns the rows of people x emails by their grouping, None if nothing was sent."""
+    """Returns the rows of people x emails by their grouping, or None if nothing was sent."""
     found: dict[str, list[Cells]] = {kind: [] for kind in _KINDS}
     for row in rows:
         found[row["kind"]].append(row)
@@ -110,7 +110,7 @@ def journeys_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[JourneyFunnel]
 
 
 def _shown(name: str | None) -> str | None:
-    """Returns a name, None if it is nothing but blanks: nobody would see it."""
+    """Returns a name, or None if it is blank, because nobody would see it."""
     return name if name and name.strip() else None
 
 
@@ -119,7 +119,7 @@ def _largest_first(part: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
 
 
 def links_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
-    """Returns the links of emails that people clicked who had got the email."""
+    """Returns the links that were clicked by people to whom the email was delivered."""
     by_email = _grouped_by(pairs.rows["email"], lambda row: row["name"])
     rated = {email_id: funnel(rows).rated for email_id, rows in by_email.items()}
     return [
@@ -137,7 +137,7 @@ def links_of(pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
 
 
 def domains_of(pairs: Pairs) -> list[MailboxDomain]:
-    """Returns the mailbox domains, largest first, and all others together as the last one."""
+    """Returns the mailbox domains, the largest first, and all domains without a row of their own as the last one."""
     listed = []
     by_name = _grouped_by(pairs.rows["domain"], lambda row: row["name"])
     for name, rows in by_name.items():
@@ -169,7 +169,7 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
 
 
 def rated_until(last: datetime) -> datetime:
-    """Returns the time since which mail is too young to be rated. `last` is the time of the last event."""
+    """Returns the time from which on mail is too young to be rated; `last` is the time of the last event."""
     return max(last, datetime.min.replace(tzinfo=UTC) + OPENING_TIME) - OPENING_TIME
 
 
@@ -184,7 +184,7 @@ def day_of(seconds: float) -> date:
 
 
 def opening_of(pairs: Pairs) -> Opening | None:
-    """Returns how long after delivery mail was opened, None if none was opened."""
+    """Returns the delays from delivery to the first open, or None if no mail was opened after its delivery."""
     counts = [0] * len(OPENED_WITHIN)
     minutes = sorted(
         (whole(row["number"]), whole(row["opened"])) for row in pairs.rows["delay"] if row["number"] is not None
@@ -202,7 +202,7 @@ def index_of(ends: Sequence[int | None], seconds: float) -> int:
 
 
 def _median(minutes: Sequence[tuple[int, int]]) -> float:
-    """Returns the median in seconds: the middle of its minute. `minutes` are sorted pairs of a minute and a count."""
+    """Returns the middle of the median's minute, in seconds. `minutes` are sorted pairs of a minute and a count."""
     seen = list(accumulate(count for _, count in minutes))
     half = next(minute for (minute, _), count in zip(minutes, seen, strict=True) if count >= seen[-1] / 2)
     return half * _MINUTE + _MINUTE / 2
@@ -217,7 +217,7 @@ def sending_of(pairs: Pairs) -> list[SendingHour]:
 
 
 def unit_for(length: int) -> tuple[str, int]:
-    """Returns the name and the days of the unit of cohorts for a period of `length` days."""
+    """Returns the name and the number of days of the unit of cohorts for a period of `length` days."""
     return next((name, size) for name, size, most in UNITS if most is None or length <= most)
 
 
@@ -227,7 +227,7 @@ def shift_of(size: int) -> int:
 
 
 def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
-    """Returns the last cohorts, each with its people in every unit up to that of `last`; None if there are none."""
+    """Returns the last cohorts, each with its active people in every unit up to that of `last`, or None without any."""
     people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
     active = {
         (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
@@ -246,6 +246,6 @@ def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> C
 
 
 def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays:
-    """Returns how long after they happened events arrived."""
+    """Returns the delays from events to their receipt, from rows that count events by span."""
     counts = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
     return ArrivalDelays([counts.get(n, 0) for n in range(len(ARRIVED_WITHIN))], counts.get(None, 0))

@@ -13,7 +13,7 @@ _COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped")
 
 
 def read_books(dataset: Dataset) -> Books | Absent:
-    """Returns the books of all loads, Absent if `_audit` is missing or empty."""
+    """Returns the books of all loads, or Absent if `_audit` is missing or empty."""
     audit = catalog.AUDIT.name
     if audit not in dataset.columns():
         return Absent(f"There is no table {audit}: these tables were not made by this program's loads.")

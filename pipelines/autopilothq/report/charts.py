@@ -1,4 +1,4 @@
-"""Charts in SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are also texts."""
+"""Charts in SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are also given as text."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from .numbers import RateLimit
 from .wording import number, percents, rounded
 
 WIDTH, HEIGHT = 1000, 200  # a chart's size in its own coordinates
-LABEL_HEIGHT = 7.5  # the height of a line's name, in percent of the plot's
+LABEL_HEIGHT = 7.5  # the height of a line's name, in percent of the plot's height
 NEAR = "near"
 OVER = "over"
 SIGNS = {OVER: "▲", NEAR: "●"}
@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
 
 def bar(value: float, most: float, color: str) -> Markup:
-    """Returns a horizontal bar, `value` of `most` long."""
+    """Returns a horizontal bar that is full if `value` is `most`."""
     return span("track", span(f"fill {color}", style=f"width:{_percents(value, most)}") if value else None)
 
 
@@ -49,19 +49,19 @@ def _bullet(value: float | None, limit: RateLimit) -> Markup:
 
 
 def verdict(value: float | None, limit: RateLimit) -> str:
-    """Compares a value in percent, as the page rounds it, with a limit: returns `over`, `near`, or `""`."""
+    """Compares a value in percent, as the page rounds it, with a limit; returns `over`, `near`, or `""`."""
     if value is None or (shown := round(value, 2)) < limit.goal:
         return ""
     return OVER if shown >= limit.most else NEAR
 
 
 def flag(found: str, more: str = "") -> Markup | None:
-    """Returns the sign and the word for a verdict, and `more` words; None for `""`."""
+    """Returns the sign and the word for a verdict, followed by `more`; None for the verdict `""`."""
     return span(f"flag {found}", f"{SIGNS[found]} {found}{more}") if found else None
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Returns a small line without axes, for two values at least; None is a gap. Screen readers get the `label`."""
+    """Returns a small line without axes; None is a gap, but not all may be None. Screen readers get the `label`."""
     known = [value for value in values if value is not None]
     least, most = min(known), max(known)
     span_ = (most - least) or 1
@@ -73,7 +73,7 @@ def sparkline(values: Sequence[float | None], label: str) -> Markup:
 
 
 def plot(names: Sequence[str], lines: Sequence[Line], label: str) -> Markup:
-    """Returns lines over days, with an axis from zero, names at the ends of lines, and the numbers of each day."""
+    """Returns lines over days, with an axis from zero, names at the ends of the lines, and each day's numbers."""
     steps = ticks(max((max(line.values, default=0) for line in lines), default=0))
     most = steps[-1] or 1
     paths = join(

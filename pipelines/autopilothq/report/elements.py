@@ -1,6 +1,6 @@
-"""HTML elements as text. What is not `Markup` is text and is escaped, so that no untrusted text becomes an element.
+"""HTML elements as text. All text that is not `Markup` is escaped, so that no untrusted text becomes an element.
 
-Characters without a shape of their own (control characters, direction marks) are shown as escapes, as everywhere.
+Invisible characters (control characters, direction marks) are shown as escapes, as in all output.
 """
 
 from collections.abc import Iterable
@@ -63,14 +63,14 @@ def span(class_: str | None, *content: Content, **attributes: str | None) -> Mar
 
 
 def table(class_: str, columns: Iterable[tuple[str, str]], rows: Iterable[Markup]) -> Markup:
-    """Returns a `table` of a class. `columns` are the titles and classes of its head; without any, it has none."""
+    """Returns a `table` of a class. `columns` are the titles and classes of its head; without them, it has no head."""
     heads = [element("th", title, class_=of_column or None) for title, of_column in columns]
     head = element("thead", element("tr", *heads)) if heads else None
     return element("table", head, element("tbody", *rows), class_=class_)
 
 
 def row(name: Content, *cells: Content) -> Markup:
-    """Returns a row of a table, from its name and the cells behind it."""
+    """Returns a row of a table from its name and the cells after it."""
     return element("tr", element("th", name, scope="row"), *cells)
 
 

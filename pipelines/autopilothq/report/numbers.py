@@ -30,7 +30,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class ReportPeriod:
-    """The period of the events: requested (`since`, `until`), found (`first`, `last`), and the end of rated mail."""
+    """The period: requested (`since`, `until`), of the events (`first`, `last`), and of rated mail (`rated_until`)."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -60,7 +60,7 @@ def sum_of(funnels: Iterable[Funnel]) -> Funnel:
 
 @dataclass(frozen=True)
 class Totals(Funnel):
-    """The funnel of all mail, with the deliveries, the distinct people, and the people x emails bounced and sent."""
+    """The funnel of all mail, with deliveries, distinct people, and the people x emails that bounced or were sent."""
 
     deliveries: int = 0
     people: int = 0
@@ -134,9 +134,9 @@ class MailboxDomain:
 
 @dataclass(frozen=True)
 class Opening:
-    """How long after the first delivery people first opened an email: a count for each span of `OPENED_WITHIN`.
+    """The delays from the first delivery to a person's first open: a count for each span of `OPENED_WITHIN`.
 
-    `median` is in seconds. `before` counts opens with a time before that of the delivery.
+    `median` is in seconds. `before` counts opens whose time is before the delivery.
     """
 
     counts: Sequence[int]
@@ -174,7 +174,7 @@ class SendingHour:
 
 @dataclass(frozen=True)
 class Cohort:
-    """People whose first email was in one unit of time. `active` counts those active in it, and in each later unit."""
+    """People who got their first email in one unit of time. `active` counts those active in it and each later unit."""
 
     begin: date
     people: int
@@ -191,7 +191,7 @@ class Cohorts:
 
 @dataclass(frozen=True)
 class Machines:
-    """Opens by machines, according to a column, of all opens; rated people x emails opened with and without them."""
+    """Opens by machines, according to a column, and the rated people x emails opened with and without such opens."""
 
     column: str
     opens: int
@@ -247,7 +247,7 @@ class TableAge(NamedTuple):
 
 @dataclass(frozen=True)
 class ArrivalDelays:
-    """How long after they happened events were received: a count for each span of `ARRIVED_WITHIN`."""
+    """The delays from events to their receipt: a count for each span of `ARRIVED_WITHIN`, and for `unknown` delays."""
 
     counts: Sequence[int]
     unknown: int = 0

@@ -1,4 +1,4 @@
-"""Builds the page: one HTML file, without scripts and external resources."""
+"""Builds the page: one HTML file, without scripts or external resources."""
 
 from .elements import Markup, element, join
 from .numbers import Report

@@ -1,4 +1,4 @@
-"""Reads the numbers of a report from a dataset. If a part cannot be read, it is `Absent`, and the others are read."""
+"""Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`; the others are still read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from .statements import MailScope, Names, statement
 from .wording import moment_of
 
 _Part = TypeVar("_Part")
-_MOST = 12  # links, and domains, that are listed by name
+_MOST = 12  # links that are listed, and also domains that are listed by name
 OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
 MACHINE = "machine"
 
@@ -45,7 +45,7 @@ class _Missing(Exception):
 
 
 class _Queries(NamedTuple):
-    """Runs the queries of a report, with the dataset, the scope and the values that all of them share."""
+    """Runs the queries of a report with the dataset, the scope and the values that all of them share."""
 
     dataset: Dataset
     existing: Mapping[str, Sequence[str]]
@@ -53,7 +53,7 @@ class _Queries(NamedTuple):
     values: Mapping[str, str]
 
     def rows(self, name: str, **values: Any) -> list[Cells]:
-        """Runs a query by its name, and returns its rows. `values` are for its placeholders."""
+        """Runs the query of this name and returns its rows; `values` are for its placeholders."""
         dataset = self.dataset
         names = Names(dataset.dialect or "", partial(table_path, dataset), partial(spelling_of, dataset))
         text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
@@ -82,7 +82,7 @@ def read_report(
 ) -> Report:
     """Returns the numbers of the mail that was sent at or after `since` and before `until`.
 
-    `journeys` are names or ids, all journeys if empty. Raises RunError if the dataset has no such journey.
+    `journeys` are names or ids; if empty, all journeys count. Raises RunError if the dataset lacks one of them.
     """
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
     queries = _Queries(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
@@ -102,7 +102,7 @@ def _report(
     chosen: Sequence[str],
     limits: Mapping[str, RateLimit],
 ) -> Report:
-    """Reads all parts. Without events in the period, those about mail are absent for the same reason."""
+    """Reads all parts. If the period is absent, all parts about mail are absent for the same reason."""
 
     def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
         return found if isinstance(found, Absent) else _part(read, empty)
@@ -136,7 +136,10 @@ def _report(
 
 
 def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
-    """Returns the result of `read`, Absent if it is empty, if it raises _Missing, or if the destination fails."""
+    """Returns the result of `read`, or Absent if it is None, if `read` raises _Missing, or if the destination fails.
+
+    With a reason `empty`, an empty result is Absent as well.
+    """
     try:
         found = read()
     except _Missing as missing:
@@ -147,7 +150,7 @@ def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
 
 
 def _known(part: _Part | Absent) -> _Part:
-    """Returns a part that others depend on. Raises _Missing with its reason if it is absent."""
+    """Returns a part that others depend on; raises _Missing with the part's reason if it is absent."""
     if isinstance(part, Absent):
         raise _Missing(part.reason)
     return part
@@ -157,7 +160,7 @@ def _known(part: _Part | Absent) -> _Part:
 
 
 def _journey_ids(queries: _Queries, chosen: Sequence[str]) -> list[str]:
-    """Returns the ids of the journeys with the given ids or names, which may be former names. Raises RunError."""
+    """Returns the ids of the journeys with these ids or (also former) names. Raises RunError for an unknown one."""
     rows = queries.only(since=None, until=None, ahead=True).rows("chosen")
     ids: set[str] = set()
     for journey in chosen:

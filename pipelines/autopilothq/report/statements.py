@@ -1,8 +1,8 @@
 """Renders the report's queries: SQL files over the relations of the models, for any dialect.
 
-The files are in the models' dialect. `email_events`, `person_email` and so on are the models' relations, `{measures}`
-and the like their definitions of numbers, so that a number is defined only there. The report adds the filter of
-`MailScope`.
+The files are in the models' dialect. `email_events`, `person_email` and so on are the models' relations, and
+`{measures}` and the like stand for the models' definitions of numbers, so that each number is defined only there. The
+report adds the filter of `MailScope`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from ..utc import DAY_SECONDS
 _BASE = "duckdb"  # the models' dialect
 _EVENTS = "email_events"
 SENT = ("email_delivered", "email_bounced")
-# The functions for the seconds since 1970 that sqlglot does not know, by dialect, with their arguments before the time.
+# For dialects in which sqlglot does not know it: the function for the seconds since 1970, and its leading arguments.
 _SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
 _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "bigquery": ("UNIX_SECONDS", ()),
@@ -38,8 +38,8 @@ class MailScope(NamedTuple):
     """The events that a query counts.
 
     Mail counts if it was sent at or after `since` and before `until`. Opens, clicks and other events count at or after
-    `since`, also after `until`. `journeys` are the ids of the journeys that count, None for all. Events dated more than
-    a day after their receipt count only with `ahead`.
+    `since`, even after `until`. `journeys` are the ids of the journeys that count, or None for all. Events dated a day
+    or more after their receipt count only with `ahead`.
     """
 
     since: datetime | None = None
@@ -49,7 +49,7 @@ class MailScope(NamedTuple):
 
 
 class Names(NamedTuple):
-    """A destination's names: `path` returns the parts of a table's name, `spelling` the name of a table's column."""
+    """How a destination names things: `path` returns the parts of a table's name, `spelling` a column's name."""
 
     dialect: str
     path: Callable[[str], Sequence[str]]
@@ -103,7 +103,7 @@ def _written(found: exp.Query, names: Names) -> str:
     function, before = _EPOCH.get(names.dialect, ("", ()))
     for node in list(found.find_all(exp.TimeToUnix)) if function else ():
         node.replace(exp.Anonymous(this=function, expressions=[*(argument.copy() for argument in before), node.this]))
-    # DuckDB would also copy all columns of all events if they are read twice.
+    # Otherwise DuckDB copies all columns of all events if they are read twice.
     for cte in found.find_all(exp.CTE) if names.dialect == "duckdb" else ():
         if cte.alias == _EVENTS:
             cte.set("materialized", False)

@@ -1,7 +1,7 @@
 """The page's colours as data, in a light and a dark theme, and its style sheet.
 
-Text has a contrast of at least 4.5 : 1 to what is behind it, and bars and lines 3 : 1, which a test computes. Nothing
-is said by colour alone: there is always a word, a sign or another stroke, too.
+Text has a contrast of at least 4.5 : 1 to its background, and bars and lines have 3 : 1, which a test checks. Nothing
+is said by colour alone: there is always also a word, a sign or a different stroke.
 """
 
 from functools import cache
@@ -70,7 +70,7 @@ def on(color: str) -> str:
 
 
 def step(value: float, least: float, most: float) -> int:
-    """Returns the step of the colour ramp for a value between `least` and `most`, the first if these are equal."""
+    """Returns the step of the colour ramp for a value between `least` and `most`, or the first if these are equal."""
     span = most - least
     return min(STEPS - 1, max(0, int((value - least) / span * STEPS))) if span > 0 else 0
 

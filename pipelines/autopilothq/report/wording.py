@@ -17,7 +17,7 @@ def number(value: int) -> str:
 
 
 def rounded(value: float) -> str:
-    """Formats a number with three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
+    """Formats a number with three digits at most. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
     for size, sign in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
         if value >= size * 0.9995:
             return f"{value / size:.3g}{sign}"
@@ -25,12 +25,12 @@ def rounded(value: float) -> str:
 
 
 def share(part: float, whole: float) -> float | None:
-    """Returns a share in percent, None if the whole is 0."""
+    """Returns a share in percent, or None if the whole is 0."""
     return 100 * part / whole if whole else None
 
 
 def percents(value: float | None) -> str:
-    """Formats a percentage, with two decimals below ten, else with one.
+    """Formats a percentage with two decimals if it is below ten, otherwise with one.
 
     Example: `percents(1.994) == "1.99%"`, `percents(46.44) == "46.4%"`, `percents(0.001) == "<0.01%"`.
     """

@@ -1,4 +1,4 @@
-"""The parts of the page. Each is a function that turns numbers, or the reason why there are none, into HTML."""
+"""The parts of the page. Each is a function that turns its numbers, or the reason why it has none, into HTML."""
 
 from ..elements import Content, Markup, division, element
 from ..numbers import Absent
@@ -17,5 +17,5 @@ def card(anchor: str, title: str, note: Content, *content: Content) -> Markup:
 
 
 def absent(anchor: str, title: str, part: Absent) -> Markup:
-    """Returns a part of the page without numbers, with the reason."""
+    """Returns a part of the page that has no numbers, with the reason."""
     return card(anchor, title, None, division("absent", part.reason))

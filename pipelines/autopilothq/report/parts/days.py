@@ -12,7 +12,7 @@ from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
 _TITLE = "What happened, day by day"
-_STRAY = 0.001  # the largest share of events that are left out because they are long before the others
+_STRAY = 0.001  # the largest share of events that may be left out because they are long before the others
 _GAP = timedelta(days=30)
 MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of the longest period that is shown by day, and by week
 
@@ -33,7 +33,7 @@ def days(report: Report) -> Markup:
     if earlier:
         are = "is" if earlier == 1 else "are"
         note += f" {plural(earlier, 'event')} before {long_day(found[0].day)} {are} not drawn, but counted below."
-    # Days have their year if there are several years.
+    # The year is shown if there are several.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
         Line(name.capitalize(), color, [getattr(day, name) for day in shown])
@@ -55,7 +55,7 @@ def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
 
 
 def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
-    """Returns the days without the few that are long before the others, and the number of events left out.
+    """Returns the days except a few that are long before the others, and the number of events left out.
 
     Senders with a wrong clock date events to 1970, and a plot of fifty years would show nothing.
     """
@@ -74,7 +74,7 @@ def _events(day: Day) -> int:
 
 
 def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
-    """Returns the unit, by the length of the period, and all days, or the weeks or months with events."""
+    """Returns the unit that suits the length of the period, and all its days, or the weeks or months with events."""
     length = (found[-1].day - found[0].day).days + 1
     if length <= MOST_DAYS:
         known = {day.day: day for day in found}

@@ -92,7 +92,7 @@ def _email(journey: JourneyFunnel, email: EmailFunnel) -> Markup:
 
 
 def _name_of(name: str, *below: str | None) -> Markup:
-    """Returns the name of a row, with those names below it that are known."""
+    """Returns the name of a row, and below it the other names that are known."""
     return join(
         span("main", display_name(name)), span("sub", " · ".join(display_name(other) for other in below if other))
     )

@@ -52,7 +52,7 @@ def _span(days: Sequence[Day] | Absent) -> str:
 
 
 def findings(report: Report) -> Markup | None:
-    """Returns sentences about what a reader should look at first, None if there are none."""
+    """Returns sentences about what a reader should look at first, or None if there are none."""
     found = [*_limits(report), *_journeys(report), *_trust(report)]
     rows = (
         element("li", span(f"sign {color}", sign), span(None, sentence), class_="finding")
@@ -73,7 +73,7 @@ def _limits(report: Report) -> Iterator[Signed]:
         value, limit = share(part, whole), report.limits[name]
         over = _domains_over(report, name)
         if (found := verdict(value, limit)) or over:
-            # A single domain can be over a limit that all mail together is under.
+            # A single domain can be over a limit although all mail together is below it.
             stronger = OVER if over else found
             yield (
                 stronger,

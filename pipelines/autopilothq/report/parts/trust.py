@@ -101,7 +101,7 @@ def _runs(found: Sequence[RecentRun], loads: int) -> Markup:
     rows = (
         row(
             moment_of(run.at).removesuffix(" UTC"),
-            # The last number, `skipped`, is left out if the table has no column for it.
+            # Not strict: the last number, `skipped`, is left out if the table has no column for it.
             *(data_cell(number(count), class_) for count, (_, class_) in zip(run[1:], columns, strict=False)),
         )
         for run in found

@@ -1,4 +1,4 @@
--- Events by how long after they happened they were received; 0 is before they happened, null is a time not known.
+-- Events by the span from the event to its receipt: 0 is a receipt before the event, null is an unknown time.
 SELECT CASE
         WHEN seconds < 0 THEN 0 WHEN seconds < 60 THEN 1 WHEN seconds < 3600 THEN 2 WHEN seconds < 86400 THEN 3
         WHEN seconds < 604800 THEN 4 WHEN seconds >= 604800 THEN 5

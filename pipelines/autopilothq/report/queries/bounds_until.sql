@@ -1,4 +1,4 @@
--- The same about mail that was sent before a time: what people did from then on counts if it was with such mail.
+-- The same for mail that was sent before a time. Later events count if they are about such mail.
 SELECT count(*) AS events, min(occurred_at) AS first, max(occurred_at) AS last, max(received_at) AS received
 FROM email_events AS events
 LEFT JOIN (

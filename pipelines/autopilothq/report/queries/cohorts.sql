@@ -1,5 +1,5 @@
--- People by the number of the day, week or four weeks (since 1970) in which they got their first email, and how many of
--- them did something in that one and in each after it. `after` is null in the rows of all people.
+-- Cohorts: people by the unit (a day, a week or four weeks, numbered since 1970) in which they got their first email,
+-- and how many were active in it and in each later unit. `after` is null in the rows that count all people of a cohort.
 WITH firsts AS (
     SELECT person, CAST(floor((min(epoch(occurred_at)) + {shift}) / {length}) AS BIGINT) AS cohort
     FROM email_events

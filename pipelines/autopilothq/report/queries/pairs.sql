@@ -1,7 +1,7 @@
 -- People x emails, with the models' measures: by email, by hour of delivery (since 1970, UTC), by minutes until the
--- first open, by mailbox domain, and by link, whose clicks are those of the link; apart by whether they are rated. Two
--- last rows count persons and domains. One statement, so that a destination joins the events of a person and an email
--- once.
+-- first open, by mailbox domain, and by link (with the clicks on that link); each separately for rated ones. Two more
+-- rows count persons and domains. It is one statement, so that a destination joins the events of a person and an email
+-- only once.
 WITH pairs AS (
     SELECT *, {rated} AS rated, CAST(floor(epoch(first_delivered_at) / 3600) AS BIGINT) AS hour,
         CASE WHEN person LIKE '%@%' THEN substr(person, strpos(person, '@') + 1) END AS domain,
