@@ -1,4 +1,4 @@
--- How often each of the seven events occurred, of rows of email_events.
+-- How often each of the seven events occurred; an aggregate over rows of email_events.
 min(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
 max(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
 count(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,

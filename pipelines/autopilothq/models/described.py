@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """A number that a dashboard computes from a model's rows. A `share` divides the sums of two columns."""
+    """A number that a dashboard computes from a model's rows: the sum of `of`, divided by that of `per`, if given."""
 
     description: str
     of: str
@@ -14,7 +14,7 @@ class Metric(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model. `key` are the columns that make a row unique; a column in `nullable_key` may be null in one of them."""
+    """A model. `key` are the columns that identify a row; those in `nullable_key` may be null."""
 
     name: str
     description: str

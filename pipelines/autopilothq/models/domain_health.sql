@@ -1,5 +1,5 @@
--- One row per mailbox domain, of the persons that are known by an email. Providers judge mails, not people: their
--- limits are to be compared with the rates per mail.
+-- One row per mailbox domain, of persons who are known by an email. Providers judge mails, not people: compare their
+-- limits with the rates per mail.
 WITH by_person AS (
     SELECT substr(person, strpos(person, '@') + 1) AS domain, person, {counts}
     FROM email_events WHERE person LIKE '%@%' GROUP BY person

@@ -1,6 +1,6 @@
--- One row per person, with the identity that the person belongs to. Persons are one identity if messages show them
--- with the same user id or contact id, or if an alias joins their ids, over four such steps at most. An id that more
--- than ten persons have is nobody's. An identity is named after the person of it that was seen first.
+-- One row per person, with the identity that the person belongs to. Persons share an identity if messages show them
+-- with the same user id or contact id, or if an alias joins their ids, over at most four such steps. An id of more than
+-- ten persons joins nobody. An identity is named after the one of its persons who was seen first.
 WITH seen AS (
     SELECT person, min(occurred_at) AS first_seen_at, max(occurred_at) AS last_seen_at, count(*) AS messages,
         max(user_id) AS user_id, count(DISTINCT user_id) AS user_ids, max(contact_id) AS contact_id

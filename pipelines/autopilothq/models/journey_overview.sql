@@ -1,4 +1,4 @@
--- One row per journey. A person who got several of its emails is counted once. Its name is that of its last event.
+-- One row per journey. A person who got several of its emails counts once. Its name is that of its last event with one.
 WITH spellings AS (
     SELECT campaign_id, campaign_name, max(occurred_at) AS last_at
     FROM email_events WHERE campaign_id IS NOT NULL

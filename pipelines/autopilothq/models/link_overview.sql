@@ -1,4 +1,4 @@
--- One row per email and link. Rates are of the people that the email was delivered to.
+-- One row per email and link that was clicked. The rate is of the people to whom the email was delivered.
 WITH clicked AS (
     SELECT email_id, link_id, link_url, person,
         count(*) AS clicks, min(occurred_at) AS first_at, max(occurred_at) AS last_at

@@ -1,5 +1,5 @@
--- Over rows that each have the `counts` of a person. People are counted once; if a rate is of the people delivered,
--- only they are counted.
+-- An aggregate over rows that each have the `counts` of one person. Each person counts once. Who opened, clicked and so
+-- on counts only if the email was delivered to that person; `bounced` and `attempted` count everyone.
 min(first_delivered_at) AS first_delivered_at,
 max(last_delivered_at) AS last_delivered_at,
 CAST(sum(deliveries) AS BIGINT) AS delivered,

@@ -1,5 +1,5 @@
--- Who a row is about: the contact's email in lower case, else the user id, else the anonymous id. An id with an @ is an
--- email too, because Autopilot sends the email as an id; blank text is no id.
+-- Who a row is about: the contact's email in lower case, otherwise the user id, otherwise the anonymous id. An id with
+-- an @ is also an email, because Autopilot sends the email as an id; blank text is no id.
 CASE
     WHEN trim(context_traits_email) <> '' THEN lower(trim(context_traits_email))
     WHEN trim(email) <> '' THEN lower(trim(email))

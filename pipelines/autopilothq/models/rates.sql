@@ -1,4 +1,5 @@
--- Shares, from 0 to 1, of the people delivered; null where nobody got anything.
+-- Shares, mostly of the people delivered; null if the denominator is 0. A bounce_rate can exceed 1, because most of
+-- those whose mail bounced are not among the people delivered.
 CAST(opened AS DOUBLE) / nullif(people, 0) AS open_rate,
 CAST(human_opened AS DOUBLE) / nullif(people, 0) AS human_open_rate,
 CAST(clicked AS DOUBLE) / nullif(people, 0) AS click_rate,

@@ -19,7 +19,7 @@ from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
 _PLAIN = ("duckdb", "postgres")  # dialects in which no name of the models is a reserved word
-# The type of the messages in each table, as person_timeline has it.
+# The type of the messages in each table, as in the column `type` of person_timeline.
 MESSAGE_TYPES = {
     **dict.fromkeys((*catalog.EVENT_TABLE_NAMES, catalog.TRACKS.name), "track"),
     **{table.name: kind for kind, table, _ in catalog.KINDS},
@@ -35,11 +35,11 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NAME = re.compile(r"AS (\w+),?$", re.MULTILINE)
 
 Existing = Mapping[str, Collection[str]]
-"""The columns of the tables that a dataset has."""
+"""The tables that a dataset has, with their columns."""
 
 
 class Period(NamedTuple):
-    """Only events from `since` on and before `until` count; None means no bound."""
+    """The period of the events that count: from `since` on and before `until`; None means no bound."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -59,8 +59,9 @@ def sql(
 ) -> str:
     """Returns a model as one query, in a dialect that sqlglot knows; its CTEs are the models that it reads.
 
-    `existing` are the tables and columns that exist, by default the catalogue's. All others are read as empty.
-    `schema` qualifies the tables' names. Only events that occurred from `since` on and before `until` are counted.
+    `existing` are the tables and columns that exist, by default the catalogue's. Missing tables are read as empty, and
+    missing columns as null. `schema` qualifies the tables' names. Only events that occurred from `since` on and before
+    `until` are counted.
     """
     found = query(model, declared_tables() if existing is None else existing, Period(since, until))
     if schema:
@@ -73,7 +74,7 @@ def point(
     path: Callable[[str], Sequence[str]],
     spelling: Callable[[str, str], str] = lambda _, column: column,
 ) -> None:
-    """Points a query at the tables of a dataset: `path` returns the parts of a table's name, `spelling` a column's."""
+    """Points a query at a dataset's tables: `path` returns the parts of a table's name, `spelling` a column's name."""
     for table in _dataset_tables(found):
         name, select = table.name, cast(exp.Select, table.find_ancestor(exp.Select))
         for column in select.find_all(exp.Column):
@@ -85,10 +86,10 @@ def point(
 
 
 def in_dialect(found: exp.Expr, dialect: str) -> str:
-    """Returns a query in a dialect, with names quoted where they could be reserved words; changes the query."""
+    """Returns a query as SQL of a dialect, with names quoted if they could be reserved words; changes the query."""
     quoted = dialect not in _PLAIN
     cased = normalize_identifiers(found, dialect=dialect) if quoted else found
-    # PostgreSQL would materialize a relation that is read twice, with all its columns.
+    # Otherwise PostgreSQL materializes a relation that is read twice, with all its columns.
     for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
         if cte.alias in _UNIONS:
             cte.set("materialized", False)
@@ -101,25 +102,25 @@ def declared_tables() -> Existing:
 
 
 def _dataset_tables(found: exp.Expr) -> list[exp.Table]:
-    """Returns a query's references to tables of the dataset, whose names are quoted; those of CTEs are not."""
+    """Returns a query's references to tables of the dataset: their names are quoted, those of CTEs are not."""
     return [table for table in found.find_all(exp.Table) if table.this.quoted]
 
 
 def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Query:
-    """Returns a model as one query of the base dialect, whose CTEs are not nested, because T-SQL takes no others."""
+    """Returns a model as one query of the base dialect; its CTEs are not nested, because T-SQL does not accept that."""
     parts = relations(model, existing, period)
     return with_relations(parts.pop(model), parts)
 
 
 def relations(name: str, existing: Existing, period: Period = ALL_TIME) -> dict[str, exp.Query]:
-    """Returns the queries of a relation and of all that it reads, by name; each comes after those that it reads."""
+    """Returns the queries of a relation and of all relations that it reads, by name; each after those that it reads."""
     parts: dict[str, exp.Query] = {}
     _collect(name, existing, period, parts)
     return parts
 
 
 def with_relations(main: exp.Query, parts: dict[str, exp.Query]) -> exp.Query:
-    """Adds the relations that a query reads, and those that these read, as its CTEs; returns the query."""
+    """Adds as CTEs the relations that a query reads, directly or through others; returns the query."""
     ctes: list[exp.CTE] = []
     read = _read_by(main)
     for name, part in reversed(parts.items()):
@@ -136,7 +137,7 @@ def _read_by(found: exp.Query) -> set[str]:
 
 
 def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
-    """Adds a relation, after all that it reads."""
+    """Adds a relation to `parts`, after all relations that it reads."""
     parsed = _parsed(_relation(name, existing, period)).copy()
     for table in parsed.find_all(exp.Table):
         if not table.this.quoted and table.name in _RELATIONS and table.name not in parts:
@@ -192,7 +193,7 @@ def _fragment(name: str) -> str:
 
 
 def _union_of(tables: Sequence[str], existing: Existing, period: Period) -> str:
-    """Returns the SQL for the rows of several tables, each as `about` returns it; missing columns are null."""
+    """Returns the SQL for the rows of several tables, as `about` returns them; missing columns are null."""
     found = [name for name in tables if name in existing]
     columns = columns_read(tables)
     selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]
@@ -250,7 +251,7 @@ def columns_read(tables: Sequence[str]) -> list[ReadColumn]:
 
 
 def declares(table: str, column: ReadColumn) -> bool:
-    """Returns whether models read a column of a table: it is declared, or cast, as it could have any type."""
+    """Returns whether models read a column of a table: if it is declared there, or cast because of its unknown type."""
     return column.cast or any(column.column == known.name for known in catalog.TABLES[table].columns)
 
 
