@@ -1,4 +1,4 @@
--- One row per email. Its names are from its last event that has a name and a journey, if any, otherwise only a name.
+-- One row per email. Its names are from its last event that has both a name and a journey, or at least a name.
 WITH spellings AS (
     SELECT email_id, email_name, email_subject, campaign_id, campaign_name, transactional, max(occurred_at) AS last_at
     FROM email_events WHERE email_id IS NOT NULL

@@ -1,5 +1,5 @@
--- An aggregate over rows that each have the `counts` of one person. Each person counts once. Who opened, clicked and so
--- on counts only if the email was delivered to that person; `bounced` and `attempted` count everyone.
+-- Aggregates over rows that each have the `counts` of one person. Each person counts once; those who opened, clicked
+-- and so on count only if the email was delivered to them, unlike `bounced`, `attempted` and the sums of events.
 min(first_delivered_at) AS first_delivered_at,
 max(last_delivered_at) AS last_delivered_at,
 CAST(sum(deliveries) AS BIGINT) AS delivered,

@@ -180,7 +180,7 @@ def _check_given(given: Sequence[Id]) -> None:
 
 
 def _check_rights(tables: Sequence[PersonTables]) -> None:
-    """Raises RunError if this user cannot read a table, or all of its rows, that could hold rows of the person."""
+    """Raises RunError if this user cannot read every table, and all rows of those that may have rows of persons."""
     hidden = [f"{part.dataset.name}.{table}" for part in tables for table in part.dataset.unreadable()]
     if hidden:
         raise RunError(

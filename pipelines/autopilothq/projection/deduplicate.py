@@ -44,7 +44,7 @@ _EVENTS = pa.schema(
     ]
 )
 ReadLines = Callable[[Collection[int]], Iterable[tuple[int, bytes]]]
-"""Returns lines with their numbers in the load, for some of these numbers."""
+"""Returns the lines that have these numbers in the load, as far as they are known, each with its number."""
 
 
 class LeftOut(NamedTuple):

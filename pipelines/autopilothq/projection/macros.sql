@@ -80,8 +80,8 @@ CREATE MACRO iso_8601(t) AS zoned(regexp_replace(
     regexp_replace(replace(upper(t), ',', '.'), ' ([Z+-])', '\1'), '^([^:]*:\d\d)($|[^:])', '\1:00\2'));
 
 -- A number counts seconds if its integer part has up to 11 digits, milliseconds up to 14, microseconds up to 17,
--- nanoseconds beyond. By that length, the list has how many decimals to keep (or digits to drop) for tenths of
--- microseconds, which are rounded because floats are slightly off.
+-- nanoseconds beyond. For each length, the list has the number of decimals to keep (if negative, of digits to drop) to
+-- get tenths of microseconds, which are then rounded because floats are slightly off.
 CREATE MACRO plain_number(t) AS CASE
     WHEN regexp_matches(t, '[eE]') THEN try_cast(t AS DECIMAL(38, 16))::VARCHAR ELSE t END;
 CREATE MACRO microseconds(integer_part, fraction) AS try_cast(regexp_replace(left(

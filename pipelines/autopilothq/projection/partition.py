@@ -192,7 +192,7 @@ def partition_reader(given: Mapping[str, StoredColumns], needed: Callable[[], Co
     """Returns a function that reads the destination's tables from the files of one partition.
 
     The function raises NotPartitioned if the files lack a column. `needed` returns the tables that will be read later:
-    the exception asks for their columns, too.
+    the exception also asks for columns of these.
     """
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,6 @@
 """Turns messages into the rows of tables: runs the steps of a load one after the other, in one process.
 
-Each step is a function of plain data, which a worker could run too: `parse` (lines to files of cells), `deduplicate`,
+Each step is a function of plain data that a worker could also run: `parse` (lines to files of cells), `deduplicate`,
 the values of columns (`columns.column_values`, whose type bits are merged), and the rows of one table
 (`tables.table_rows`). docs/projection.md draws them.
 """
@@ -33,7 +33,7 @@ from .parse import Parser
 from .tables import TableBuilder, TablePlan
 from .users import latest_rows
 
-# Bytes of messages. A load of less (a few thousand messages) is done before a second thread would have begun to work,
+# Bytes of messages. A smaller load (a few thousand messages) is done before a second thread would have begun to work,
 # and that thread would cost a tenth more processor time.
 SMALL_LOAD = 128 << 10
 

@@ -95,7 +95,7 @@ def _vectorised(function: Callable[[str], str]) -> Callable[[pa.ChunkedArray], p
 def suppress(con: duckdb.DuckDBPyConnection) -> int:
     """Fills the table `suppressed` with the `seq` of the `messages` of deleted persons; returns how many there are.
 
-    Values that the catalogue does not know are in columns of `messages` or in rows of `extras`.
+    Values of columns that the catalogue does not know are in columns of `messages` or in rows of `extras`.
     """
     con.execute(_SQL["suppressed"])
     cells = set(con.sql("FROM messages LIMIT 0").columns)
@@ -129,7 +129,7 @@ def people_on_list(ids: str) -> str:
 
 
 def ids_of(texts: str, kinds: Collection[str]) -> str:
-    """Returns a query of the ids in the column `id` of `texts`, which holds ids of these kinds, in comparable form.
+    """Returns a query that brings the ids in the column `id` of `texts`, which has these kinds, into comparable form.
 
     The query has all columns of `texts`, `raw` (the id as it is written), and `kind` and `value` as `identity.id_of`
     makes them.
@@ -141,7 +141,7 @@ def ids_of(texts: str, kinds: Collection[str]) -> str:
 def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
     if kind == "tagged":
         return _SQL["tagged_ids"].format(texts=texts)
-    # An id with an @ is an email in any column that can hold one, which only a column of contact ids alone cannot.
+    # An id with an @ is an email, unless its column can hold only contact ids.
     tests = {"email": "contains(id, '@')"} | ({} if has_emails else {"contact_id": "id <> ''"})
     test = tests.get(kind, "NOT contains(id, '@')")
     value = "fold_email(id)" if kind == "email" else "id"
@@ -151,7 +151,7 @@ def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
 def ids_on_list(ids: str) -> str:
     """Returns a query of those `ids` (a query with the columns `raw`, `kind` and `value`) that are on the list.
 
-    Emails are looked up in the form that earlier releases hashed as well.
+    Emails are also looked up in the form that earlier releases hashed.
     """
     earlier = "REPLACE (py_lower_email(raw) AS value) FROM sent WHERE kind = 'email' AND NOT is_plain(raw)"
     found = _SQL["on_list"].format(ids=f"FROM sent UNION ALL SELECT * {earlier}")

@@ -63,7 +63,7 @@ class Body(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """The keys of a batch that apply to all its messages, and those of them that are repeated, with JSON text."""
+    """The keys of a batch that apply to all its messages, and repeated ones among them, with values as JSON text."""
 
     fields: JsonFields
     repeated: Sequence[tuple[str, bytes]] = ()
@@ -104,7 +104,7 @@ def parse_body(body: bytes) -> Body:
 def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     """Returns the lines of a body's messages. With `batch`, an object is the envelope of the messages in its `batch`.
 
-    Other values become lines as well, and the load reports what is wrong with them. Raises TooLarge as `check_added`.
+    Other values become lines as well, and the load reports what is wrong with them. Raises TooLarge.
     """
     elements, envelope = body.elements, Envelope({})
     if batch and "batch" in body.envelope:

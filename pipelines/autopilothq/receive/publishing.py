@@ -19,7 +19,7 @@ from .files import ORDER, open_files, recover
 COMPACTING = ".compacting"
 """The suffix of the hidden file into which several files are being joined."""
 WAIT = 15.0  # seconds that running processes have to publish
-LOOK_SECONDS = 0.1  # seconds between checks whether they have
+LOOK_SECONDS = 0.1  # seconds between checks whether all files are published
 
 
 def receiver_folders(path: Path) -> list[Path]:

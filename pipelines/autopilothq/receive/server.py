@@ -99,7 +99,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio takes True for "keep it open"
-        """Keeps the connection for the answers if the sender has sent all of its requests before it ended sending."""
+        """Keeps the connection open for the answers if the sender ended its side after sending whole requests."""
         if self._in_body or getattr(self.cycle, "response_complete", True):  # None before the first request
             return False
         self._end_timer()

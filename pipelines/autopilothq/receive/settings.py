@@ -121,7 +121,7 @@ class OrttoEndpointSettings(NamedTuple):
 def ortto_settings(name: str) -> OrttoEndpointSettings:
     """Returns the settings of an endpoint of Ortto's, from dlt's configuration: `[receive.ortto.NAME]`.
 
-    `personal` is true or false, `names` are names by ids, `decimals` are ids. Raises InvalidSetting.
+    `personal` is true or false, `names` has names by ids, `decimals` lists ids. Raises InvalidSetting for other values.
     """
     section = f"{RECEIVE_SECTION}.ortto.{name}"
     personal: Any = dlt.config.get(f"{section}.personal")

@@ -102,7 +102,7 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
 
 
 def _wait(queue: "SimpleQueue[Path]") -> None:
-    """Waits for a file to upload, at most SCAN_SECONDS, because files of other processes do not come in the queue."""
+    """Waits for a file to upload, at most SCAN_SECONDS, because files of other processes are not in the queue."""
     with suppress(Empty):
         queue.get(timeout=SCAN_SECONDS)
         while True:
