@@ -104,7 +104,7 @@ def delete_person(
 
     Ids that share a row with the person's ids are followed if they are certainly theirs (`closure`). `rewrite` also
     removes the bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, if the
-    number of ids is not confirmed; DatasetNotFound; RunError for anything else that prevents a complete deletion.
+    number of ids is not confirmed; ArchiveError if files cannot be listed; and RunError, such as DatasetNotFound.
     """
     _check_given(given)
     with explained(), ExitStack() as stack:
