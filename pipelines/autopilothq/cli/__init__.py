@@ -32,14 +32,14 @@ from .send import send, show_deliveries
 # Python's garbage collector runs after this many new objects, and visits older ones in every 20th run, the oldest in
 # every 2,000th.
 COLLECTED = (50_000, 20, 100)
-_MOST_NAMES = 4  # options that an error names
+_MOST_NAMES = 4  # options that an error names at most
 
 
 class _Program(click.Group):
     """Ends all commands in the same way: explains errors, and notifies the webhook of the end of a run."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Reads the program's own options, of which `--help` and `--version` print and end it."""
+        """Reads the program's own options; `--help` and `--version` print their text and exit."""
         try:
             return super().make_context(*args, **options)
         except BrokenPipeError:
@@ -52,7 +52,7 @@ class _Program(click.Group):
             raise click.exceptions.Exit(explanation.status) from None
 
     def invoke(self, context: click.Context) -> Any:
-        """Runs the command."""
+        """Runs the command, and exits with 130 if Ctrl-C interrupts it."""
         try:
             return self._invoke(context)
         except (Exception, KeyboardInterrupt) as error:
@@ -137,9 +137,9 @@ def _visible(error: click.ClickException) -> click.ClickException:
 
 
 def _name_options(error: click.UsageError) -> None:
-    """Adds the options to the error about an argument of a command that has no arguments.
+    """Adds a command's options to the error about an argument, if the command takes no arguments.
 
-    Those that the argument may be meant for come first: of an address those of emails.
+    Options about emails come first if the argument looks like an address.
     """
     command = error.ctx.command if error.ctx else None
     if command is None or not error.message.startswith("Got unexpected extra argument"):
@@ -197,8 +197,8 @@ def main() -> None:
     Exit status: 0 done; 1 failed, or a command found something to look at; 2 wrong arguments; 3 more rejects than
     allowed, or no file; 4 not everything was delivered; 75 busy; 130 ended by Ctrl-C.
     """
-    # So files of libraries, and those that a killed run leaves, are private. Redirected output has the shell's umask.
+    # Keeps files of libraries, and those that a killed run leaves, private. Redirected output has the shell's umask.
     os.umask(os.umask(private.UMASK) | private.UMASK)
-    # By Python's own thresholds (700 new objects) the collector takes a tenth of a small load's time and finds little.
+    # With Python's threshold of 700 new objects, the collector takes a tenth of a small load's time and finds little.
     gc.set_threshold(*COLLECTED)
-    cli(prog_name="autopilothq")  # also where it is called by `python -m autopilothq`
+    cli(prog_name="autopilothq")  # `python -m autopilothq` would show another name

@@ -13,7 +13,7 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
     name = "table=pattern"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Parses the table and the pattern."""
+        """Returns the table and the pattern."""
         table, equals, pattern = value.partition("=")
         if not (table and equals and pattern):
             self.fail(f"Expected TABLE=PATTERN, such as email_opened=opened/*.parquet, but got {value!r}.", param, ctx)

@@ -1,4 +1,4 @@
-"""Runs `adopt`: prints the coming differences, loads the tables, or compares both sides."""
+"""Runs `adopt`: prints the differences that queries will meet and loads the tables, or compares both sides."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,14 +27,14 @@ from .loading import run_load_command
 from .options import LoadOptions
 from .progress import OF_FILES, Counted, ProgressDisplay
 
-DAYS_SHOWN = 10  # days of a table that differ and are shown
+DAYS_SHOWN = 10  # differing days that are shown of a table, at most
 _FAMILIES: dict[Family, tuple[Family, ...]] = {
     "text": ("text",),
     "time": ("time", "date", "text"),
     "number": ("number", "boolean", "text"),
     "boolean": ("boolean", "text"),
 }
-"""The families of columns that can store all values that look like those of a family."""
+"""For each family of types, the families whose columns can store all of its values."""
 _WHY_LOST = {
     "no_column": "the name has no Latin letter or digit",
     "same_column": "another column of the table gets the same name",
@@ -69,7 +69,7 @@ def _cut_lines(cut: Mapping[str, Mapping[str, int]], new: int, counted: Counted)
 
 
 def _print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
-    """Prints the differences that queries for the adopted tables will meet, on stderr, as `schema diff` does."""
+    """Prints to stderr the differences that queries of the adopted tables will meet, as `schema diff` does."""
     try:
         with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
@@ -110,7 +110,7 @@ def _coming(found: Sequence[Difference]) -> list[str]:
 
 
 def _lost(adopted: AdoptedSchema) -> list[str]:
-    """Returns lines about columns whose values are discarded, with a line for each table."""
+    """Returns lines about the columns whose values will be discarded, grouped by the reason, one line per table."""
     lines = []
     for reason, tables in sorted(adopted.lost.items()):
         lines.append(f"goes to _discards: {reason}, {_WHY_LOST[reason]}")
@@ -119,7 +119,7 @@ def _lost(adopted: AdoptedSchema) -> list[str]:
 
 
 def print_verification(origin: AdoptedTables, options: LoadOptions) -> None:
-    """Prints the counts of both sides by table. Exits with 1 if a row of the adopted tables is not stored."""
+    """Prints each table's rows on both sides. Exits with 1 if a row of the adopted tables is not stored."""
     with inspect.reading(*options.target, wait=options.wait) as reader:
         found = compare_tables(origin, reader)
     if options.as_json:

@@ -12,7 +12,7 @@ from .options import freeze_modules
 
 
 def print_compacted(folder: str, target: TargetOptions, wait: timedelta) -> None:
-    """Joins files that are loaded into the target, and prints the result."""
+    """Joins small files that the target has loaded, and prints how many became how many."""
     freeze_modules()
     made = compaction.compact(os.path.abspath(folder), target, now=time.time(), wait=wait)
     if made.after:

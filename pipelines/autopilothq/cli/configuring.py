@@ -13,7 +13,7 @@ from ..errors import RunError
 from ..warehouses.settings import misplaced_secret, wrong_setting
 from . import log
 
-_APPLIES_RUNTIME = "initialize_runtime"  # dlt's function that applies the settings in [runtime] as dlt is imported
+_APPLIES_RUNTIME = "initialize_runtime"  # dlt's function that applies the settings in [runtime] during its import
 
 
 def configure_dlt(books_dataset: str | None) -> None:
@@ -23,7 +23,7 @@ def configure_dlt(books_dataset: str | None) -> None:
     except Exception as error:
         raise _unread_settings(error) from error
 
-    # Not from the runner, which imports all loaders.
+    # Not imported from the runner, because that imports all loaders.
     from ..warehouses.settings import check_top_level, configure, setting
 
     check_top_level()
@@ -40,7 +40,7 @@ def configure_dlt(books_dataset: str | None) -> None:
 
 @contextmanager
 def missing_explained(**messages: str) -> Iterator[None]:
-    """Raises RunError with a setting's message in place of dlt's error that the setting is missing."""
+    """Turns dlt's error about a missing setting into a RunError with the message for that setting."""
     from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
     try:
@@ -55,7 +55,7 @@ def missing_explained(**messages: str) -> Iterator[None]:
 def _unread_settings(error: Exception) -> Exception:
     """Returns a ClickException for an error of dlt's import, or, with `--debug`, the error itself.
 
-    If dlt cannot be imported, neither can its classes nor `explain`, so attributes identify the error.
+    Without dlt, neither its exception classes nor `explain` can be imported, so attributes identify the error.
     """
     found: Any = error
     if hasattr(error, "full_paths"):

@@ -30,7 +30,7 @@ from .sending import (
     skipped_line,
 )
 
-SHOWN_PEOPLE = 20  # people that a dry run shows
+SHOWN_PEOPLE = 20  # people that a dry run shows at most, and reasons that a run shows
 _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)}
 
 
@@ -42,7 +42,7 @@ def change_contacts(
     limit: tuple[int | None, int | None],
     options: SendOptions,
 ) -> None:
-    """Runs an action on the contacts of a file or of a query. `limit` are the values of `--max` and `--confirm`."""
+    """Runs an action on the contacts of a file or of a query. `limit` has the values of `--max` and `--confirm`."""
     action = _ACTIONS[name]
     with explained():
         given = autopilot_settings()
@@ -62,7 +62,7 @@ def change_contacts(
 
 
 def _people(file: str | None, query: str | None, options: SendOptions) -> tuple[list[str], int]:
-    """Returns the contacts, and how many rows of the query have none."""
+    """Returns the contacts, and the number of the query's rows that name none."""
     if query is not None:
         with query_rows(query, options) as (names, rows):
             return contacts.contacts_of_rows(names, rows)
@@ -80,14 +80,14 @@ def _people(file: str | None, query: str | None, options: SendOptions) -> tuple[
 @contextmanager
 def _opened(file: str) -> Iterator[TextIO]:
     is_stdin = file == "-"
-    # Python's own stdin depends on the locale, and in some it accepts bytes that are not UTF-8.
+    # `sys.stdin` depends on the locale, and in some locales it accepts bytes that are not UTF-8.
     path = standard_input().fileno() if is_stdin else local_path(file)
     with open(path, encoding="utf-8", closefd=not is_stdin) as opened:
         yield opened
 
 
 def _loaded_total(options: SendOptions) -> int | None:
-    """Returns how many contacts of the account are in the warehouse, None if there are none."""
+    """Returns the number of the account's contacts that are in the warehouse, None if there are none."""
     with log_dataset(*options.target, reads=True, wait=options.wait).destination_client as client:
         found = dataset_of(client).rows("count(*)", CONTACTS.name, "WHERE {deleted_at} IS NULL")
     return int(found[0][0]) if found and found[0][0] else None
@@ -106,7 +106,7 @@ class _Planned(NamedTuple):
         """Raises TooManyContacts if the contacts are more than may be changed."""
         total = self.total
         if total is not None and self.action is contacts.DELETE:
-            total += self.job.done_before  # the total before the job, because a run that broke off has deleted some
+            total += self.job.done_before  # an earlier run of this job has deleted these already
         contacts.check_number(self.action, len(self.people), total, most, confirm)
 
     def summary(self, would: str) -> list[str]:
@@ -117,7 +117,7 @@ class _Planned(NamedTuple):
 
 
 def _show(planned: _Planned, most: int | None, confirm: int | None) -> None:
-    """Prints what a job would do, without whole emails."""
+    """Prints what a job would do, with emails masked."""
     out.print_lines(planned.summary("would be "))
     people = planned.people
     out.print_lines(f"  {contacts.id_of_contact(who).masked()}" for who in islice(people, SHOWN_PEOPLE))

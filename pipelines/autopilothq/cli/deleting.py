@@ -16,7 +16,7 @@ from ..warehouses.settings import TargetOptions
 from . import notes, out
 from .options import describe_target, freeze_modules
 
-SHOWN_HASH = 12  # characters
+SHOWN_HASH = 12  # characters of a hash that are shown
 _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id", "anonymous_ids": "anonymous_id"}
 
 

@@ -24,8 +24,8 @@ from .options import json_option, target_options, wait_option
 def export(folder: str, form: str, as_json: bool, target: TargetOptions, wait: timedelta) -> None:
     """Write the dataset as files that need no warehouse: an archive that loads again, or Parquet.
 
-    FOLDER is new or empty, on this machine or at s3://, gs://, az://. An export that was cut off starts from scratch
-    in it.
+    FOLDER is new or empty, on this machine or at s3://, gs://, az://. It may also hold an export that was cut off,
+    which then starts from scratch.
     """
     from . import exporting
 

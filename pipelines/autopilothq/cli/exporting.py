@@ -16,7 +16,7 @@ from ..warehouses.dataset import Dataset
 from ..warehouses.settings import TargetOptions
 from . import log, out
 
-MOST_COLUMNS = 200  # characters of a list of columns
+MOST_COLUMNS = 200  # characters that are shown of a list of columns
 _WORDS = {"messages": "message", "rows": "row", "rejected_lines": "rejected line", "files": "file"}
 
 
@@ -41,7 +41,7 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if the user has no right to read some tables."""
+    """Raises RunError if the user may not read every table except those of locks."""
     if hidden := [f"{dataset.name}.{table}" for table in dataset.unreadable() if not is_lock(table)]:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read: an export"

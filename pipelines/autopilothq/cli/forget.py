@@ -52,8 +52,8 @@ def forget(
 ) -> None:
     """Remove a person, and keep them out of later loads.
 
-    All given ids belong to one person; their options are repeatable, and so is --archive. An id in the same row as one
-    of them is the person's too, unless it also appears with ids of others: look at --dry-run first.
+    All given ids belong to one person; their options are repeatable, and so is --archive. An id that shares a row with
+    one of them counts as the person's, unless it also appears with ids of others: check with --dry-run first.
     """
     from ..privacy.deletion import Confirmation
     from . import deleting

@@ -33,7 +33,7 @@ from .sending import (
 from .streaming import RejectWarnings, stopped_by_signals, turns
 
 ApiOptions = Mapping[str, Any]
-"""The values of `write_key`, `base_url` and `requests_per_second`; None means those of dlt's configuration."""
+"""The values of `write_key`, `base_url` and `requests_per_second`; None leaves a value to dlt's configuration."""
 _OPTIONS = {"base_url": "--to", "requests_per_second": "--requests-per-second"}
 
 
@@ -58,7 +58,7 @@ def forward_rows(query: str, api: ApiOptions, options: SendOptions) -> None:
 
 
 def forward_stream(api: ApiOptions, options: SendOptions) -> None:
-    """Forwards the messages of stdin as they come, until it ends or a signal comes."""
+    """Forwards the messages of stdin as they come, until stdin ends or a signal stops the run."""
     total, file = Counts(), standard_input().fileno()
     with explained(), stopped_by_signals() as stop, SegmentApi(_settings(api)) as source:
         log = turns(_log(options), stop, options)

@@ -35,8 +35,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, sen
 def add_command(url: str, events: tuple[str, ...], dry_run: bool) -> None:
     """Have contacts' events posted to URL, such as https://HOST/hook/autopilot/NAME?key=KEY.
 
-    This follows Autopilot's old documents and was never tried with a live account: try --dry-run, then one --event,
-    and look at `hooks list`. The URL may be in a variable or a file, because its key is secret.
+    This follows Autopilot's old documentation and was never tried with a live account: try --dry-run, then one --event,
+    and check with `hooks list`. The URL may be in a variable or a file, because its key is secret.
     """
     from . import registering
 

@@ -1,4 +1,4 @@
-"""Keeps the rows of a query while the query's connection is closed, which may have the log's file open."""
+"""Keeps a query's rows, so that its connection can be closed: it may hold the file that the delivery log needs."""
 
 import copyreg
 import pickle
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
-KEPT_BYTES = 10_000_000  # bytes that are kept in memory; more are written to a temporary file without a name
+KEPT_BYTES = 10_000_000  # above this size, rows move from memory to an unnamed temporary file
 
 
 class _Pickler(pickle.Pickler):
-    """Writes views of memory, which psycopg2 reads for bytes, alone and in arrays, as bytes."""
+    """Pickles memory views as bytes: psycopg2 returns views for binary values, also inside arrays."""
 
     dispatch_table = copyreg.dispatch_table | {memoryview: lambda view: (bytes, (view.tobytes(),))}
 
@@ -23,7 +23,7 @@ class KeptRows:
         self._file = file
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Adds rows, which are read together."""
+        """Adds rows as one batch, which is later read into memory as a whole."""
         _Pickler(self._file, pickle.HIGHEST_PROTOCOL).dump(list(map(tuple, rows)))
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -37,7 +37,7 @@ class KeptRows:
 
 @contextmanager
 def kept_rows() -> Iterator[KeptRows]:
-    """Yields no rows yet. They are gone afterwards.
+    """Yields an empty KeptRows, which is deleted when the block ends.
 
     Example: `with kept_rows() as rows: rows.add([("a@b.c", "pro")])`.
     """

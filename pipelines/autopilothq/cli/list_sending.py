@@ -22,16 +22,16 @@ from .sending import (
     skipped_line,
 )
 
-SHOWN_MEMBERS = 5  # members that a dry run shows of those who would enter, and of those who would leave
+SHOWN_MEMBERS = 5  # entering members that a dry run shows at most, and leaving ones
 
 
 def send_with_list(
     name: str, query: str, key: str, list_name: str, create_list: bool, list_only: bool, options: SendOptions
 ) -> None:
-    """Sends who entered and who left an audience, then adds them to a list and removes them from it.
+    """Sends who entered and who left an audience, then puts the former on a list and takes the latter off it.
 
-    `list_name` is the list's name or id. With `create_list` it is created if it is missing; with `list_only` no trait
-    is sent.
+    `list_name` is the list's name or id. With `create_list`, a missing list is created; with `list_only`, no trait is
+    sent.
     """
     counts, lines = Counts(), list[str]()
     planned: list[ContactRequest] = []  # what a dry run would send
@@ -57,7 +57,7 @@ def send_with_list(
 
 
 def _list_lines(account_list: AccountList, sync: ListSync, planned: Sequence[ContactRequest]) -> list[str]:
-    """Returns lines about the changes of a list, and about the members whom planned requests concern."""
+    """Returns lines about the changes of a list, and about the first members in planned requests."""
     new = "" if account_list.list_id else " (new)"
     title = f"{shortened(account_list.title or account_list.list_id)}{new}"
     lines = [f"list {title}: {sync.put_on:,} to put on, {sync.taken_off:,} to take off, {sync.unchanged:,} unchanged"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..sources.engine.executors import EngineFactory
     from .progress import ProgressDisplay
 
-# What `load api` can load, by its name for `--only`.
+# The tables that `load api` can load, by their names for `--only`.
 API_TABLES = {"events": [TRACKS.name, *EVENT_TABLE_NAMES]}
 for _table in ACCOUNT:
     API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
@@ -93,7 +93,7 @@ def load_archive(
     elif work_url:
         raise click.UsageError("--work-url is for the workers of an engine: name it with --engine.")
 
-    given = {name: value for name, value in settings.items() if value is not None}  # dlt would use None as the value
+    given = {name: value for name, value in settings.items() if value is not None}  # dlt would take None as the value
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         with explained():

@@ -19,7 +19,7 @@ from .progress import Counted, ProgressDisplay, check_rejects, print_result
 
 
 def _failed(report: LoadReport, dry_run: bool) -> str:
-    """Returns which parts failed, and how to leave them out."""
+    """Returns a message that names the parts that failed, and says how to leave them out."""
     from .load import API_TABLES
 
     without = {*report.failed, *(["events"] if CONTACTS.name in report.failed else [])}  # events are made of contacts
@@ -32,10 +32,10 @@ def _failed(report: LoadReport, dry_run: bool) -> str:
 def run_load_command(
     sources: Callable[[ProgressDisplay], Iterator[DltSource]], options: LoadOptions, counted: Counted = "files"
 ) -> LoadReport:
-    """Loads sources one by one (a dry run only reads the first), and prints and returns the report.
+    """Loads sources one by one (a dry run only reads the first), then prints and returns the report.
 
-    `sources` gets the display that its sources report to. Raises RunError if a load failed or was cut off, and
-    TooManyRejects.
+    `sources` gets the display to which its sources report. Raises RunError if a load failed or was cut off, and
+    TooManyRejects if more lines were rejected than `--max-rejects` allows.
     """
     freeze_modules()
     started = time.monotonic()
@@ -70,9 +70,10 @@ def run_load_command(
 def parts(
     display: ProgressDisplay, source: Callable[[Callable[[LoadReport], None]], DltSource], end: float = math.inf
 ) -> Iterator[DltSource]:
-    """Yields a source for each part of the people, until nobody is left to request, or until `end` (monotonic time).
+    """Yields a source for each part of the people, until all are requested or `end` (monotonic time) is reached.
 
-    `source` makes a source that reports to the given function. The display shows the sums of all parts.
+    A part that was cut off is the last one, too. `source` makes a source that reports to the given function. The
+    display shows the sums of all parts.
     """
     part = whole = LoadReport()
 

@@ -33,7 +33,7 @@ _LEFT = {
     "hooks add": _REGISTERED,
     "hooks remove": _REGISTERED,
 }
-"""What Ctrl-C leaves of a command that changes something."""
+"""What a user is told after Ctrl-C about the work of a command that changes something, by the command's name."""
 _UNCHANGED = "It only reads: nothing was changed."
 ALLOW_HTTP_KEY = "autopilothq.allow_http"  # in click's context
 
@@ -70,7 +70,7 @@ def mask(error: click.ClickException) -> None:
 
 
 def line(level: str, message: str, **more: Any) -> None:
-    """Writes a log line as JSON to stderr: `at`, `level`, `message`, and more."""
+    """Writes a log line as JSON to stderr, with the keys `at`, `level`, `message`, and those of `more`."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     out.print_line(json_text({"at": at, "level": level, "message": masked(message), **more}), err=True)
 
@@ -84,7 +84,7 @@ def fail(message: str, status: int) -> None:
 
 
 def abort(commands: Sequence[str], status: int) -> None:
-    """Reports that Ctrl-C ended the run, and what becomes of its work; `commands` are the command's names."""
+    """Reports that Ctrl-C ended the run, and what happens to its work; `commands` are the command's names."""
     names = (" ".join(commands[:2]), *commands[:1])
     left = next((_LEFT[name] for name in names if name in _LEFT), _UNCHANGED)
     message = f"Aborted! {left}" if commands else "Aborted!"
@@ -103,7 +103,7 @@ def warn(message: str) -> None:
 
 
 class Handler(logging.Handler):
-    """Writes log records of this program and of dlt as one line each, without tracebacks and secrets.
+    """Writes each log record of this program or of dlt as one line, without a traceback or secrets.
 
     Records of other libraries appear only with `--debug`, because this program reports the important ones itself.
     """
@@ -113,7 +113,7 @@ class Handler(logging.Handler):
         self._json = as_json
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a line."""
+        """Writes a record as a line, if this program or dlt logged it."""
         if record.name.partition(".")[0] not in ("autopilothq", "dlt"):
             return
         text = _one_line(record)
@@ -132,12 +132,12 @@ class _Visible(logging.Formatter):
         self._inner = inner or logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the text with its line breaks kept."""
+        """Returns the escaped text; line breaks stay."""
         return visible_lines(self._inner.format(record))
 
 
 def _one_line(record: logging.LogRecord) -> str:
-    """Returns the record's message, and its error's if it has one."""
+    """Returns a record's message, followed by its error if it has one, on one line and masked."""
     texts = [gist(record.getMessage())]
     if record.exc_info and record.exc_info[1]:
         texts.append(f"{type(record.exc_info[1]).__name__}: {gist(str(record.exc_info[1]))}")
@@ -145,9 +145,9 @@ def _one_line(record: logging.LogRecord) -> str:
 
 
 def configure_logging(debug: bool, as_json: bool) -> None:
-    """Configures what libraries write to stderr: with `debug` everything except secrets, without it no tracebacks.
+    """Configures what libraries write to stderr: with `debug` everything except secrets, otherwise no tracebacks.
 
-    It applies until the next call. Hooks that another program has set are kept.
+    This holds until the next call. Exception hooks that an embedding program has set are kept.
     """
     if isinstance(sys.stderr, Masked):
         sys.stderr = sys.stderr.stream
@@ -155,12 +155,12 @@ def configure_logging(debug: bool, as_json: bool) -> None:
         sys.stderr = cast(TextIO, Masked(sys.stderr))
     for logger in (logging.getLogger(), logging.getLogger("dlt")):
         for handler in [*logger.handlers]:
-            # dlt has one handler, and uses an existing one instead of its own.
+            # dlt adds its own handler only if there is none.
             if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
                 logger.removeHandler(handler)
         if not debug:
             logger.addHandler(Handler(as_json))
-    # With `debug` libraries write their own text, in which control characters are escaped.
+    # With `debug`, libraries format their own text, so control characters in it are escaped here.
     for other in (*logging.getLogger("dlt").handlers, logging.lastResort):
         if type(other).__module__ == "logging" and other and not isinstance(other.formatter, _Visible):
             other.setFormatter(_Visible(other.formatter))
@@ -174,7 +174,7 @@ def configure_logging(debug: bool, as_json: bool) -> None:
 
 
 def _ignore(_: object) -> None:
-    """Ignores errors in finalisers, which follow a reported error or do not matter."""
+    """Ignores an error in a finaliser: it follows from an error that is reported, or does not matter."""
 
 
 def _log_thread_error(args: threading.ExceptHookArgs) -> None:
@@ -184,6 +184,6 @@ def _log_thread_error(args: threading.ExceptHookArgs) -> None:
 
 
 def allowed_http() -> bool | None:
-    """Returns True if `--allow-http` was given, else None, so that the settings apply."""
+    """Returns True if `--allow-http` was given, otherwise None, so that the setting decides."""
     context = click.get_current_context(silent=True)
     return bool(context and context.find_root().meta.get(ALLOW_HTTP_KEY)) or None

@@ -1,4 +1,4 @@
-"""The command `mapping`, which shows an archive's unknown events, and proposes a mapping to Autopilot's."""
+"""The command `mapping`, which shows an archive's unknown events, and proposes which of Autopilot's they are."""
 
 import click
 
@@ -20,9 +20,9 @@ from .options import WholeNumber, json_option, with_dlt
 def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
     """Show an archive's unknown events, and propose a mapping as TOML.
 
-    Events of Ortto that came through Segment have names that somebody typed in. The mapping says which of Autopilot's
-    they are. Nothing is loaded, and values are masked. Without a URL, the setting sources.autopilothq.archive_url of
-    dlt's configuration names the archive.
+    Ortto's events that came through Segment have names that were typed by hand. The mapping says which of Autopilot's
+    events they are. Nothing is loaded, and values are masked. Without a URL, the setting
+    sources.autopilothq.archive_url of dlt's configuration names the archive.
     """
     from .proposing import print_mapping
 

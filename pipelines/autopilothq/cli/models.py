@@ -1,4 +1,4 @@
-"""The commands that keep the models as views of the destination: `models apply`, `drop` and `show`."""
+"""The commands `models apply`, `drop` and `show`, for the models as views in the destination."""
 
 from datetime import timedelta
 
@@ -16,9 +16,9 @@ _models_dataset_option = click.option(
 
 @click.group(short_help="Views with opens, rates and people, defined once.")
 def models() -> None:
-    """Numbers that are defined once: opens, rates, people, by email, journey, link, domain and day.
+    """Numbers that are defined once: opens, rates and people, by email, journey, link, domain and day.
 
-    They are views in a schema of their own, here autopilothq_models.
+    They are views in a schema of their own, by default autopilothq_models.
     """
 
 
@@ -28,9 +28,9 @@ def models() -> None:
 @target_options
 @wait_option
 def apply_views(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
-    """Create the views, or replace them with those of this version for the tables that exist now.
+    """Create the views, or replace them with those that this version makes for the tables that exist now.
 
-    Call it again when `status` calls them out of date: there are columns or tables that they do not read yet.
+    Run it again when `status` reports views that are out of date: they do not read some new tables or columns yet.
     """
     from . import modelling
 
@@ -56,7 +56,7 @@ def drop_views(models_dataset: str | None, target: TargetOptions, wait: timedelt
 def show_models(names: tuple[str, ...], live: bool, target: TargetOptions, wait: timedelta) -> None:
     """List the models, or print the SQL of those that are named, for the destination.
 
-    Without --live nothing is connected to, and the SQL reads the catalogue's tables.
+    Without --live, it connects to nothing, and the SQL reads the catalogue's tables.
     """
     from . import modelling
 

@@ -1,4 +1,4 @@
-"""Notes to a webhook about the end of a run."""
+"""Posts notes about the end of a run to a webhook."""
 
 from collections.abc import Sequence
 from socket import gethostname
@@ -12,7 +12,7 @@ from ..masking import masked
 from ..warehouses.settings import setting
 from . import log
 
-# Commands whose end the webhook is notified of.
+# The commands about whose end the webhook is notified.
 NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
@@ -25,12 +25,12 @@ def summarise(text: str) -> None:
 
 
 def summary() -> str:
-    """Returns the stored summary of the run, empty if there is none."""
+    """Returns the stored summary of the run; "" if there is none."""
     return str(click.get_current_context().find_root().meta.get(__name__, ""))
 
 
 def notify(commands: Sequence[str], failure: str | None) -> None:
-    """Posts a note about the end of a run to the webhook, if the settings have one and want it.
+    """Posts a note about the end of a run to the webhook, if the settings name one and ask for the note.
 
     `commands` are the command's names, such as `["load", "archive"]`. `failure` is the error, None if the run
     succeeded. A note that cannot be sent only causes a warning.
@@ -62,5 +62,5 @@ def notify(commands: Sequence[str], failure: str | None) -> None:
 
 
 def _for_slack(text: str) -> str:
-    """Escapes a text for Slack, where `<!channel>` would notify everybody and `<https://...|...>` hide a link."""
+    """Escapes a text for Slack, where `<!channel>` would notify everybody and `<https://...|...>` would hide a link."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

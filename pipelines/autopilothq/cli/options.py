@@ -20,7 +20,7 @@ from ..warehouses.settings import DATASET, DUCKDB_FILE, TargetOptions
 from . import log
 from .configuring import configure_dlt
 
-MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
+MAX_CREDENTIALS = 65_536  # characters of a file; the key of a service account has some 2,500
 
 _EMPTY = "Expected a value, but got an empty text. For the default leave the option out."
 _LONGEST = timedelta(days=36_500)  # time-outs of 300 years overflow in Python
@@ -91,7 +91,7 @@ class WholeNumber(click.IntRange):
 
 
 def check_period(since: date | None, until: date | None) -> None:
-    """Raises BadParameter if no time is between --since and --until."""
+    """Raises BadParameter if the period from --since to --until is empty."""
     if since and until and is_empty(since, until):
         raise click.BadParameter(
             f"Expected a later time than --since {since.isoformat()}, but got {until.isoformat()}.",
@@ -110,7 +110,7 @@ class LocalPath(click.Path):
 
 
 class NameList(click.ParamType[list[str]]):
-    """Names, separated by commas: any, or only those of `known`. Example: `NameList(["events", "people"])`."""
+    """Names separated by commas: any names, or only those in `known`. Example: `NameList(["events", "people"])`."""
 
     name = "names"
 
@@ -135,7 +135,7 @@ def require_value(_: click.Context, param: click.Parameter, value: str | None) -
 
 
 def archive_urls(urls: Sequence[str]) -> list[str]:
-    """Returns `urls`, or else the archives of dlt's configuration. Raises UsageError if there are none."""
+    """Returns `urls`, or the archives of dlt's configuration if it is empty. Raises UsageError if there are none."""
     import dlt
 
     from ..sources.settings import check_origin_settings, split_names
@@ -152,7 +152,7 @@ def archive_urls(urls: Sequence[str]) -> list[str]:
 
 
 def is_stream(paths: Sequence[str]) -> bool:
-    """Returns whether the path is -, a stream on stdin. Raises UsageError if there are other paths as well."""
+    """Returns whether the only path is -, the stream on stdin. Raises UsageError if - comes with other paths."""
     if "-" in paths and len(paths) > 1:
         raise click.UsageError(
             "- cannot be combined with other paths: it is a stream, and files are read to their end."
@@ -161,17 +161,17 @@ def is_stream(paths: Sequence[str]) -> bool:
 
 
 def standard_input() -> TextIO:
-    """Returns stdin. Raises RunError if it was closed, because another file may have its descriptor."""
+    """Returns stdin. Raises RunError if it was closed, because another file may now have its descriptor."""
     if sys.stdin is None:
         raise RunError("Expected lines on stdin, but it is closed.\nGive them by a pipe (… | autopilothq …) or a file.")
     return sys.stdin
 
 
 def credentials_of(value: str, param: click.Parameter | None = None) -> str:
-    """Returns credentials: the value of a variable (`env:NAME`), the content of a file (`@FILE`), or else `value`.
+    """Returns credentials: the value of a variable (`env:NAME`), the content of a file (`@FILE`), or `value` itself.
 
-    They are masked in all output of the program. Raises BadParameter if the variable or the file is empty or cannot be
-    read.
+    They are masked in all later output of the program. Raises BadParameter if the variable is not set or the file
+    cannot be read, or if either is empty.
     """
     found = value
     if value.startswith("env:"):
@@ -192,7 +192,7 @@ def read_credentials(context: click.Context, param: click.Parameter, value: str 
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
-    """Reads a file of credentials, and warns if other users can read it as well."""
+    """Returns the content of a file of credentials, and warns if everybody can read it. Raises BadParameter."""
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -227,7 +227,7 @@ def _set_allow_http(context: click.Context, _: click.Parameter, given: bool) -> 
 
 
 def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
-    """Returns a decorator that adds options to a command, in the order of its help."""
+    """Returns a decorator that adds options to a command, in the order in which its help lists them."""
 
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):
@@ -290,7 +290,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 def with_dlt(command: _Command) -> _Command:
-    """Configures dlt before a command without a target runs."""
+    """Configures dlt before a command runs, for commands that have no target."""
 
     @functools.wraps(command)
     def call(**more: Any) -> Any:
@@ -353,7 +353,7 @@ def load_options(command: _Command) -> _Command:
 
 
 def describe_target(options: TargetOptions) -> dict[str, str]:
-    """Returns where a target's data is: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
+    """Returns where a target's data is, with the keys `destination`, `location`, `dataset` and `pipeline` (dlt's)."""
     from ..explain import explained
     from ..warehouses.pipeline_names import pipeline_name
     from ..warehouses.resolve import resolve_target

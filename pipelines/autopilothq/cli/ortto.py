@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from ..sources.report import LoadReport
     from .progress import Counted, ProgressDisplay
 
-# Limits of one load of a run, after which its rows are stored: at Ortto's rate limit, some 900 people.
+# The limits of one load: a run stores its rows after each. At Ortto's rate limit, the seconds are over first, after
+# some 900 people.
 ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
 DRY_SECONDS = 60.0  # seconds for which a dry run requests people
 _EVENTS = "events"
-# What the command can load, by its name for `--only`.
+# The tables that the command can load, by their names for `--only`.
 ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: [PROFILES.name, TRACKS.name, *EVENT_TABLE_NAMES, EVENTS_RESOURCE]}
 for _table in ORTTO_ACCOUNT:
     _name = _table.name.removeprefix("ortto_")
     ORTTO_TABLES.setdefault("audiences" if _name == "audience_members" else _name, []).append(_table.name)
-_ALL = [name for name in ORTTO_TABLES if name != "campaign_reports"]  # Ortto gives 60 of these in ten minutes
+_ALL = [name for name in ORTTO_TABLES if name != "campaign_reports"]  # Ortto allows 60 reports in ten minutes
 
 
 @click.command("ortto", short_help="Load activities, people, audiences and tags from Ortto.")
@@ -62,7 +63,7 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
     from .loading import run_load_command
 
     settings |= {"since": since, "allow_http": log.allowed_http()}
-    given = typed_settings("sources.autopilothq.ortto", {"max_seconds": float})  # of all parts together
+    given = typed_settings("sources.autopilothq.ortto", {"max_seconds": float})  # for all parts together
     given |= {name: value for name, value in settings.items() if value is not None}
     names = only or _ALL
 
@@ -77,7 +78,7 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
 
 
 def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":
-    """Returns the sources of all parts. Only the first has tables other than those of activities."""
+    """Returns the sources of all parts. Only the first one has other tables than those of activities."""
     from .loading import parts
 
     end = time.monotonic() + settings.get("max_seconds", math.inf)

@@ -1,4 +1,4 @@
-"""Ortto's part of `status`, in a separate module, because the rest needs no API client."""
+"""Ortto's part of `status`: a separate module, because the rest of `status` needs no API client."""
 
 from datetime import datetime
 
@@ -17,7 +17,7 @@ _TYPES = {**API_TYPES, "region": str}
 
 
 def fetch_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
-    """Fetches the current counts of campaigns from the account of the settings. Raises RunError if there is no key."""
+    """Returns the current counts of campaigns from the configured account. Raises RunError if no key is set."""
     with explained(), Ortto(_ortto_settings()) as account:
         return fetch_campaigns(reader, account, now)
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NEEDS_ATTENTION = 1
-"""The exit status of a command that succeeded, and found something that needs attention."""
-MIN_COLUMNS = 20  # of a line that is wrapped, however narrow the terminal is
+"""The exit status of a command that succeeded, but found something that needs attention."""
+MIN_COLUMNS = 20  # the least width of wrapped lines, however narrow the terminal is
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells report it."""
 
@@ -42,7 +42,7 @@ def document(text: str, err: bool = False) -> None:
 
 
 def above(console: "Console", text: str) -> None:
-    """Prints one line above the progress bar that a console on stderr shows, if that is a terminal."""
+    """Prints one line to stderr, above the console's progress bar if it shows one."""
     if console.is_terminal:
         console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
     else:
@@ -50,7 +50,7 @@ def above(console: "Console", text: str) -> None:
 
 
 def _echo(text: str, err: bool) -> None:
-    """Prints a text. Errors of stderr, such as a full disk or a closed pipe, are ignored."""
+    """Prints a text. Ignores errors of stderr, such as a full disk or a closed pipe."""
     with suppress(OSError) if err else nullcontext():
         click.echo(text, err=err)
 
@@ -61,23 +61,23 @@ def width() -> int | None:
 
 
 def wrapped(text: str, indent: str) -> list[str]:
-    """Returns a text in lines of the terminal's width, all but the first indented; in one line if it is none."""
+    """Returns a text wrapped to the terminal's width, all lines but the first indented; one line without a terminal."""
     columns = width()
     if columns is None:
         return [text]
-    # Hyphens and long words are left alone: names and paths would no longer be found, or copied.
+    # Breaks neither at hyphens nor in long words, so that names and paths can still be searched and copied.
     return textwrap.wrap(
         text, max(columns, MIN_COLUMNS), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
 def print_wrapped(text: str) -> None:
-    """Prints one line as `print_line` does; on a terminal it breaks between words, and what follows is indented."""
+    """Prints one line as `print_line` does; a terminal shows it wrapped between words, with later lines indented."""
     print_lines(wrapped(visible(text), "    "))
 
 
 def flush() -> None:
-    """Flushes the output before the process ends; Python would end with a status of its own for what cannot be."""
+    """Flushes the output before the process ends; drops what cannot be written, or Python would exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -10,8 +10,8 @@ from ..destination.preview import PreviewedContact, column_of, current_contacts,
 from ..display import plural, shortened
 from . import out
 
-_FIELD = 20  # columns of the terminal for the name of a field
-_VALUE = 25  # columns for each of two values
+_FIELD = 20  # columns of the terminal for a field's name
+_VALUE = 25  # columns for each of its values, the present one and the new one
 _NOT_LOADED = (
     "What they have now is not loaded. To see it as well, run first:",
     "autopilothq load api --only contacts",
@@ -19,9 +19,9 @@ _NOT_LOADED = (
 
 
 def print_preview(preview: Preview, log: DeliveryLog, is_all: bool) -> None:
-    """Prints the changes of the first contacts, then the counts by field and journey.
+    """Prints the changes to the first contacts, then the counts by field and by journey.
 
-    `is_all` is whether the run would change nothing else.
+    `is_all` tells whether the run would change nothing beyond this preview.
     """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
@@ -80,6 +80,6 @@ def _padded(text: str, width: int) -> str:
 
 
 def _cut(text: str, width: int = _VALUE) -> str:
-    """Returns the text, cut to `width` columns of a terminal, of which some letters take two."""
+    """Returns the text, cut to `width` columns of a terminal, where some letters take two columns."""
     shown = shortened(text, width)
     return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"

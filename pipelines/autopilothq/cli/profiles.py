@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .progress import ProgressDisplay
 
 REGIONS = ("us", "eu")
-PEOPLE_PER_LOAD = 20_000  # some minutes of work, which a killed run loses at most
+PEOPLE_PER_LOAD = 20_000  # some minutes of work, the most that a killed run loses
 _NO_SPACE = "Which space? Name it (--space), or set sources.autopilothq.profiles.space in dlt's configuration."
 
 

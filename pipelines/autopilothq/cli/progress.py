@@ -30,17 +30,17 @@ from ..sources.report import LoadReport, limit_warning
 from . import log, notes, out
 
 Counted = Literal["files", "tables", "contacts", "people", "people read", "rows"]
-"""The unit of a run's progress: `tables` are a database's, `people` requested ones, `people read` rows of a scan."""
+"""The unit of a run's progress. Of `people` the events are requested; `people read` are rows of a scan."""
 LOG_SECONDS = 5.0
 WIDE_TERMINAL = 120  # columns that have room for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _TASKS = ("tasks", "tasks_done")  # counts that only an engine has
-OF_FILES = {"files": "file", "tables": "table"}  # the units whose number a report has as that of its files
+OF_FILES = {"files": "file", "tables": "table"}  # the units that a report counts as its files
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
 class _Bytes(DownloadColumn):
-    """Shows how many bytes were read of how many, if a load knows that."""
+    """Shows the bytes read and their total, if the load knows the total."""
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields["has_bytes"] else Text()
@@ -49,7 +49,7 @@ class _Bytes(DownloadColumn):
 class ProgressDisplay:
     """Shows the progress of a run: a bar on a terminal, log lines elsewhere.
 
-    The bar measures the unit `counted`, and for files their bytes, if they are known. `last` is the latest report.
+    The bar measures the unit `counted`, or the bytes of files if they are known. `last` is the latest report.
     """
 
     def __init__(self, console: Console, counted: Counted = "files") -> None:
@@ -86,7 +86,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def report(self, report: LoadReport) -> None:
-        """Shows the counts of a report, and its new warnings."""
+        """Shows a report's counts, and the warnings that were not shown before."""
         self.last = report
         for warning in report.warnings[self._warned :]:
             self.warn(warning)
@@ -97,11 +97,11 @@ class ProgressDisplay:
             self._show_scan(report)
 
     def _show_scan(self, report: LoadReport) -> None:
-        # People are read until it is known whose events to request.
+        # A run first reads people, until it knows whose events to request.
         is_read = self._counted == "people" and report.people_total is None and report.contacts
         counted: Counted = "people read" if is_read else self._counted
         done, total = _done(report, counted)
-        # Rows are counted only at the end.
+        # Rows are counted only at the end, so bytes show the progress.
         read = _size(report) if counted == "rows" else _of(report, counted)
         counts = f"{read}  {plural(report.lines, 'event')}"
         self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
@@ -131,7 +131,7 @@ class ProgressDisplay:
             out.above(self._console, f"Warning: {masked(text)}")
 
     def step(self, name: str) -> None:
-        """Shows that a step of dlt begins."""
+        """Shows that dlt begins a step."""
         self._step = _STEPS.get(name, name)
         self._bar.update(self._task, description=self._step)
         self._log("", now=True)
@@ -149,14 +149,14 @@ class ProgressDisplay:
 
 
 def _rounded(number: str) -> str:
-    """Example: `1.2M` for `1,234,567`."""
+    """Returns a number with one decimal and a unit. Example: `1.2M` for `1,234,567`."""
     value = int(number.replace(",", ""))
     unit, size = next(((unit, size) for unit, size in (("G", 1e9), ("M", 1e6)) if value >= size), ("k", 1e3))
     return f"{value / size:.1f}{unit}"
 
 
 def _counts(report: LoadReport) -> dict[str, Any]:
-    """Returns the values of a report that are not empty, for a log line."""
+    """Returns the report's values that are not empty, for a log line."""
     return {name: value for name, value in dataclasses.asdict(report).items() if value}
 
 
@@ -170,7 +170,7 @@ def _done(report: LoadReport, counted: Counted) -> tuple[int, int | None]:
 
 
 def _of(report: LoadReport, counted: Counted) -> str:
-    """Example: `250 of 1,000 contacts`."""
+    """Returns the progress in the unit `counted`. Example: `250 of 1,000 contacts`."""
     done, total = _done(report, counted)
     if counted == "rows":
         return plural(done, "row")
@@ -183,7 +183,7 @@ def _size(report: LoadReport) -> str:
 
 
 def print_result(report: LoadReport, as_json: bool, dry_run: bool, location: dict[str, str], counted: Counted) -> None:
-    """Prints the counts of a load and where its data is, as text or as JSON."""
+    """Prints a load's counts and where its data is, as text or as JSON, and stores them for the webhook's note."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (
         f"{plural(report.lines, 'line')}, {report.stored:,} stored, {plural(report.duplicates, 'duplicate')},"
@@ -236,13 +236,13 @@ def _work(report: LoadReport, counted: Counted) -> str:
 
 
 def check_rejects(report: LoadReport, most: int | None) -> None:
-    """Raises TooManyRejects if `--max-rejects` was exceeded; messages of deleted persons do not count."""
+    """Raises TooManyRejects if more than `most` lines were rejected, not counting messages of deleted persons."""
     rejected = report.rejected - report.rejects.get("suppressed", 0)
     if most is not None and rejected > most:
         raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")
 
 
 def check_found(report: LoadReport, fail_if_empty: bool) -> None:
-    """Raises NothingFound if no file was found, new or known, and `--fail-if-empty` was given."""
+    """Raises NothingFound if `--fail-if-empty` was given and no file was found, not even a known one."""
     if fail_if_empty and not report.files + report.files_known:
         raise NothingFound("No file was found, and --fail-if-empty was given.")

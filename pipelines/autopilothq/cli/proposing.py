@@ -21,7 +21,7 @@ _WIDTH = 80
 
 
 def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
-    """Prints the proposal for the archives at `urls`, by default for the configured one."""
+    """Prints the proposal for the archives at `urls`, or for the configured ones if it is empty."""
     check_origin_settings("archive")
     found = archive_urls(urls)
     with explained():

@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 def run_receiver(
     folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions, wait: timedelta
 ) -> None:
-    """Receives until the process is asked to stop. Loads alongside it wait up to `wait` for other runs.
+    """Receives until a signal stops the process. Loads that it starts wait up to `wait` for other runs.
 
-    Ctrl-C stops it like SIGTERM, but then it raises KeyboardInterrupt. Raises RunError if the extra is not installed.
+    Ctrl-C stops it as SIGTERM does, and then raises KeyboardInterrupt. Raises RunError if the extra is not installed.
     """
     try:
         from ..receive import receive_settings
@@ -76,7 +76,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
     while not stop.wait(seconds):
         with subprocess.Popen(words, env=env) as process:  # noqa: S603 - this program itself
             while process.poll() is None:
-                if stop.wait(0.2):  # the next load finishes the work of a terminated one
+                if stop.wait(0.2):  # a terminated load loses nothing: the next one finishes its work
                     process.terminate()
                     try:
                         process.wait(_STOP_SECONDS)
@@ -87,7 +87,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
 
 
 def _call(archive: str, target: TargetOptions, wait: timedelta) -> tuple[list[str], dict[str, str]]:
-    """Returns the command line and the environment of a load. The latter has the credentials: others cannot read it."""
+    """Returns the command line and the environment of a load; the credentials are in the latter, hidden from others."""
     import dlt
 
     log = log_settings()

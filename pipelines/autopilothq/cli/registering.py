@@ -19,7 +19,7 @@ from .tabular import fitted
 
 @contextmanager
 def _account() -> Iterator[tuple[Autopilot, str]]:
-    """Yields the account of the settings, and its base URL."""
+    """Yields the configured account, and its base URL."""
     with explained():
         api = autopilot_settings().api
         with Autopilot(api) as account:
@@ -27,7 +27,7 @@ def _account() -> Iterator[tuple[Autopilot, str]]:
 
 
 def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
-    """Registers hooks for events. Exits with 1 if one does not exist afterwards."""
+    """Registers a hook for each event. Exits with 1 if one of them does not exist afterwards."""
     with _account() as (account, base):
         hooks.check_target(url)
         if dry_run:
@@ -44,7 +44,7 @@ def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
 
 
 def print_hooks(as_json: bool) -> None:
-    """Prints the account's hooks."""
+    """Prints the account's hooks, with the secrets in their URLs masked."""
     with _account() as (account, _):
         found = hooks.hooks_of(account)
     if as_json:
@@ -71,7 +71,7 @@ def _time(hook: Hook, iso: bool = False) -> str | None:
 
 
 def unregister_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
-    """Removes hooks by id, or those with a URL. Missing hooks are not an error."""
+    """Removes hooks by their ids, or all that post to `url`. A missing hook is not an error."""
     with _account() as (account, base):
         ids = list(hook_ids) or [hook.hook_id for hook in hooks.hooks_of(account) if hook.url == url]
         if dry_run:

@@ -13,7 +13,7 @@ from ..report import RATE_LIMITS, Absent, RateLimit, Report, read_report, report
 from ..warehouses.settings import TargetOptions
 from . import log, out
 
-MOST_REASON = 200  # characters of the reason why a part is empty
+MOST_REASON = 200  # characters that are shown of the reason why a part is empty
 
 
 def read(
@@ -36,7 +36,7 @@ def print_numbers(found: Report) -> None:
 
 
 def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
-    """Writes the page atomically, and opens it in the browser if `show` is true."""
+    """Writes the page atomically, and opens it in the browser if `show`. Raises BadParameter if it cannot write."""
     path, page = Path(output), report_page(found).encode()
     try:
         with disk.rewriting(path) as file:

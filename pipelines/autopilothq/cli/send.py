@@ -83,7 +83,7 @@ _key = click.option(
 def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], options: SendOptions) -> None:
     """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://.
 
-    The path - sends the lines of stdin as they come, for as long as they come.
+    The path - is stdin, whose lines are sent as they come.
     """
     streams = is_stream(paths)
     mapping: dict[str, list[str]] = {}

@@ -9,9 +9,9 @@ from ..warehouses.settings import TargetOptions
 
 
 class SendOptions(NamedTuple):
-    """The options of a command that sends. The defaults are those of commands without the option.
+    """The options of a command that sends. An option that a command does not have keeps its default.
 
-    `to` is the name of the kind of account. A dry run prints `requests` instead of what would change.
+    `to` names the kind of account. With `requests`, a dry run prints the requests instead of what would change.
     """
 
     target: TargetOptions
@@ -23,7 +23,7 @@ class SendOptions(NamedTuple):
 
 
 def as_send_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a command get these options as one SendOptions, `options`."""
+    """Returns a command that passes these options on as one SendOptions, `options`."""
 
     @wraps(command)
     def call(**given: Any) -> Any:

@@ -138,7 +138,7 @@ def _cells(row: Mapping[str, Any]) -> _Cells:
 
 
 def _deliveries(deliveries: Sequence[_Cells]) -> list[str]:
-    """Returns deliveries as a table; on a terminal that is too narrow for it, each with its last columns below."""
+    """Returns deliveries as a table; if the terminal is too narrow, each row has its last columns on a line below."""
     rows = [_HEAD, *deliveries]
     narrow = [(row.sent_at, row.status, row.kind, row.http, row.person) for row in rows]
     return fitted(rows, narrow, list(map(_below, deliveries)))
@@ -159,7 +159,7 @@ def account_kind(options: SendOptions) -> AccountKind:
 
 
 def account_settings(options: SendOptions) -> AnySettings:
-    """Returns the settings of the account of `--to`, with the command's options. Raises RunError without a key."""
+    """Returns the settings of `--to`'s account, with the command's options. Raises RunError without a key."""
     if account_kind(options) is AUTOPILOT:
         return autopilot_settings(options.unknown_traits)
     given = {"unknown_traits": options.unknown_traits, "allow_http": logs.allowed_http()}
@@ -170,7 +170,7 @@ def account_settings(options: SendOptions) -> AnySettings:
 
 
 def autopilot_settings(unknown_traits: str | None = None) -> DestinationSettings:
-    """Returns the settings of Autopilot's account, with the command's options. Raises RunError without a key."""
+    """Returns the settings of the Autopilot account, with the command's options. Raises RunError without a key."""
     with missing_explained(api_key=_no_key(SECTION, AUTOPILOT)):
         return resolve_settings(unknown_traits=unknown_traits, allow_http=logs.allowed_http())
 
@@ -180,7 +180,7 @@ def _no_key(section: str, kind: AccountKind) -> str:
 
 
 def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
-    """Returns the settings with the command's triggers, which replace configured ones of the same events."""
+    """Returns the settings with the command's triggers, which replace configured triggers of the same events."""
     if isinstance(given, OrttoDestinationSettings):
         return replace(given, activities={**(given.activities or {}), **triggers})
     return replace(given, triggers={**(given.triggers or {}), **triggers})
@@ -188,9 +188,9 @@ def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySett
 
 @contextmanager
 def sending_lock(options: SendOptions) -> Iterator[None]:
-    """Holds the lock of sending, because no track may be sent by two runs at once.
+    """Holds the lock of sending while the block runs, so that two runs never send the same track.
 
-    A load may run meanwhile, but not into a DuckDB file.
+    A load may run at the same time, except into a DuckDB file. A dry run takes no lock.
     """
     if options.dry_run:
         yield
@@ -209,9 +209,9 @@ def delivery_log(options: SendOptions) -> DeliveryLog:
 
 @contextmanager
 def query_rows(query: str, options: SendOptions) -> Iterator[tuple[list[str], KeptRows]]:
-    """Yields the columns and rows of a query, whose connection is closed. Raises RunError if the query is wrong.
+    """Yields the columns and rows of a query, with its connection closed again. Raises RunError if the query is wrong.
 
-    The rows wait in a file, because they may be too many for memory.
+    Many rows are kept in a file instead of in memory.
     """
     with kept_rows() as rows:
         try:
@@ -235,7 +235,7 @@ def person_rows(query: str, key: str, options: SendOptions) -> Iterator[PersonRo
 
 
 def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> Iterator[Item | Ignored]:
-    """Returns the messages of files in order, for the account with these names in `integrations`."""
+    """Returns the messages of files in order. `names` are the account's names in a message's `integrations`."""
     return (
         from_line(line, names) if isinstance(line, bytes) else refuse_item(digest(line.raw), line.reason)
         for line in archive_lines(paths, broken)
@@ -243,10 +243,10 @@ def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> 
 
 
 def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | Reject]:
-    """Lists files, and returns an iterator of their lines and rejects, in order.
+    """Lists the files at `paths`, and returns an iterator of their lines and rejects, in order.
 
-    `broken` gets the files that were not read to their end, and why. Warns if there is no file. Raises ArchiveError if
-    nothing exists at a path.
+    Adds to `broken` each file that could not be read to its end, with the reason. Warns if there is no file. Raises
+    ArchiveError if nothing exists at a path.
     """
     left_out: dict[str, str] = {}
     files = list_files(paths, credentials=setting("sources.autopilothq.credentials"), left_out=left_out)
@@ -269,7 +269,7 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
 def _deliver_items(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: SendOptions, is_all: bool = True
 ) -> Counts:
-    """Delivers items, or, in a dry run, prints what would change. `is_all` is whether the run changes nothing else."""
+    """Delivers items; a dry run only prints what would change. `is_all` tells whether the run changes nothing else."""
     freeze_modules()
     report = reporter(account_kind(options).title)
     if not options.dry_run:
@@ -296,7 +296,7 @@ def deliver_changes(
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
-    """Returns a function that prints the counts of a run, at most every LOG_SECONDS. `title` is the account's."""
+    """Returns a function that prints a run's counts, at most once in LOG_SECONDS. `title` names the account."""
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
@@ -313,7 +313,7 @@ def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
 
 @contextmanager
 def report_if_broken_off(report: Callable[[Counts], None], title: str) -> Iterator[Callable[[Counts], None]]:
-    """Yields a function that passes the counts of a run on to `report`. If the run breaks off, prints the last ones."""
+    """Yields a function that passes a run's counts on to `report`. If the run breaks off, prints the last counts."""
     last: list[Counts] = []
 
     def progress(counts: Counts) -> None:
@@ -345,12 +345,12 @@ def _line(counts: Counts, title: str) -> str:
 
 
 def skipped_line(number: int, key: str) -> list[str]:
-    """Returns a line about the rows of a query without a `key`, or no line if there are none."""
+    """Returns a list with a line about the query's rows without a `key`; an empty one if there are no such rows."""
     return [f"{plural(number, 'row')} without {key} skipped"] if number else []
 
 
 def end_run(counts: Counts, options: SendOptions, broken: Sequence[str] = (), more: Iterable[str] = ()) -> None:
-    """Prints the outcome, and exits with 4 if not everything was delivered. `broken` are as in `archive_lines`."""
+    """Prints the outcome, and exits with 4 if not everything was delivered. `broken` is as in `archive_lines`."""
     print_counts(counts, account_kind(options).title, options.dry_run, more)
     for why in broken:
         out.print_wrapped(masked(f"  not read to its end: {why}"))

@@ -1,4 +1,4 @@
-"""Runs commands on a stream: lines of stdin, until a signal ends it; the log is open only while it is used."""
+"""Runs commands on a stream, the lines of stdin, until a signal ends it. The log is open only while it is used."""
 
 import signal
 import time
@@ -31,15 +31,15 @@ from .sending import (
     with_triggers,
 )
 
-OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
+OPEN_EVERY = 1.0  # seconds between two attempts to take a lock, or open a file, that another program has
 REPEAT = 60.0  # seconds after which a waiting stream warns again
 WORK = 10.0  # seconds of work after which a stream releases the lock and the log
-REST = 0.5  # seconds for which it releases them; others that wait for a lock try it five times a second
+REST = 0.5  # seconds for which it releases them: enough, as others that wait for a lock try it five times a second
 L = TypeVar("L", bound=AbstractContextManager[Any])
 
 
 def send_stream(triggers: dict[str, list[str]], options: SendOptions) -> None:
-    """Sends the messages of stdin as they come, until it ends or a signal comes."""
+    """Sends the messages of stdin as they come, until stdin ends or a signal stops the run."""
     total, title, file = Counts(), account_kind(options).title, standard_input().fileno()
     with explained(), stopped_by_signals() as stop:
         given = with_triggers(account_settings(options), triggers)
@@ -57,7 +57,7 @@ def send_stream(triggers: dict[str, list[str]], options: SendOptions) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[StopSignal]:
-    """Yields a signal to stop, which the first SIGTERM or Ctrl-C sets. A second one ends the program as usual."""
+    """Yields a StopSignal, which the first SIGTERM or Ctrl-C sets. A second one ends the program as usual."""
     stop = StopSignal()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -78,8 +78,8 @@ def stopped_by_signals() -> Iterator[StopSignal]:
 class Turns(Generic[L]):
     """Takes the lock of sending, and opens a log, for one chunk of a stream at a time.
 
-    While another program has one of them, it waits, and nothing is read. After ten seconds of work it releases both for
-    half a second, so that other programs get a turn. Raises the errors of `log`.
+    While another program has one of them, the stream waits, and reads no lines. After ten seconds of work it releases
+    both for half a second, so that other programs get a turn. Raises the errors of `log`.
     """
 
     def __init__(self, log: L, stop: StopSignal, locked: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -88,7 +88,7 @@ class Turns(Generic[L]):
 
     @contextmanager
     def take(self) -> Iterator[L]:
-        """Yields the open log."""
+        """Waits until the lock and the log are free, and yields the open log."""
         self._rest()
         with self._opened():
             yield self._log
@@ -109,7 +109,7 @@ class Turns(Generic[L]):
                     stack.enter_context(self._locked())
                     stack.enter_context(self._log)
                     return stack.pop_all()
-            except Exception as error:  # each driver has its own
+            except Exception as error:  # each driver has errors of its own
                 busy = explain(error)
                 if not isinstance(busy, BusyError) or self._stop.is_set:
                     raise
@@ -120,7 +120,7 @@ class Turns(Generic[L]):
 
 
 def turns(log: L, stop: StopSignal, options: SendOptions) -> Turns[L]:
-    """Returns the turns of a stream. Errors of the warehouse are raised here, before the first line comes."""
+    """Returns the turns of a stream. Raises errors of the warehouse at once, before the first line is read."""
     with sending_lock(options), log:
         pass
     if options.dry_run:
@@ -129,7 +129,7 @@ def turns(log: L, stop: StopSignal, options: SendOptions) -> Turns[L]:
 
 
 class RejectWarnings:
-    """Warns of lines that are not messages, at most once a second, with the number of lines in between."""
+    """Warns of lines that are not messages, at most once a second, with the number of those in between."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -137,7 +137,7 @@ class RejectWarnings:
         self._more = 0
 
     def add(self, line: bytes, why: str) -> None:
-        """Warns of a line."""
+        """Warns of a line, or only counts it if the last warning is less than a second old."""
         now = self._now()
         if self._last >= 0 and now - self._last < 1:
             self._more += 1

@@ -9,9 +9,9 @@ from . import out
 def fitted(
     rows: Sequence[Sequence[str]], narrow: Sequence[Sequence[str]], below: Sequence[str], cut: bool = True
 ) -> list[str]:
-    """Returns rows, the first of which is the head, as a table.
+    """Returns the lines of a table of `rows`, the first of which is the head.
 
-    On a terminal that is too narrow for it, it is a table of the `narrow` rows, each but the head with its text of
+    If the terminal is too narrow, the table has the `narrow` rows instead, and each row but the head has its text of
     `below` under it. `cut` is as in `inspect.grid`.
     """
     width = out.width()
