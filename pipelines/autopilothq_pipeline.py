@@ -15,7 +15,7 @@ from autopilothq import archive
 def load(url: str = dlt.config.value) -> None:
     """Loads what is new in the archive at `url`."""
     pipeline = dlt.pipeline("autopilot_events", destination="duckdb", dataset_name="autopilothq", progress="log")
-    while pipeline.has_pending_data:  # packages of a run that was cut off; dlt loads no new data before them
+    while pipeline.has_pending_data:  # load packages of a run that was cut off: dlt loads them before any new data
         pipeline.run()
     print(pipeline.run(archive(url)))  # noqa: T201
 

@@ -1,7 +1,7 @@
 """Runs the program `autopilothq` in a process of its own, also as `python -m autopilothq` if it is not on the PATH.
 
-Ctrl-C ends the process by the signal itself, which shells report as status 130: while Python imports modules, where a
-traceback would not help anybody; after a command has ended in an orderly way; and while Python shuts down.
+Ctrl-C ends the process by the signal itself, which shells report as status 130. It does so at once while Python imports
+modules, where a traceback would help nobody, and while Python shuts down; otherwise after the command has ended.
 """
 
 import os
@@ -34,7 +34,7 @@ def run_process() -> None:
 
 
 def _open_streams() -> None:
-    """Opens the standard streams that a scheduler has closed, so that none becomes the next file, the database's."""
+    """Opens the standard streams that a scheduler closed. Otherwise the database's file would become one of them."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)

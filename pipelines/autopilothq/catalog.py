@@ -2,7 +2,7 @@
 
 Everything else is derived from this file: Arrow schemas, dlt's column hints, the `schema` command, the documentation's
 tables. A new property, event, table or limit is a line here. It is one file, however long, so that each of these
-changes touches this file alone (tests/test_extending.py), wherever it belongs.
+changes touches this file alone (tests/test_extending.py).
 """
 
 import re
@@ -81,7 +81,7 @@ LINK = (
 
 
 class EmailEvent(NamedTuple):
-    """An event of Autopilot: its name as sent, what happened, and the columns that it has beyond the others'."""
+    """An event of Autopilot: its name as sent, what happened, and the columns that only it has."""
 
     name: str
     description: str
@@ -103,7 +103,7 @@ EVENTS = (
     EmailEvent("Email Replied", "The recipient replied to the email."),
 )
 
-# Stems of words by which the name of an unknown event suggests one of these, for the proposal of a mapping.
+# Word stems in the name of an unknown event that suggest one of these events, for the proposal of a mapping.
 EVENT_WORDS: dict[str, tuple[str, ...]] = {
     "Email Bounced": ("bounc",),
     "Email Delivered": ("deliver", "receiv"),
@@ -146,7 +146,7 @@ GROUPS = Table(
 
 
 def _table_of_views(kind: str) -> Table:
-    """Returns the table of views of pages or screens."""
+    """Returns the table of page views or of screen views."""
     name = Column("name", "text", f"The {kind}'s name.", ("name",))
     category = Column("category", "text", f"The {kind}'s category.", ("category",))
     return Table(f"{kind}s", f"Every {kind} view.", (*COMMON, name, category))
@@ -192,8 +192,8 @@ ACCOUNTS = Table(
 class Latest(NamedTuple):
     """A table with the last value of each trait of the users or groups that messages of a type are about.
 
-    `kind` is that type of message, `messages` its table, and `key` the column of it that holds the user's or group's
-    id. Columns in `left_out`, and those that begin with `left_out_prefix`, are no traits.
+    `kind` is that type of message, `messages` its table, and `key` the column there that holds the user's or group's
+    id. Columns in `left_out`, and those that begin with `left_out_prefix`, are not traits.
     """
 
     table: Table
@@ -415,7 +415,7 @@ ORTTO_TIMES = tuple(
     for kind, name in _ORTTO_ACTIVITIES
     for which in ("first", "last")
 )
-"""When a person's first and last activity of each kind was; not every account may have these."""
+"""The times of a person's first and last activity of each kind; some accounts may lack these fields."""
 ORTTO_PEOPLE = Table(
     "ortto_people",
     "Every person that Ortto has, or had when a scan last found them; custom fields are columns.",
@@ -471,7 +471,7 @@ ORTTO_CUSTOM_FIELDS = Table(
     ),
     key=("field_id",),
 )
-# What Ortto counts for a campaign: the column, and the words of its reports and lists of campaigns, the best first.
+# What Ortto counts for a campaign: the column here, and the keys in Ortto's reports and lists, the preferred one first.
 ORTTO_COUNTS: dict[str, tuple[str, ...]] = {
     "delivered": ("delivered", "deliveries"),
     "opened": ("opened", "opens"),
@@ -576,7 +576,7 @@ LIMIT_REASONS = ("too_many_columns", "too_many_keys", "too_many_tables", "row_to
 
 # Limits that no sender can exceed (docs/contract/warehouse.md#limits).
 MAX_NAME = 127  # bytes of a table's or a column's name: file names contain it, and have at most 255
-MAX_KEYS = 10_000  # of one message
+MAX_KEYS = 10_000  # keys of one message
 # Levels of nested objects and arrays, in a line and in a response of an API. Python's own limit depends on its version:
 # it is at least 1,000, minus the calls around the reader.
 MAX_DEPTH = 250
@@ -586,7 +586,7 @@ COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for p
 
 
 class Limits(NamedTuple):
-    """The limits of a table in a destination: columns, bytes of a row and of a key, and names that no column can have.
+    """A destination's limits for a table: columns, bytes of a row and of a key, and names that no column can have.
 
     `row_bytes` and `key_bytes` are None if a row or a key has no such limit. A column whose name is in `reserved` or
     begins with one of `reserved_prefixes` gets a `_` in front.
@@ -600,7 +600,7 @@ class Limits(NamedTuple):
 
 
 _POSTGRES_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
-# By dlt's name of the destination, from its documentation.
+# The limits that each destination documents, by dlt's name for it.
 LIMITS: dict[str, Limits] = {
     # An entry of an index has up to 2,704 bytes: 8 of its header, 4 of the text's length, the text.
     "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM, key_bytes=2_692),
@@ -623,20 +623,20 @@ OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 Layout = Literal["partition", "cluster", "sort"]
 
 
-# Names that no event's table can have: dlt names files after tables, and refuses those that are devices on some system;
-# in a lake each table is a folder next to a file `init`.
+# Names that no event's table can have. dlt names files after tables, and refuses names of devices on some systems; in a
+# lake each table is a folder next to a file `init`.
 FILE_NAMES = frozenset({"init", "aux", "con", "nul", "prn", *(f"{of}{n}" for of in ("com", "lpt") for n in range(10))})
 
 
 class Native(NamedTuple):
     """How Segment's loader makes tables in a destination, where dlt would differ (docs/contract/warehouse.md#types).
 
-    `types` maps the contract's types to the destination's. If `keyed`, a table's key is its PRIMARY KEY. Each column of
-    `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
-    messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
-    table of messages, with `{}` for the table's name. `layout` are the columns by which `tracks`, the largest table, is
-    stored, with dlt's hint for each. The names that the destination gives to indexes end with one of `index_suffixes`;
-    those that begin with one of `own_prefixes` are for its own tables.
+    `types` maps the contract's types to the destination's. If `keyed`, a table's key is its PRIMARY KEY. Each column in
+    `indexed` has an index. `zoned` tells whether times have a time zone. `copies` maps additional columns, in tables of
+    messages and in those derived from them, to the columns that they repeat. `view` is the name of a view over each
+    table of messages, with `{}` for the table's name. `layout` has the columns by which `tracks`, the largest table, is
+    stored, with dlt's hint for each. The destination's names for indexes end with one of `index_suffixes`; names that
+    begin with one of `own_prefixes` are reserved for its own tables.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -650,7 +650,7 @@ class Native(NamedTuple):
     own_prefixes: tuple[str, ...] = ()
 
 
-# By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
+# By dlt's name for the destination. With these, SQL written for Segment's tables runs here: PostgreSQL's round() takes
 # no double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
 NATIVE: dict[str, Native] = {
     "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",), index_suffixes=("_pkey", "_idx")),
@@ -670,29 +670,29 @@ OTHER_NATIVE = Native()
 
 # Tables that Segment's or RudderStack's loader left in a warehouse (docs/contract/adopt.md).
 
-# Columns that loaders and dlt add for their own use: this load adds its own, or does without.
+# Columns that loaders and dlt add for their own use. They are left out: this load adds its own, or needs none.
 LOADER_OWN_COLUMNS = frozenset({"uuid_ts", "loaded_at", "uuid", "_dlt_load_id", "_dlt_id"})
 # Columns by which RudderStack's tables are recognised: its loader makes them, and Segment's does not.
 RUDDERSTACK_MARKS = frozenset({"context_request_ip", "context_passed_ip", "context_destination_id"})
-# The names of RudderStack's columns here, unless a table has a column of that name; None: they are left out.
+# What RudderStack's columns are called here, unless the table already has such a column; None leaves them out.
 RUDDERSTACK_COLUMNS: dict[str, str | None] = {
     "channel": None,
     "record_id": None,
     "context_request_ip": "context_ip",
 }
 CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
-ADOPTED = "adopted "  # begins the versions of adopted files and tables in `_audit`; the table's name follows
+ADOPTED = "adopted "  # the beginning of an adopted file's or table's version in `_audit`; the table's name follows
 # Prefixes of the tables in a loader's schema that are not adopted, because they hold no messages.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 
-# The folder of an archive. It has a folder for each source, and that one for each day, named after the day's first ms.
+# The folder of an archive. It has a folder for each source, which has one for each day, named by its first millisecond.
 ARCHIVE_FOLDER = "segment-logs"
 # A file in the folders of an unfinished export: no load reads anything next to it or below it.
 EXPORT_MARK = ".autopilothq-export"
 
 
 def event_table(name: str) -> Table:
-    """Returns the table of that name if it is one of the seven events', else the initial table of any other event."""
+    """Returns the table of one of Autopilot's seven events, or the table that any other event has at first."""
     known = TABLES.get(name)
     return known if known in EVENT_TABLES else Table(name, EVENT_DESCRIPTION, COMMON + EVENT)
 
@@ -749,7 +749,7 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
 FIRST_OF_ARRAY = ("phones", "websites")
 # Autopilot's own keys, which are sent as they are spelt, with the type that each takes.
 OWN_KEYS: dict[str, str] = {"_autopilot_list": "string", "_autopilot_session_id": "string", "notify": "boolean"}
-# Objects and texts that set several fields: null clears them all.
+# Traits, objects or texts, that set several fields: null clears all of these.
 WHOLES: dict[str, tuple[str, ...]] = {
     "name": ("FirstName", "LastName"),
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
@@ -761,14 +761,14 @@ ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
 
 
 class Epoch(NamedTuple):
-    """Numbers that count the time since 1970, `per_second` of them a second, from `least` to below `below`."""
+    """A unit of time since 1970, `per_second` of it a second. Numbers from `least` to below `below` are taken as it."""
 
     least: int
     below: int
     per_second: int
 
 
-# Seconds reach from 1973 to 2286, milliseconds too. What is smaller would be a day of 1970: that is no date.
+# Both seconds and milliseconds reach from 1973 to 2286. Smaller numbers, which would be earlier times, are no dates.
 EPOCHS = (Epoch(10**8, 10**10, 1), Epoch(10**11, 10**13, 1000))
 
 # The delivery status of a message.
@@ -805,7 +805,7 @@ DELIVERIES = Table(
         Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
         Column("run", "text", "The run that did it."),
     ),
-    key=(),  # the trigger is null if a row is only about a contact
+    key=(),  # none, because the trigger is null in rows that are only about a contact
 )
 ORTTO_DELIVERIES = DELIVERIES._replace(
     name="_deliveries_ortto",
@@ -856,15 +856,15 @@ HOOK_EVENTS = (
     HookEvent("contact_left_segment", "A contact left a smart segment."),
 )
 HOOK_PREFIX = "autopilot_"
-"""The prefix of the names of events from hooks, so that no other event has their tables."""
+"""The prefix of the names of events from hooks, which keeps other events out of their tables."""
 HOOK_JOURNEY = "journey_webhook"  # the event of a contact that reached a journey's action Webhook
 HOOK_LIBRARY = "autopilot-hook"  # `context.library.name` of messages from hooks
 HOOK_CONTACT = "contact"  # the key in such a message that has the whole contact, as JSON text
 
 # Deleting a person.
 
-# The kinds of ids that a column holds, in any table, or in one (`table.column`). An id with an @ is an email in any
-# column but a contact's id. `tagged`: the kind precedes the id, as in `email:...`.
+# The kinds of ids that a column holds, in every table or in one (`table.column`). An id with an @ is an email, except
+# in a column of contact ids. `tagged`: the kind precedes the id, as in `email:...`.
 PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "user_id": ("email", "user_id"),
     "anonymous_id": ("email", "anonymous_id"),
@@ -878,7 +878,7 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "_deliveries.email": ("email", "contact_id"),
     "_profiles.person": ("tagged",),
 }
-# In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.
+# For text that need not be JSON: the part of a key before `id`, and the kinds of ids that the key's value may be.
 PERSON_KEYS: dict[str, tuple[str, ...]] = {
     "user": ("user_id",),
     "anonymous": ("anonymous_id",),
@@ -906,7 +906,7 @@ SUPPRESSIONS = Table(
 class OrttoActivity(NamedTuple):
     """An activity of Ortto: its id and name there, and the event that it becomes here (None: an event of its own name).
 
-    It becomes that event only if it has the attribute `needs`. `properties` are properties that all of its events get.
+    It becomes that event only if it has the attribute `needs`. All of its events get the properties in `properties`.
     `pulled` tells whether it is requested by default.
     """
 
@@ -1044,7 +1044,7 @@ ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
     "act::c": {"bol::m": OrttoAttribute("bol::m", "machine", "Possible machine click", "bool")},
     "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name", "Reaction name")},
 }
-# The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
+# The types of Ortto's fields, by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
 ORTTO_TYPES: dict[str, Type] = {
     "str": "text",
     "txt": "text",
@@ -1060,9 +1060,9 @@ ORTTO_TYPES: dict[str, Type] = {
 ORTTO_GEO_DIGITS = 6
 """How many decimal places a latitude or longitude has; it comes as an integer."""
 ORTTO_DECIMAL_DIGITS = 3
-"""The same for a decimal."""
+"""How many decimal places a `decimal` attribute has; it comes as an integer, too."""
 
-# The fields of people that Ortto has for standard fields; all others are custom fields of the account there.
+# Ortto's fields for Autopilot's standard fields; for all other standard fields an account of Ortto has custom fields.
 ORTTO_STANDARD_FIELDS = {
     "FirstName": "str::first",
     "LastName": "str::last",

@@ -1,9 +1,9 @@
 """Joins small, loaded files of a receiver's folder into larger ones, and updates the books of the target.
 
-At every moment each file that a load can see is known to `_audit`, and the sums over `_audit` are right: the new file's
-row is inserted with zero counts before the file has its name, and gets the counts of the old files' rows in the
-transaction that deletes these rows, after the old files are deleted (docs/explanation/exactly-once.md). A journal in
-the day folder lets the next call finish, or undo, a compaction that was cut off.
+At every moment, `_audit` has a row for each file that a load can see, and its sums are right. The new file's row is
+inserted, with zero counts, before the file gets its name. After the old files are deleted, one transaction deletes
+their rows and adds up their counts in the new one (docs/explanation/exactly-once.md). With a journal in the day folder,
+the next call finishes or undoes a compaction that was cut off.
 """
 
 import json
@@ -35,7 +35,7 @@ OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 FILES_PER_STATEMENT = 1000
 COMPACTABLE_KINDS = ("duckdb", "postgres")  # destinations whose transactions are tested
-KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
+KILL_POINT_JOINED = f"{__name__}:_join"  # where tests/faults kills a compaction, in the order of its steps
 KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
 KILL_POINT_ROW_INSERTED = f"{__name__}:_insert"
 KILL_POINT_FILE_NAMED = f"{__name__}:rename"
@@ -55,7 +55,7 @@ class Compacted(NamedTuple):
 
 
 class _Journal(NamedTuple):
-    """A compaction that has begun: the target, the new file and its version, and the old files with theirs."""
+    """A compaction that has begun: its target, the new file and its version, and the old files with their versions."""
 
     target: str
     file: str
@@ -64,16 +64,17 @@ class _Journal(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where the journal is kept."""
+        """The journal's file, a hidden one next to the new file."""
         new = Path(self.file)
         return new.with_name(f".{new.name}{JOURNAL}")
 
 
 def compact(folder: str, target: TargetOptions, now: float, wait: timedelta = timedelta()) -> Compacted:
-    """Joins the files of each endpoint and day that a target has loaded, into files of at most `LARGEST` bytes.
+    """Joins the loaded files of each endpoint and day into files of at most `LARGEST` bytes.
 
     `now` is in seconds since 1970. Files that were begun within the last hour, and those of the newest load, stay as
-    they are. Raises BusyError if a load or a deletion is still at work after `wait`, DatasetNotFound, and RunError.
+    they are. Raises BusyError if a load or a deletion is still at work after `wait`, DatasetNotFound if nothing was
+    loaded into the target, and RunError if the folder or the target cannot be compacted.
     """
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
@@ -110,9 +111,9 @@ def _check(books: Dataset) -> None:
 
 
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
-    """Yields groups of rows of `_audit` whose files become one: of one folder, in the order in which they were begun.
+    """Yields groups of rows of `_audit` whose files become one file.
 
-    Each group has at least two files, and up to `most` bytes.
+    The files of a group are in one folder, in the order in which they were begun: at least two, of up to `most` bytes.
     """
     listed = {(file.url, file.version) for file in list_files([folder])}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
@@ -120,7 +121,7 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
     for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
         group: list[dict[str, Any]] = []
         for row in of_day:
-            if sum(each["size"] for each in group) + row["size"] > most:  # never of one file: a small one is half of it
+            if sum(each["size"] for each in group) + row["size"] > most:  # two files always fit: each has at most half
                 yield group
                 group = []
             group.append(row)
@@ -129,10 +130,10 @@ def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list
 
 
 def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Yields the rows of files that are loaded completely, without a reject, and not by the newest load.
+    """Yields the rows of files that were loaded completely, without a reject, and not by the newest load.
 
-    The others stay, because `_rejects` refers to files and lines, `status` counts the newest load, and an unfinished
-    load may need a file that is loaded only in part.
+    Other files stay: `_rejects` refers to their lines, `status` counts those of the newest load, and an unfinished load
+    may need those that are loaded only in part.
     """
     complete, newest = books.complete_loads(), last_load(books, datetime.now(UTC))
     if newest:
@@ -146,7 +147,7 @@ def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[
 
 def _is_small(row: Mapping[str, Any], now: float, most: int) -> bool:
     path = Path(row["file"])
-    still_open = path.with_name(f".{path.name.removesuffix(DONE)}{OPEN}")  # it would be published again
+    still_open = path.with_name(f".{path.name.removesuffix(DONE)}{OPEN}")  # if it exists, it is published again
     return (
         _RECEIVED.fullmatch(path.name) is not None
         and row["size"] <= most // 2
@@ -176,7 +177,7 @@ def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
 
 
 def _join(files: Iterable[Path], part: Path) -> None:
-    """Writes the files' gzip members one after the other, and syncs them to the disk."""
+    """Writes the files, which are gzip members, one after the other to `part`, and syncs it to the disk."""
     with private.naming(part), private.opened(str(part)) as joined:
         for file in files:
             joined.write(file.read_bytes())
@@ -195,7 +196,7 @@ def _insert(books: Dataset, row: Mapping[str, Any]) -> None:
 
 
 def _finish(journal: _Journal, books: Dataset) -> None:
-    """Finishes a compaction whose new file has its name. It can be called again after a kill at any moment."""
+    """Finishes a compaction whose new file has its name. If it is killed, it can be called again."""
     for file, _ in journal.files:
         _delete_file(Path(file))
     disk.sync(journal.path.parent)
@@ -208,10 +209,10 @@ def _delete_file(path: Path) -> None:
 
 
 def _move_counts(journal: _Journal, books: Dataset) -> None:
-    """Gives the new file's row the counts of the old files' rows, and deletes these, in one transaction."""
+    """Adds up the counts of the old files' rows in the new file's row, and deletes the old rows, in one transaction."""
     key = books.template(AUDIT.name, _KEY)
     columns = [*AUDIT_COUNTS, "first_received_at", "last_received_at"]
-    # A statement for each file would read all of `_audit` for each.
+    # Many files per statement, because each statement reads all of `_audit`.
     parts = list(batched(journal.files, FILES_PER_STATEMENT))
     with books.transaction():
         found = [row for keys in parts for row in _rows(books, columns, keys)]
@@ -233,7 +234,7 @@ def _rows(books: Dataset, columns: Sequence[str], keys: Sequence[Sequence[str]])
 
 
 def _among(keys: Sequence[Sequence[str]]) -> str:
-    """Returns the SQL condition that selects the rows of these files and versions, with a placeholder for each."""
+    """Returns the SQL condition for the rows of these files and versions, with placeholders for their values."""
     return f"({{file}}, {{version}}) IN ({', '.join(['(%s, %s)'] * len(keys))})"
 
 

@@ -13,7 +13,7 @@ from . import private
 def local_path(url: str) -> str:
     """Returns the local path that a path or a URL `file://…` names; a `~` at its beginning is the home folder.
 
-    A shell does not see paths in quotes and in settings. fsspec and DuckDB read them so, too.
+    A shell expands no `~` in quotes or in settings. fsspec and DuckDB expand it as this function does.
     """
     return os.path.expanduser(url.removeprefix("file://"))
 
@@ -35,7 +35,7 @@ def sync(path: Path | str) -> None:
 
 @contextmanager
 def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Opens a new file of mode 600, which is renamed to `path` when the block ends and the disk has its content.
+    """Yields a new file of mode 600, which is synced to the disk and renamed to `path` when the block ends.
 
     Until then, and if the block raises an error, an existing file of that name stays as it was.
     """
@@ -53,15 +53,15 @@ def rewriting(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 def replace(new: str, path: str) -> None:
     """Replaces the file at `path` with `new`, keeping its mode and, as far as permitted, its owner and group.
 
-    If the group cannot be kept, the new group and all others get only the rights that both had before. `new` is a
-    synced file on the same disk; the new name is synced, too.
+    If the group cannot be kept, the new group and all others get only the rights that both the old group and all others
+    had. `new` must be a synced file on the same disk; its new name is synced here.
     """
     old = os.stat(path)
     mode = stat.S_IMODE(old.st_mode)
     if not (_chown(new, old.st_uid, old.st_gid) or _chown(new, -1, old.st_gid)):
         both = mode >> 3 & mode & stat.S_IRWXO
         mode = mode & stat.S_IRWXU | both << 3 | both
-    os.chmod(new, mode)  # last: else another group could read it for a moment
+    os.chmod(new, mode)  # after the change of group, or another group could read it for a moment
     os.replace(new, path)
     sync(os.path.dirname(path))
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-MAX_CELL = 80  # characters of untrusted text in one cell
-# Unicode's control, format and separator characters, and others without a shape: fillers, variation selectors, tags.
-# Not the visible ones among them (U+0600 and the like), nor U+FE0E and U+FE0F, which choose between text and emoji.
+MAX_CELL = 80  # characters of untrusted text that one cell shows
+# Unicode's control, format and separator characters, and other invisible ones: fillers, variation selectors, tags.
+# Left out are those that are visible (U+0600 and the like), and U+FE0E and U+FE0F, which choose between text and emoji.
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U00013430-\U0001343f\U0001bca0-\U0001bca3"
@@ -33,7 +33,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def nearest_of(name: str, known: Sequence[str]) -> str:
-    """Returns the known name that an unknown one most likely stands for, as the end of a sentence; "" without one.
+    """Returns the known name that an unknown one most likely stands for, as the end of a sentence; "" if none is close.
 
     Example: `nearest_of("regoin", ["region"]) == " (did you mean region?)"`.
     """
@@ -41,7 +41,7 @@ def nearest_of(name: str, known: Sequence[str]) -> str:
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:
-    import difflib  # every command would import it
+    import difflib  # not at the top, where every command would import it
 
     return difflib.get_close_matches(name, known, n=1)
 
@@ -61,7 +61,7 @@ def visible_lines(text: str) -> str:
 
 def shortened(text: str, most: int = MAX_CELL) -> str:
     """Returns the text as `visible` does, cut to `most` characters."""
-    # Escaping only makes a text longer, so the rest need not be escaped.
+    # Escaping only makes a text longer, so what is cut off anyway need not be escaped.
     shown = visible(text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
@@ -77,7 +77,7 @@ def plural(count: int, word: str, words: str | None = None) -> str:
 def json_text(value: Any, **options: Any) -> str:
     """Returns the value as JSON; values without a JSON type, such as times, as text. `options` go to `json.dumps`."""
     text = json.dumps(value, ensure_ascii=False, default=str, **options)
-    # Line breaks are the indentation's: those in strings are escaped by JSON.
+    # Every line break is one of the indentation, because JSON escapes those in strings.
     return _HIDDEN.sub(lambda found: "\n" if found[0] == "\n" else _escaped_in_json(found[0]), text)
 
 
@@ -87,15 +87,15 @@ def yaml_text(value: Any) -> str:
 
     text: str = yaml.dump(value, allow_unicode=True, default_flow_style=False, sort_keys=False)
     if _HIDDEN.search(text.replace("\n", "")):
-        # YAML counts some invisible characters as printable.
+        # YAML leaves some invisible characters unescaped, because it counts them as printable.
         text = yaml.dump(value, allow_unicode=False, default_flow_style=False, sort_keys=False)
     return text
 
 
 def gist(text: str) -> str:
-    """Returns the most telling line of a text: its first, joined with the next if it ends in a colon.
+    """Returns the most telling line of a text: its first one, joined with the next if it ends in a colon.
 
-    If the text has a traceback, as dlt's messages of failed jobs do, it is the message of the last error.
+    If the text has a traceback, as dlt's messages about failed jobs do, returns the message of the last error in it.
     """
     raised = _RAISED.findall(text)
     if "Traceback (most recent call last):" in text and raised:

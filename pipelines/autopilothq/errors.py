@@ -13,7 +13,7 @@
     │   └── CannotMerge           the destination cannot keep rows unique
     ├── ArchiveError              the archive cannot be found, listed or read
     ├── BooksMisplaced            the books of earlier loads are in another dataset
-    ├── FolderNotOwned            another user prepared a folder that this one would trust
+    ├── FolderNotOwned            another user prepared a folder that this process would trust
     ├── ApiError                  an API did not do what was asked
     │   ├── InvalidSetting        no request can be made with a setting; nothing was sent
     │   ├── NotAuthorized         401 or 403
@@ -23,8 +23,8 @@
     │   ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
     │   ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
     │   └── UnexpectedResponse    a success whose body is not what the API documents
-    ├── DeliveryFailed            rows cannot be delivered now; dlt's DestinationTransientException too
-    └── DeliveryImpossible        a wrong key or setting: none can be; dlt's DestinationTerminalException too
+    ├── DeliveryFailed            rows cannot be delivered now; also a DestinationTransientException of dlt
+    └── DeliveryImpossible        no row can be, by a wrong key or setting; also a DestinationTerminalException of dlt
 
 The last two are in `destination.errors`, because they derive from dlt's errors as well.
 
@@ -80,7 +80,7 @@ class NothingFound(RunError):
 
 
 class NotSupported(AutopilothqError):
-    """A source does not support what dlt's hints or its settings request; nothing was written."""
+    """A source does not support what its settings or dlt's hints request; nothing was written."""
 
 
 class CannotMerge(NotSupported):
@@ -96,14 +96,15 @@ class BooksMisplaced(AutopilothqError):
 
 
 class FolderNotOwned(AutopilothqError):
-    """Another user prepared a folder where everybody may create folders."""
+    """A folder that this process would trust belongs to another user, in a place where everybody may create folders."""
 
 
 class ApiError(AutopilothqError):
     """An API did not do what was asked.
 
-    The message is for a person. For programs there are `method`, `path`, `status` (None if no answer came),
-    `server_message` (the server's own text), and `attempts` (how often the request was sent). None holds the secret.
+    The message is for people. For programs there are `method`, `path`, `status` (None if no response came),
+    `server_message` (the server's own text), and `attempts` (how often the request was sent). None of them holds a
+    secret.
     """
 
     def __init__(
@@ -126,9 +127,9 @@ class InvalidSetting(ApiError):
 
 
 class NotAuthorized(ApiError):
-    """401 or 403: the key is wrong, or may not do this. Every further request would end the same way.
+    """401 or 403: the key is wrong, or may not do this. Every further request would fail as well.
 
-    Autopilot's 403 to a request that writes is a `RequestRejected`: it is about that request alone.
+    If Autopilot answers 403 to a request that writes, it is a `RequestRejected`, because it is about that request only.
     """
 
 
@@ -137,17 +138,17 @@ class RequestRejected(ApiError):
 
 
 class NotFound(RequestRejected):
-    """404."""
+    """404: what the request names does not exist."""
 
 
 class ContactLimit(ApiError):
-    """Ortto's 507: the account holds as many contacts as its plan allows. Further new ones would end the same way."""
+    """Ortto's 507: the account holds as many contacts as its plan allows. Every further new one would be refused."""
 
 
 class Unavailable(ApiError):
     """Every attempt that the settings allow failed: 408, 429, 5xx, or the network. Trying again later may help.
 
-    `wait` is how many seconds the server asks to wait, if that is too long for this run to wait.
+    `wait` is the number of seconds that the server asks to wait, if this run cannot wait so long; otherwise None.
     """
 
     wait: float | None = None

@@ -31,7 +31,7 @@ from .warehouses.dlt_internals import (
 from .warehouses.dlt_internals.runtime import active_destination
 from .warehouses.settings import misplaced_secret, wrong_setting
 
-# What Python raises if the program itself is wrong. Compared by exact type: libraries derive their errors from some.
+# What Python raises if the program itself is wrong. Compared by exact type, because libraries derive errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
 _WRAPPED = ("exception", "__cause__")  # where dlt and Python keep the error that another one wraps
 _REPORT = "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it."
@@ -40,12 +40,13 @@ _RETYPED = (
     " creates it again, empty."
 )
 _TIMED_OUT = "Allow more: statement_timeout (seconds) under [destination.{}]."
-# Python does not always say which file it was.
+# For errors in which Python does not name the file.
 _UNNAMED = (
     "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
     " then run it again."
 )
-_FULL = 1 << 20  # bytes that are free on a disk; a run that failed for lack of room has removed some of its files
+# A disk with fewer free bytes counts as full. Some are free, because a run that fails removes some of its files.
+_FULL = 1 << 20
 _ADVICE = {
     "^Expected the file .+ of a Delta table": "Bring it back, or give up its rows as how-to/warehouses.md says.",
     "^The table .+ cannot be opened: .*(Kernel error: Unsupported|reader features|reader version)": "Somebody enabled a"
@@ -104,21 +105,21 @@ _ADVICE = {
     r"(Permission denied|not permitted|Read-only f).*/|/.*(Permission denied|not permitted|Read-only f)": "Give"
     " this user the right to it (chmod, chown), or name another place.",
 }
-"""Patterns of messages of databases and operating systems, and what to do about each."""
+"""Patterns of messages of databases and operating systems, with what to do about each."""
 _COPIED = re.compile(r"CONTEXT:\s+COPY (.+?), line \d+, column (.+?)(?:: |$)", re.MULTILINE)
 """Where PostgreSQL was in a file when it failed: the table and the column."""
 _MISTYPED = re.compile('column "(.+)" is of type .+ but expression is of type')
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _PREAMBLE = re.compile(r"^Connection with `.+? The actual reason given is: ", re.DOTALL)
-"""How dlt begins its message about every connection that fails."""
+"""The beginning of dlt's message about any connection that fails."""
 _LOST_FILE = re.compile(r"Object at location (\S.*?) not found")
-"""What the library of Delta tables says of a file that a table's log names; DuckDB puts pages around it."""
+"""How the library of Delta tables reports a missing file that a table's log names; DuckDB adds pages of other text."""
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what dlt, drivers and file systems raise into a RunError of one or two lines."""
+    """Turns errors of dlt, drivers and file systems into a RunError of one or two lines."""
     try:
         yield
     except Exception as error:  # drivers raise errors of any type; --debug shows them completely
@@ -141,13 +142,13 @@ def explain(error: Exception) -> RunError:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Returns whether a warehouse cannot be opened, or is refused by this package: no fault of a user's query."""
+    """Returns whether a query failed because the warehouse cannot be opened or is refused, and not by its own fault."""
     reasons = (AutopilothqError, DestinationConnectionError)
     return any(isinstance(cause, reasons) for cause in causes(error, *_WRAPPED)) or busy_message(error) is not None
 
 
 def busy_message(error: BaseException) -> str | None:
-    """Returns a message that names who holds a resource which this run needs; None if the error has another cause."""
+    """Returns a message that names who holds what this run needs; None if the error has another cause."""
     return next(filter(None, map(_holder_message, causes(error, *_WRAPPED, "__context__"))), None)
 
 
@@ -168,7 +169,7 @@ def error_message(error: BaseException) -> str:
 
 
 def _own_message(chain: list[BaseException]) -> str | None:
-    """Returns the message of this package's own error, or what to install or configure; None for any other error."""
+    """Returns the message of an error of this package, or what to install or configure; None for any other error."""
     for cause in chain:
         if isinstance(cause, AutopilothqError):
             return str(cause)
@@ -180,7 +181,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
             return requirements.missing_settings(cause)
-        if isinstance(cause, ConfigValueCannotBeCoercedException):  # whose value may be secret
+        if isinstance(cause, ConfigValueCannotBeCoercedException):  # its own message has the value, which may be secret
             return wrong_setting(cause)
         if isinstance(cause, InvalidNativeValue):
             return requirements.wrong_credentials(cause)
@@ -190,7 +191,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
 
 
 def _unusable_data_folder(error: OSError) -> str:
-    """Returns what to do if dlt's folder cannot be made or written to; "" if an error is about something else."""
+    """Returns what to do if dlt's folder cannot be created or written to; "" if the error is about something else."""
     if error.errno not in _UNUSABLE or not error.filename or isinstance(error.filename, int):
         return ""
     folder, named = Path(get_dlt_pipelines_dir()).absolute().parent, Path(os.fsdecode(error.filename)).absolute()
@@ -233,7 +234,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
 
 
 def _full_folders() -> str:
-    """Returns what to do about those of the folders where this program writes whose disk is full; "" if none is."""
+    """Returns which folders that this program writes to are on a full disk, and what to do; "" if none is."""
     full: dict[Path, str] = {}
     for find, what in (
         (lambda: Path(get_dlt_pipelines_dir()).parent, "dlt's folder (DLT_DATA_DIR)"),
@@ -249,12 +250,12 @@ def _full_folders() -> str:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Returns how much room there is on the disk that has a folder, or would have it."""
+    """Returns the free bytes of the disk that holds a folder, or would hold it."""
     return disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def _postgres_name() -> str:
-    """Returns the name of the pipeline's PostgreSQL, below which its settings are; `postgres` if it loads elsewhere."""
+    """Returns the name under which the pipeline's PostgreSQL is configured; `postgres` if it loads elsewhere."""
     destination = active_destination()
     is_postgres = destination is not None and destination.destination_type.endswith("postgres")
     return destination.destination_name if destination is not None and is_postgres else "postgres"

@@ -9,17 +9,17 @@ PACKAGE = "dlt-autopilothq"
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
 """The extra that each scheme of a bucket needs."""
 SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
-"""fsspec's names of stores whose URLs have several schemes."""
+"""Other schemes in URLs of the same stores, with the one that `EXTRAS` has."""
 _OWN = __name__.partition(".")[0]
 
 
 def is_own_import_error(error: BaseException) -> bool:
-    """Returns whether the module that could not be imported is one of this package, so that no extra is missing."""
+    """Returns whether an import failed for a module of this package itself, which no extra would install."""
     return isinstance(error, ImportError) and str(error.name).partition(".")[0] == _OWN
 
 
 def missing_of_bucket(url: str, missing: object) -> str:
-    """Returns the message that a package is missing which the URL of a bucket needs, with what to install."""
+    """Returns the message that a package for a bucket's URL is missing, with the command that installs it."""
     scheme = url.partition("://")[0]
     extra = EXTRAS.get(SCHEMES.get(scheme, scheme))
     todo = f"Install it: {install(extra)}" if extra else "Install the package named above."

@@ -33,9 +33,9 @@ def _container_limit(cgroups: Path) -> int | None:
 
 
 class LargestFirst:
-    """Gives turns to threads, `most` at a time. Of those that wait, the one with the largest task is next.
+    """Gives turns to threads, `most` at a time. Of those that wait, the one with the largest task comes next.
 
-    Otherwise the largest task could come last, with all other cores idle. Example:
+    In another order, the largest task could run last, while all other cores are idle. Example:
 
         queue = LargestFirst(cores())
         with queue.turn(size):
@@ -48,7 +48,7 @@ class LargestFirst:
         self.begin()
 
     def begin(self) -> None:
-        """Frees all turns. A forked process calls it, because the turns of its parent's threads end in the parent."""
+        """Frees all turns. A forked process calls it, because the threads that hold them exist only in the parent."""
         self._free = self.most
         self._waiting: list[tuple[float, int]] = []
         self._changed = Condition()
@@ -57,7 +57,7 @@ class LargestFirst:
     def turn(self, size: float, taken: int = 1) -> Iterator[None]:
         """Waits for this thread's turn, which lasts while the block runs.
 
-        It takes `taken` turns at once; if these are all, no other thread works meanwhile.
+        It takes `taken` turns at once; if these are all turns, no other thread works at the same time.
         """
         waiting = (-size, next(self._numbers))
         with self._changed:
@@ -65,7 +65,7 @@ class LargestFirst:
             try:
                 self._changed.wait_for(lambda: self._waiting[0] == waiting and self._free >= taken)
                 self._free -= taken
-            finally:  # also if the wait was interrupted: else all others would wait behind it for ever
+            finally:  # also if the wait is interrupted, or all others would wait behind this entry for ever
                 self._waiting.remove(waiting)
                 heapify(self._waiting)
                 self._changed.notify_all()

@@ -25,12 +25,12 @@ _HOOK = re.compile(r"(?i)hook(_url)?$")
 _NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|_(id|file|path|dir|name|uri|arn))$")
 _NO_VALUES = ("true", "false", "none", "null")
 
-# Bounded: else an untrusted text with many beginnings and no end would be searched to its end from each of them.
+# Bounded, because untrusted text with many beginnings of a match would otherwise be searched to its end from each.
 _PASSWORD_IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S{1,1000}(?=@)")
-_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what follows the host and is not a port
+_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # a host and a colon that no port follows
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
     (?:'([^']*)'?|"([^"]*)"?|([^&;\s"']+))""")
-_URL_END = re.compile(r"[?#]")  # of a URL's path
+_URL_END = re.compile(r"[?#]")  # what ends the path of a URL
 _DELIMITER = re.compile(r"[:/@?#&=;,%+\s'\"\[\]]")
 _MAX_DELIMITERS = 24  # of a connection string; each pair bounds a piece that a driver may quote alone
 
@@ -60,7 +60,7 @@ def masked(text: str) -> str:
     Example: after `remember_secret("tr/ick")` the text `"no tr%2Fick here"` is `"no *** here"`.
     """
     for piece in _distinct(_pieces()):
-        if _core(piece.text) in text:  # a quick test, as most texts have no secrets
+        if _core(piece.text) in text:  # a quick test, because most texts hold no secret
             text = _pattern(piece.text).sub(piece.instead.replace("\\", r"\\"), text)
     return _PASSWORD_IN_TEXT.sub(MASK, text)
 
@@ -142,7 +142,7 @@ def _pieces() -> Iterator[_Piece]:
 
 
 def _configured() -> Iterator[tuple[str, str]]:
-    """Yields names and values of the environment and of dlt's other providers of settings."""
+    """Yields the names and values of environment variables, and of settings in dlt's other providers."""
     import dlt
 
     yield from os.environ.items()
@@ -164,14 +164,14 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Yields a secret as it is, decoded as in a URL, and each of its lines if it has several (keys in PEM)."""
+    """Yields a secret as it is, stripped, URL-decoded, and, if it has several lines as keys in PEM do, each line."""
     yield from (secret, secret.strip(), unquote(secret), unquote_plus(secret))
     if "\n" in secret:
         yield from (line.strip() for line in secret.splitlines())
 
 
 def _pieces_of_connection(string: str) -> Iterator[_Piece]:
-    """Yields the secrets of a connection string, and the parts around them between any two delimiters.
+    """Yields the secrets of a connection string, and every part around one of them from delimiter to delimiter.
 
     Drivers quote such parts in their messages.
     """
@@ -188,14 +188,14 @@ def _pieces_of_connection(string: str) -> Iterator[_Piece]:
 
 
 def _spans(string: str) -> Iterator[tuple[int, int]]:
-    """Yields the spans of a connection string's secrets; the longer ones if it can be parsed in two ways."""
+    """Yields the start and end of each secret in a connection string; of two ways to parse it, the longer secret."""
     scheme = string.find("://")
     begin = scheme + 3 if scheme >= 0 else 0
     colon, at = string.find(":", begin), string.rfind("@")
     if string.lstrip().startswith("{"):  # JSON
         pass
     elif 0 <= colon < at:
-        # If nothing precedes the `@`, it may be a password's first character; then no port follows it.
+        # An `@` right after the colon is the password's first character if a later colon has no port behind it.
         yield colon + 1, at if at > colon + 1 or not _NO_PORT.match(string, at + 1) else len(string)
     elif at < 0 <= scheme and (found := _NO_PORT.match(string, begin)):
         yield found.end(), len(string)
@@ -205,7 +205,7 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
 
 
 def _pieces_of_hook(url: str) -> Iterator[_Piece]:
-    """Yields all of a webhook's URL after its host, and each part of it from a delimiter to the end."""
+    """Yields everything after the host in a webhook's URL, and each part of that from a delimiter to the end."""
     host = re.match(r"[\w+.-]*:?//[^/?#]*", url)
     rest = url[host.end() :] if host else url
     starts = [0, *(match.end() for match in _DELIMITER.finditer(rest))]
@@ -224,7 +224,7 @@ def _core(secret: str) -> str:
 
 @lru_cache(4096)
 def _pattern(secret: str) -> re.Pattern[str]:
-    """Returns a pattern for a secret with each character as it is, percent-encoded, or escaped as JSON or `repr` do."""
+    """Returns a pattern for a secret whose characters may each be percent-encoded, or escaped as in JSON or `repr`."""
     return re.compile("".join(map(_char_pattern, secret)))
 
 

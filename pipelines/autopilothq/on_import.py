@@ -1,7 +1,7 @@
-"""Calls actions when a library is imported, so that this package need not import it itself.
+"""Calls an action when a library is imported, so that this package need not import the library for it.
 
 Importing dlt takes 0.4 seconds and DuckDB 0.1, and `autopilothq --help` should not wait for either. Two rules hold
-whatever imports them, in whatever order: DuckDB is imported before pyarrow, and dlt sends no telemetry.
+whoever imports them, in whatever order: DuckDB is imported before pyarrow, and dlt sends no telemetry by default.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from importlib.abc import Loader
 else:
-    Loader = object  # importing it takes longer than the rest of this package's first import
+    Loader = object  # importing the real one would take longer than all the rest of `import autopilothq`
 
 
 def before_import(library: str, action: Callable[[], object]) -> None:

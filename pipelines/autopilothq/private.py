@@ -42,7 +42,7 @@ def opened(path: Path | str, mode: str = "wb") -> IO[Any]:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turns errors of the disk into a RunError that names the folder, while the block writes files there.
+    """Turns disk errors of the block, which writes files in a folder, into a RunError that names the folder.
 
     Errors of writing and syncing name no file. Errors that name a file elsewhere stay as they are.
     """
@@ -57,7 +57,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Names a file in errors of the disk, while the block writes it: those of writing and syncing name none."""
+    """Adds a file's name to disk errors while the block writes it, because errors of writing and syncing name none."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def restrict(path: Path) -> None:
 
 
 def check_own(path: Path) -> None:
-    """Raises FolderNotOwned if a part of a path belongs to another user and is in a folder that everybody may write to.
+    """Raises FolderNotOwned if a part of a path belongs to another user, in a folder that everybody may write to.
 
     In such a folder (`/tmp`), anybody can prepare a folder or a link under a known name. Root is trusted.
     """
@@ -101,7 +101,7 @@ def database(path: Path) -> None:
     import duckdb
 
     try:
-        # Made in a temporary folder and linked: others could open DuckDB's own file until its mode is changed.
+        # Made in a temporary folder and then linked: in its place, others could open it until its mode is changed.
         with TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
             new = Path(temporary, "new")
             duckdb.connect(str(new)).close()
@@ -115,7 +115,7 @@ def database(path: Path) -> None:
 def share_lock(lock: Path, guarded: Path) -> None:
     """Lets everybody who may write to a file, such as a database that a group shares, take the lock that guards it.
 
-    The lock's rights stay as they are if that file does not exist yet, or the lock belongs to another user.
+    The lock's permissions stay as they are if that file does not exist yet, or the lock belongs to another user.
     """
     with suppress(OSError):
         found = guarded.stat()

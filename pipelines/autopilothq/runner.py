@@ -90,11 +90,11 @@ def pipeline(
 ) -> dlt.Pipeline:
     """Returns the pipeline that loads into a target: dlt's `destination` and `credentials`, and a dataset.
 
-    Arguments that are None come from dlt's configuration (`destination_type`, `dataset_name`); the last resort is a
-    DuckDB file in the current folder. A DuckDB file is created only with `create`. If another program has it open, this
-    waits for up to `wait`. The pipeline of the first target is named `autopilot_events`, those of other targets have
-    names of their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError if DuckDB
-    could not distinguish the file from the dataset, because both have the same name.
+    Arguments that are None come from dlt's configuration (`destination_type`, `dataset_name`); the default is a DuckDB
+    file in the current folder. A DuckDB file is created only with `create`. If another program has it open, this waits
+    for up to `wait`. The pipeline of the first target is named `autopilot_events`, those of other targets have names of
+    their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError if the DuckDB file and
+    the dataset have the same name, because DuckDB could not distinguish them.
     """
     cache_repeated_work()
     complete_only_whole_loads()
@@ -122,9 +122,9 @@ def pipeline(
 def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads one source or several; returns dlt's report of the last load.
 
-    An iterable of sources is advanced only after the source before is loaded. If another run into the same target is
-    at work, this waits for up to `wait`. Messages whose rows the destination refuses are rejected, and all others are
-    loaded. Raises RunError; nothing of a failed load counts as loaded.
+    An iterable of sources yields the next one only after the previous one is loaded. If another run into the same
+    target is at work, this waits for up to `wait`. Messages whose rows the destination refuses are rejected, and all
+    others are loaded. Raises RunError if a load fails; nothing of that load counts as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
         target = target_of(into)
@@ -153,7 +153,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
 
 
 def dry_run(target: TargetOptions, progress: Collector, source: DltSource, wait: timedelta = timedelta()) -> None:
-    """Reads the source as a run would, and loads nothing; the pipeline lives in a temporary folder.
+    """Reads the source as a run would, but loads nothing; the pipeline lives in a temporary folder.
 
     If another program has the DuckDB file open, this waits for up to `wait`.
     """
@@ -178,9 +178,9 @@ def _has_target(into: dlt.Pipeline) -> bool:
 
 
 def _copy_cursors(into: dlt.Pipeline) -> None:
-    """Copies the cursors of scans from the state of the target's pipeline under its other name.
+    """Copies the cursors of scans from the state that the destination has of this pipeline under its other name.
 
-    That is the name which another machine uses, or which this one used before.
+    That is the name that another machine uses, or that this one used before.
     """
     other = other_name(into.pipeline_name, target_of(into))
     if other is None or not into.first_run or into.has_pending_data:
@@ -197,7 +197,7 @@ def _copy_cursors(into: dlt.Pipeline) -> None:
 
 
 def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
-    """Loads a source; if the destination refuses rows, loads it again without them until it takes the rest."""
+    """Loads a source. If the destination refuses rows, loads it again without them, until the rest is accepted."""
     while True:
         try:
             info = into.run(source)
@@ -216,9 +216,9 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
 
 
 def _write_schemas(into: dlt.Pipeline) -> None:
-    """Writes the schemas that dlt deleted as it aborted the first load of a pipeline, and does not write again.
+    """Writes the files of schemas that dlt deleted when it aborted a pipeline's first load.
 
-    Without their files it cannot abort another one.
+    dlt does not write them again, and without them it cannot abort another load.
     """
     for name in into.schema_names:
         if not into.schemas.has_schema(name):
@@ -226,7 +226,10 @@ def _write_schemas(into: dlt.Pipeline) -> None:
 
 
 def _abort(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
-    """Aborts packages of an earlier run that cannot be loaded. They do not count as loaded, so they are read again."""
+    """Aborts load packages of an earlier run that cannot be loaded, so that their data is read again.
+
+    Raises `error` itself if the destination is only busy.
+    """
     if busy_message(error):
         raise error
     into.abort_packages()

@@ -1,7 +1,7 @@
 """Writes a realistic archive of any size, for `autopilothq sample`.
 
 The same seed gives the same messages. Events are drawn in the order of their times and written immediately. Future
-events, such as an open some hours after its delivery, wait in a heap that grows with the events of a day, not with all.
+events, such as an open some hours after its delivery, wait in a heap, whose size depends on the events per day alone.
 """
 
 import gzip
@@ -67,7 +67,7 @@ SENT_EVENTS = (("Trial Extended", "days"), ("Demo Requested", "seats"), ("NPS An
 
 
 class _Email(NamedTuple):
-    """An email of a journey: the JSON of the properties in all of its events, without the braces."""
+    """An email of a journey: the JSON, without braces, of the properties that all of its events have, and its links."""
 
     properties: str
     links: tuple[str, ...]
@@ -96,7 +96,7 @@ def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
     """Writes an archive of `events` messages under `folder` and returns its files, in order.
 
     The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. As in real archives, there are a
-    few irregularities, which must not cost a row: replayed messages, blank lines, a byte-order mark, `\\r\\n`, and
+    few irregularities, none of which may cost a row: replayed messages, blank lines, a byte-order mark, `\\r\\n`, and
     missing or null ids and timestamps.
 
     Example: `write("demo", events=1000, seed=7)`.
@@ -146,7 +146,7 @@ def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterat
 
 
 def _email_events_in_order(rng: random.Random, send_gap: float, emails: int, contacts: int) -> Iterator[_Event]:
-    """Yields an email's delivery every `send_gap` ms, and what follows from each, without end, in the order of time."""
+    """Yields a delivery or bounce every `send_gap` ms and the events that follow it, endlessly, in order of time."""
     waiting: list[_Event] = []
     ties = sends = 0
     while True:
@@ -199,7 +199,7 @@ def _contact(number: int, source_id: str) -> _Contact:
     email = f"{first}.{last}+{number}@{rng.choice(MAIL_DOMAINS)}".lower().replace("'", "")
     contact_id = "person_" + (f"AP2-{_uuid(rng)}" if number % 5 == 0 else _uuid(rng).upper())
     known = rng.random()
-    # Autopilot sends the user id if it knows one, else the email as anonymousId, and now and then both.
+    # Autopilot sends the user id if it knows one, otherwise the email as anonymousId, and now and then both.
     user_id = f'"userId":"{10_000 + number}",' if known < 0.6 else rng.choice(("", '"userId":null,'))
     anonymous_id = f'"anonymousId":{_json(email)},' if known > 0.5 else rng.choice(("", '"anonymousId":null,'))
     traits = {"contact_id": contact_id, "email": email}
@@ -251,7 +251,7 @@ def _message(
 
 
 def _event_property(name: str) -> str:
-    """Returns the property that repeats an event's name, as Segment's page documents it for every event."""
+    """Returns the property that repeats an event's name, which Segment's documentation has for every event."""
     return f'"event":"{name.lower().replace(" ", "_")}"'
 
 

@@ -1,4 +1,4 @@
-"""Turns off dlt's telemetry, the usage reports to its makers, unless it is configured."""
+"""Turns off dlt's telemetry, its usage reports to its makers, unless it is configured."""
 
 TELEMETRY_SETTING = "runtime.dlthub_telemetry"
 

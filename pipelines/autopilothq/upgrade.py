@@ -1,8 +1,8 @@
 """Upgrades the tables of an earlier version: types, keys, indexes, `accounts`, names of pages.
 
-The statements are derived from what the destination has, so an upgrade can be killed anywhere and called again. Each
-statement runs completely or not at all. No stored column or row is removed; the only tables that are dropped are those
-of locks, and those of the staging dataset if the books move.
+The statements are derived from what the destination has, so an upgrade can be killed at any point and run again. Each
+statement runs completely or not at all. No stored column or row is removed; if the books move, the tables of locks and
+those of the staging dataset are dropped.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,7 +23,7 @@ from .warehouses.settings import CONFIGURED_TARGET, TargetOptions
 from .warehouses.sql_files import sql_file
 
 UPGRADABLE_KINDS = ("duckdb", "postgres")
-# Columns that earlier versions kept among the properties, under a `_`.
+# Columns whose values earlier versions stored as properties, in a column with a `_` in front of the name.
 RENAMED_COLUMNS = {
     table.name: [column.name for column in table.columns if column.name in ("name", "category")]
     for table in MESSAGE_TABLES
@@ -47,7 +47,7 @@ def upgrade(
     wait: timedelta = timedelta(),
     report: Callable[[str], None] | None = None,
 ) -> Upgrade:
-    """Changes the tables of a dataset in place; with `dry_run` changes nothing.
+    """Upgrades the tables of a dataset in place, and returns the statements; with `dry_run`, runs none of them.
 
     `report` is called with each statement before it runs. Raises RunError if the tables of this kind of destination
     cannot be changed in place, DatasetNotFound if there is no such dataset.
@@ -82,7 +82,7 @@ def _upgradable(dataset: Dataset) -> SqlDataset:
 
 
 def _complete_upgrade(reader: SqlDataset) -> Upgrade:
-    """Returns the complete upgrade. The books move last: until then dlt's tables are read from their old place."""
+    """Returns the complete upgrade. The books move last, because until then dlt's tables are in their old place."""
     moves, sql = _moves_of_books(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _upgrade_of_tables(reader)
@@ -92,7 +92,7 @@ def _complete_upgrade(reader: SqlDataset) -> Upgrade:
 
 
 def _run(plan: Upgrade, *actions: Callable[[str], Any] | None) -> Upgrade:
-    """Calls the actions with each statement, one statement after the other; returns the upgrade."""
+    """Calls all actions with each statement in turn, and returns the upgrade."""
     for statement in plan.statements:
         for act in filter(None, actions):
             act(statement)
@@ -162,7 +162,7 @@ class _Plan:
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
         ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
-        # The dataset may also have tables and columns of its users, and views that replace ours.
+        # The dataset may also have tables and columns that its users made, and views that replace ours.
         self._ours = ours
         self._tables = {
             name: columns for name, columns in tables_of(reader).items() if name in ours and name not in views
@@ -209,7 +209,7 @@ class _Plan:
             yield f"ALTER TABLE {self._table(table)} {', '.join(changes)}"
 
     def _fill_renamed(self, table: str) -> Iterator[str]:
-        """Yields the statements that copy values from the columns where earlier versions kept them."""
+        """Yields the statements that copy values from the columns in which earlier versions stored them."""
         columns = self._tables[table]
         for column in RENAMED_COLUMNS.get(table, ()):
             kept = f"_{column}"

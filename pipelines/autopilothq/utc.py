@@ -8,7 +8,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_utc(time: datetime) -> datetime:
-    """Returns a time in UTC; a time without a zone is one in UTC.
+    """Returns a time converted to UTC; a time without a zone is taken as UTC.
 
     Raises ValueError if the calendar has no such time in UTC: `0001-01-01T00:00:00+02:00`.
     """
@@ -19,7 +19,7 @@ def to_utc(time: datetime) -> datetime:
 
 
 def parse_time(time: str | datetime) -> datetime:
-    """Returns the time that a text in ISO 8601 stands for, in UTC if it names no zone.
+    """Returns the time of a text in ISO 8601, in the zone that it names, or in UTC if it names none.
 
     Raises ValueError if it is not a time, or does not exist in UTC.
     """
@@ -30,7 +30,7 @@ def parse_time(time: str | datetime) -> datetime:
 
 
 def format_time(time: datetime, exact: bool = False) -> str:
-    """Returns a time as Segment writes it, in UTC with milliseconds; if `exact`, with microseconds if it has any.
+    """Returns a time as Segment writes it, in UTC with milliseconds; if `exact`, with any microseconds that it has.
 
     Raises ValueError as `to_utc` does. Example: `2019-03-01T00:00:00.000Z`.
     """
@@ -44,7 +44,7 @@ def epoch_ms(time: datetime) -> int:
 
 
 def is_empty(since: date | None, until: date | None) -> bool:
-    """Returns whether a period is empty. `until` is included if it is a day, excluded if a time; None is no limit."""
+    """Returns whether a period is empty. It includes `until` if that is a day, but not a time; None is no limit."""
     if since is None or until is None:
         return False
     return until < since or (until == since and isinstance(until, datetime))

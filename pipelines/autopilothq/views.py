@@ -1,7 +1,7 @@
-"""Keeps the models as views of a destination, in a dataset of their own next to that of the events.
+"""Keeps the models as views in the destination, in a dataset of their own next to that of the events.
 
 There, their names cannot clash with the table of an event, and no load touches them. If the destination has
-transactions, either all views are replaced or none is.
+transactions, either all views are replaced or none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ def apply(
 ) -> tuple[AppliedModels, list[str]]:
     """Creates or replaces the views. Returns what was there before, and the statements.
 
-    They are in `models_dataset`; None is the default, which derives from the name of the target's dataset.
+    The views are in `models_dataset`; if it is None, the name derives from that of the target's dataset.
 
     Raises RunError if the destination has no views, or something else has a view's name; DatasetNotFound if nothing was
     loaded yet.
@@ -55,16 +55,16 @@ def apply(
 
 
 def remove(target: TargetOptions, models_dataset: str | None = None, wait: timedelta = timedelta()) -> AppliedModels:
-    """Drops the views that `apply` made, and their dataset if nothing else is in it and it may be dropped.
+    """Drops the views that `apply` made, and their dataset if it is empty then and this user may drop it.
 
-    Returns what was there before, but not reliably what was up to date: the models are not rendered for that.
+    Returns what was there before. Which views were up to date is not reliable in it, because no model is rendered.
     """
     with _opened(target, wait) as dataset:
         before = applied_models(dataset, models_dataset, [ModelView(model, "") for model in MODELS])
         with in_models_dataset(dataset, models_dataset):
             _run(dataset, [_drop(dataset, name) for name in before.ours])
             if before.ours and dataset.kind in ("duckdb", "postgres") and not view_comments(dataset):
-                with suppress(DatabaseException):  # a schema that is an administrator's, or has something else in it
+                with suppress(DatabaseException):  # the schema belongs to somebody else, or has something else in it
                     _run(dataset, [f"DROP SCHEMA {dataset.client.sql_client.fully_qualified_dataset_name()}"])
         return before
 
@@ -86,7 +86,7 @@ def _opened(target: TargetOptions, wait: timedelta) -> Iterator[SqlDataset]:
 
 
 def _check_names(dataset: SqlDataset, before: AppliedModels) -> None:
-    """Raises RunError if the views would replace something else, or be among the events' tables."""
+    """Raises RunError if the views would replace something else, or share a dataset with the events' tables."""
     if before.dataset in (part.name for part in dataset.parts()):
         raise RunError(
             f"Expected a dataset for the models alone, but {before.dataset} has the tables of loads, whose names could"
