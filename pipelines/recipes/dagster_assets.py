@@ -1,9 +1,9 @@
-"""Autopilot's email events in Dagster: an asset that loads what is new, every hour, and one of days, to load again.
+"""Autopilot's email events in Dagster: one asset loads what is new, every hour; the other loads the days you choose.
 
 `dagster dev -f dagster_assets.py` shows them; the environment needs this project, with the extras of your archive and
 destination. Settings and secrets are dlt's, in the environment of Dagster's processes (`DESTINATION_TYPE=postgres`,
-`SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`, `DESTINATION__POSTGRES__CREDENTIALS=...`). No disk has to stay: what is
-loaded is known from the destination, and so both assets may be used side by side.
+`SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`, `DESTINATION__POSTGRES__CREDENTIALS=...`). The destination knows what is
+loaded, so no disk needs to persist, and both assets may be used side by side.
 """
 
 import os
@@ -14,17 +14,17 @@ import dagster as dg
 
 from autopilothq import LoadReport, archive, runner
 
-# Another run is waited for so long; then RunError (what the command exits with 75 for), and Dagster tries again.
+# How long to wait for another run. After it comes a RunError (exit status 75 of the command), and Dagster retries.
 WAIT = timedelta(minutes=30)
 RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL)
 
-# If more lines are rejected, the run fails: of a file that is damaged or cannot be read nobody would hear otherwise.
-# Where a few lines are always rejected, such as Segment's own deletions, raise the number.
+# If more lines are rejected, the run fails. Otherwise nobody would hear of a file that is damaged or cannot be read.
+# If a few lines are always rejected, such as Segment's own deletions, raise the number.
 MAX_REJECTS = 0
 
 
 def load(**days: Any) -> dg.MaterializeResult:
-    """One run; what it did is the metadata of the materialization, or of the failure."""
+    """Loads once. The counts are the metadata of the materialization, or of the failure."""
     os.umask(0o077)  # a run has a process of its own, and what it writes may name people
     reports = [LoadReport()]
     runner.configure()
@@ -36,7 +36,7 @@ def load(**days: Any) -> dg.MaterializeResult:
     metadata = counts | {"rejected": report.rejected} | rows | rejects
     rejected = report.rejected - report.rejects.get("suppressed", 0)  # messages of deleted persons do not count
     if rejected > MAX_REJECTS:
-        # Everything else is loaded, and a retry would find no more: it is for a person to look at.
+        # Everything else is loaded, and a retry would find nothing more, so a person has to look.
         why = f"{rejected:,} rejected, more than {MAX_REJECTS:,}; the rest is loaded"
         raise dg.Failure(why, metadata=metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
@@ -44,18 +44,18 @@ def load(**days: Any) -> dg.MaterializeResult:
 
 @dg.asset(retry_policy=RETRIES)
 def autopilothq() -> dg.MaterializeResult:
-    """The email events, up to now."""
+    """Loads the email events up to now."""
     return load()
 
 
 @dg.asset(
     partitions_def=dg.DailyPartitionsDefinition(start_date="2019-03-01"),
-    # A selection of days is one run, not a run for each.
+    # Several days are one run, not a run for each.
     backfill_policy=dg.BackfillPolicy.single_run(),
     retry_policy=RETRIES,
 )
 def autopilothq_days(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    """The email events of day folders of the archive, in UTC."""
+    """Loads the email events in the archive's folders of some days (UTC)."""
     days = context.partition_key_range
     return load(since=days.start, until=days.end)
 

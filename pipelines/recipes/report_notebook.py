@@ -1,10 +1,10 @@
-"""The report's numbers as a marimo notebook, to go on by hand: `marimo edit report_notebook.py`.
+"""The report's numbers as a marimo notebook, for analyses of your own: `marimo edit report_notebook.py`.
 
-The environment needs this project and marimo. Where the data is comes from dlt's configuration, as for the commands
+The environment needs this project and marimo. dlt's configuration says where the data is, as for the commands
 (`DESTINATION_TYPE=duckdb`, `DESTINATION__DUCKDB__CREDENTIALS=autopilot.duckdb`). Nothing is written.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, var-annotated"
-# Cells have no types: marimo writes them anew whenever their variables change.
+# Cells have no types, because marimo rewrites their signatures whenever their variables change.
 
 import marimo
 
@@ -22,12 +22,12 @@ def _():
     from autopilothq.report import read_report, report_dict
 
     def read(**choice):
-        """The report's numbers, of all mail or of the mail that is chosen."""
+        """Returns the report's numbers, for all mail or for the mail that is chosen."""
         with inspect.reading() as dataset:
             return report_dict(read_report(dataset, dt.datetime.now(dt.UTC), **choice))
 
     def rows(part):
-        """A part as a table, or why there is none; numbers of a part of a part get its name in front."""
+        """Returns a part as a table, or why it is absent. Names of nested numbers begin with their part's name."""
         if isinstance(part, dict) and "absent" in part:
             return mo.md(part["absent"])
         return mo.ui.table([flat(row) for row in (part if isinstance(part, list) else [part])], selection=None)
@@ -71,7 +71,7 @@ def _(days, dt, journeys, mo, read, rows):
 
 @app.cell
 def _(mo, numbers):
-    # From here on it is yours: the share opened by weekday, for one.
+    # From here on it is yours. An example: how many mails were opened, by weekday.
     sent = numbers["sending"] if isinstance(numbers["sending"], list) else []
     weekdays = [
         {
