@@ -1,4 +1,4 @@
-"""Tables as warehouses export them, for the tests of `adopt`: their case, types, times and nulls."""
+"""Tables as warehouses export them, for the tests of `adopt`, with each one's case, types, times and nulls."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import duckdb
 
 Row = dict[str, Any]
 
-# The rows that all exporters have, whatever they make of them.
+# The rows of `email_opened`.
 OPENED = [
     ("o1", "2019-03-01 10:00:00.123", "u1", "ann@example.com", "Welcome", 3, 0.5, True, None),
     ("o2", "2019-03-01 23:59:59", "u2", "bob@example.com", "Welcome", None, 12.25, False, "x" * 512),
@@ -19,12 +19,12 @@ OPENED = [
 
 
 def at(text: str) -> datetime:
-    """A time in UTC, the zone of exported times."""
+    """Returns a time in UTC, the zone of exported times."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def redshift_parquet(folder: Path) -> None:
-    """UNLOAD ... FORMAT PARQUET: zoneless times, files numbered by slice and part."""
+    """Writes files as UNLOAD ... FORMAT PARQUET does: times without a zone, files numbered by slice and part."""
     folder.mkdir(parents=True)
     with duckdb.connect() as con:
         con.execute(
@@ -43,7 +43,7 @@ def redshift_parquet(folder: Path) -> None:
 
 
 def snowflake_parquet(folder: Path) -> None:
-    """COPY INTO @stage: names in capitals, times as text, numbers as decimals."""
+    """Writes files as COPY INTO @stage does: names in capitals, times as text, numbers as decimals."""
     folder.mkdir(parents=True)
     with duckdb.connect() as con:
         con.execute(
@@ -58,7 +58,7 @@ def snowflake_parquet(folder: Path) -> None:
 
 
 def bigquery_json(folder: Path) -> None:
-    """EXPORT DATA ... JSON: nulls left out, INT64 as text, times in UTC by name."""
+    """Writes files as EXPORT DATA ... JSON does: nulls left out, INT64 as text, times followed by UTC."""
     rows = [
         {"id": "b1", "received_at": "2019-03-04 10:00:00.000123 UTC", "loaded_at": "2019-03-04 11:00:00 UTC",
          "user_id": "u1", "event": "email_bounced", "event_text": "Email Bounced", "code": "550", "parts": ["a", 1]},
@@ -70,7 +70,7 @@ def bigquery_json(folder: Path) -> None:
 
 
 def postgres_csv(folder: Path) -> None:
-    r"""COPY ... WITH (FORMAT csv, HEADER, NULL '\N'): booleans as letters, zones as hours."""
+    r"""Writes files as COPY ... WITH (FORMAT csv, HEADER, NULL '\N') does: booleans as letters, zones as hours."""
     (folder / "identifies.csv").write_text(
         "id,received_at,user_id,anonymous_id,context_traits_email,plan,seats,active,since,zip\n"
         'i1,2019-03-01 10:00:00.5+00,u1,\\N,ann@example.com,free,3,t,2019-01-01 00:00:00+00,"00123"\n'
@@ -91,7 +91,7 @@ def postgres_csv(folder: Path) -> None:
 
 
 def exported(folder: Path) -> Path:
-    """A folder with files of all exporters."""
+    """Returns the folder, after writing the files of all exporters into it."""
     redshift_parquet(folder / "email_opened")
     snowflake_parquet(folder / "EMAIL_CLICKED")
     bigquery_json(folder)
@@ -102,12 +102,12 @@ def exported(folder: Path) -> Path:
 
 
 def rows(file: Path, table: str, without: Sequence[str] = ()) -> list[Row]:
-    """The rows of a table without nulls, and without the time of the load, in the order of their ids."""
+    """Returns a table's rows in order, without nulls, the time of the load, and the columns in `without`."""
     return tables(file, [table], without)[table]
 
 
 def tables(file: Path, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, list[Row]]:
-    """The rows of several tables, as `rows` gives them: to open the file takes longer than to read a table."""
+    """Returns the rows of several tables as `rows` does; opening the file takes longer than reading a table."""
     with duckdb.connect(str(file), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         return {table: _rows(con, table, without) for table in names}

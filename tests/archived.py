@@ -1,4 +1,4 @@
-"""What the tests of archives share: names of files, and what is read of them."""
+"""What the tests of archives share: names of files, file systems that fail, and what is read."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ A, B = "aaaaaaaaaa", "bbbbbbbbbb"
 
 
 class Refusing(LocalFileSystem):  # type: ignore[misc]
-    """Raises `error` where a path ends with `where`; after `good` bytes when a file is read."""
+    """A local file system that raises `error` for paths that end with `where`; with `good`, after so many bytes."""
 
     cachable = False
 
@@ -50,6 +50,8 @@ class Refusing(LocalFileSystem):  # type: ignore[misc]
 
 
 class Breaking(io.BytesIO):
+    """A file that raises `error` instead of ending."""
+
     def __init__(self, data: bytes, error: Exception) -> None:
         super().__init__(data)
         self.error = error
@@ -60,7 +62,7 @@ class Breaking(io.BytesIO):
         raise self.error
 
 
-# What a prefix typed as `foo/` leaves in a bucket, and a file below a folder without a name.
+# Files below folders without a name, such as a prefix that was typed as `foo/` leaves in a bucket.
 NAMELESS = {
     f"foo//segment-logs/{A}/{FIRST}/x.gz": b"1\n",
     f"foo/segment-logs/{A}/{FIRST}/y.gz": b"2\n",
@@ -83,11 +85,11 @@ NAMED: list[tuple[str, dict[str, Any], str]] = [
     (f"/day/segment-logs/{A}/{FIRST}/a//b.gz", {}, "b"),
     ("/*//*", {}, "xw"),
     ("/**/*.gz", {}, "xyzwbc"),
-    # Days and sources are those of the names that are there.
+    # Days and sources are found despite the empty names.
     ("", {"since": date(2019, 3, 2)}, "zc"),
     ("", {"source_id": A, "until": date(2019, 3, 1)}, "xywb"),
     ("/day", {"source_id": A}, "bc"),
-    # Nothing is called so exactly.
+    # No file has exactly these names, so the empty ones are ignored.
     ("//foo/", {}, "xy"),
     ("/foo//segment-logs//", {}, "x"),
     (f"/day//segment-logs/*/{FIRST}", {}, "b"),
@@ -116,7 +118,7 @@ def all_lines(files: Sequence[File], **options: Any) -> list[Line]:
 
 def outcome(files: Sequence[File], **options: Any) -> Outcome:
     batches = list(read_batches(files, **options))
-    # None is empty, unless all its lines are blank and too long.
+    # No batch is empty, unless all its lines are blank and too long.
     is_empty = [not (len(batch.lines) or batch.rejects or batch.ended) for batch in batches]
     assert options.get("max_line", MAX_LINE) < MAX_LINE or not any(is_empty)
     rejects = [reject for batch in batches for reject in batch.rejects]

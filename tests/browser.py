@@ -1,4 +1,4 @@
-"""A real Chromium without a window, spoken to by its own protocol over two pipes."""
+"""A real, headless Chromium that is controlled with its own protocol over two pipes."""
 
 import fcntl
 import json
@@ -34,7 +34,7 @@ class Tab:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Calls a method of the protocol, and keeps the events that come before its answer."""
+        """Calls a method of the protocol and returns its result; keeps the events that come before the answer."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -59,7 +59,7 @@ class Tab:
         return found
 
     def open(self, page: Path, width: int, theme: str) -> None:
-        """Shows a page in a window of that width, in the theme `light` or `dark`."""
+        """Opens a page in a window `width` pixels wide, in the theme `light` or `dark`; waits until it is loaded."""
         self.events.clear()
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
@@ -69,18 +69,18 @@ class Tab:
             self._receive()
 
     def ask(self, expression: str) -> Any:
-        """Returns the value of an expression in the page, which itself runs nothing."""
+        """Returns the value of a JavaScript expression in the page, which has no scripts of its own."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
     def said(self) -> list[str]:
-        """What the browser wrote to the page's console."""
+        """Returns what the browser wrote to the page's console, as JSON."""
         told = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
         return [json.dumps(event["params"]) for event in self.events if event["method"] in told]
 
     def requests(self) -> list[str]:
-        """The URLs that were asked for, that of the page first."""
+        """Returns the URLs that were requested, that of the page first."""
         sent = (event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent")
         return [one["request"]["url"] for one in sent]
 
@@ -91,7 +91,7 @@ class _Pipe(NamedTuple):
 
 
 def _pipe() -> _Pipe:
-    """A pipe whose numbers are not those that the browser gets, 3 and 4."""
+    """Returns a pipe whose descriptors are above 3 and 4, which the browser uses."""
     ends = os.pipe()
     moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
     for end in ends:
@@ -101,10 +101,10 @@ def _pipe() -> _Pipe:
 
 @contextmanager
 def tab() -> Iterator[Tab]:
-    """Gives a tab of a browser of its own, which ends with the context."""
+    """Yields a tab in a browser of its own, which is closed when the block ends."""
     assert CHROMIUM, "Chromium is needed: apt-get install chromium"
     commands, answers = _pipe(), _pipe()
-    # Chromium reads from its file 3 and writes to its file 4.
+    # Chromium reads from descriptor 3 and writes to descriptor 4.
     words = [
         "bash", "-c", f'exec "$@" 3<&{commands.to_read} 4>&{answers.to_write}', "bash", CHROMIUM, *FLAGS,
     ]  # fmt: skip

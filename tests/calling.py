@@ -1,4 +1,4 @@
-"""Calls of the program, as on a command line."""
+"""Calls the program as a command line does."""
 
 import os
 import pty
@@ -13,11 +13,11 @@ import forked
 from autopilothq import cli
 
 MAIN = "from autopilothq.cli import main; main()"
-"""The program as Python's `-c` takes it, for processes of its own."""
+"""Code that runs the program by `python -c`, for tests that need it in a process of its own."""
 
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
-"""A line of an archive that loads."""
+"""A valid line of an archive."""
 
 
 class Said(NamedTuple):
@@ -32,12 +32,12 @@ Call = Callable[..., Said]
 
 
 def errors(said: Said) -> list[str]:
-    """The lines on stderr that are no log of the run."""
+    """Returns the lines on stderr, without the log lines of the run."""
     return [line for line in said.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
 
 
 def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Calls the program in this process."""
+    """Returns a function that calls the program in this process."""
 
     def called(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["autopilothq", *words])
@@ -48,7 +48,7 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         except SystemExit as ended:
             status = int(ended.code or 0)
         finally:
-            os.umask(umask)  # the program sets its own, and the tests go on
+            os.umask(umask)  # the program sets its own, and the tests run on in this process
         return Said(status, *capsys.readouterr())
 
     return called

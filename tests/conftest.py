@@ -2,9 +2,9 @@ import gc
 import os
 from time import tzset
 
-os.environ["TZ"] = "America/New_York"  # what takes the machine's zone for UTC is noticed
+os.environ["TZ"] = "America/New_York"  # so that code that takes the machine's zone for UTC fails
 tzset()
-gc.disable()  # until all is imported, which stays: to look at it again and again takes a quarter of a worker's start
+gc.disable()  # during the imports, whose objects stay: collections would take a quarter of a worker's start
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ from shared_loads import isolation
 
 
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector what was imported: to look at it again and again takes a tenth of a load's time."""
+    """Excludes what was imported from garbage collection, which would take a tenth of a load's time."""
     import_commands()
     cache_hints()
     spare_lookups()
@@ -41,18 +41,18 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def macros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The engine's macros, made once."""
+    """The engine's macros, created only once."""
     with copied_macros(tmp_path_factory.mktemp("macros")):
         yield
 
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path) -> Iterator[None]:
-    """Each test runs in an empty folder, with settings, state and secrets of its own only."""
+    """Runs each test in an empty folder, with only its own settings, state and secrets."""
     with isolation(tmp_path):
         yield
     close_logs()
-    # What one test leaves there, another would find.
+    # The memory file system is global: other tests would find what a test leaves there.
     MemoryFileSystem.clear_instance_cache()
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
@@ -60,7 +60,7 @@ def isolated(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    """Autopilot with an empty account, which sending reaches without waits; some modules have another one."""
+    """A fake Autopilot with an empty account; its client never waits. Some modules define another `server`."""
     monkeypatch.setattr(opening, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
@@ -79,14 +79,14 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def loaded(prepared: Path) -> Iterator[Path]:
-    """Works in the folder that the module's fixture `prepared` gives, as it was prepared; it has dlt's folder too."""
+    """The folder of the module's fixture `prepared`, as it was prepared, with dlt's folder in it. Tests work there."""
     with as_prepared(prepared):
         yield prepared
 
 
 @pytest.fixture
 def source_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty state of the source, as dlt keeps it."""
+    """Replaces dlt's state of the source by an empty one."""
     found: dict[str, Any] = {}
     monkeypatch.setattr("dlt.current.source_state", lambda: found)
 

@@ -1,4 +1,4 @@
-"""An archive with the oddities of real ones, and the rows of the models as plain Python counts them."""
+"""An archive with the oddities of real ones, and the models' rows for it, counted in plain Python."""
 
 import random
 from collections import defaultdict
@@ -18,7 +18,7 @@ NAMES = {
     "Email Unsubscribed": "unsubscribes",
 }
 FIRST = datetime(2024, 3, 1, tzinfo=UTC)
-# Who messages are about: the same persons by several ids, and some that are known by an id alone.
+# The people that messages are about: some persons with several ids, and some with one id alone.
 PEOPLE: tuple[Row, ...] = (
     {"userId": "u1", "context": {"traits": {"email": "Ada@Example.com", "contact_id": "person_1"}}},
     {"userId": "u1", "context": {"traits": {"email": " ada@example.com "}}},
@@ -39,7 +39,7 @@ EMAILS: tuple[Row, ...] = (
     {"email_id": "e1", "email_name": "Welcome", "email_subject": "Hi", "campaign_id": "j1", "campaign_name": "Start"},
     {"email_id": "e2", "email_name": "Tips", "campaign_id": "j1", "campaign_name": "Start", "transactional": False},
     {"email_id": "e3", "email_name": "News", "campaign_id": "j2", "campaign_name": "News"},
-    {"email_id": "e3"},  # as an API tells it: no names, no journey
+    {"email_id": "e3"},  # as from an API: no names, no journey
     {"campaign_id": "j2", "campaign_name": "News, renamed"},
     {"email_id": "e4", "email_name": "Receipt", "campaign_id": "j3", "transactional": True},
     {},
@@ -56,7 +56,7 @@ def iso(at: datetime) -> str:
 
 
 def archive(size: int = 400) -> list[Row]:
-    """Returns the messages, the same at every call."""
+    """Returns the messages, the same ones at every call."""
     rng = random.Random(18)
     found = [_event(rng, number) for number in range(size)]
     found += [{**found[number], "receivedAt": iso(FIRST + timedelta(days=30))} for number in (1, 5, 8)]  # replayed
@@ -87,7 +87,7 @@ def _event(rng: random.Random, number: int) -> Row:
 
 
 def _at_bounds() -> Iterable[Row]:
-    """Events of persons to whom nothing was delivered; openings at once and after a week; as many clicks of links."""
+    """Yields boundary cases: persons to whom nothing was delivered, opens at once and after a week, repeated clicks."""
     first, second, *_, receipt, _ = EMAILS
     hal = "hal@late.example"
     of: list[tuple[str, str, Row, int]] = [
@@ -113,7 +113,7 @@ def _at_bounds() -> Iterable[Row]:
 
 
 def _others() -> Iterable[Row]:
-    """Messages that are none of the seven events."""
+    """Yields messages that are not one of the seven events."""
     at = iso(FIRST + timedelta(days=7))
     of = {"receivedAt": at, "timestamp": at}
     yield {"type": "track", "event": "Trial Extended", "messageId": "o1", "userId": "u1", **of}
@@ -125,12 +125,12 @@ def _others() -> Iterable[Row]:
     yield {"type": "alias", "messageId": "o10", "userId": "u10", "previousId": " Fay@Example.COM ", **of}
     for name in ("blank-1", "blank-2"):  # no user id
         yield {"type": "identify", "messageId": name, "userId": "  ", "anonymousId": name, **of}
-    for name in ("abe", "zoe", "yan", "xia", "wim", "vic"):  # the first is known by a message without a time
+    for name in ("abe", "zoe", "yan", "xia", "wim", "vic"):  # the first one's only message has no time
         who = {"userId": "u11", "context": {"traits": {"email": f"{name}@example.com"}}}
         yield {"type": "identify", "messageId": name, **who, **(of if name != "abe" else {})}
     yield {"type": "page", "messageId": "o7", "anonymousId": "a-device", "name": "Prices", **of}
     yield {"type": "group", "messageId": "o8", "userId": "u1", "groupId": "g1", **of}
-    for number in range(11):  # an id that many have, such as a default that somebody forgot to change
+    for number in range(11):  # an id that many persons share, such as a default value in a form
         who = {"userId": "none", "context": {"traits": {"email": f"many{number}@example.com"}}}
         yield {"type": "identify", "messageId": f"o9-{number}", **who, **of}
 
@@ -156,7 +156,7 @@ class Message(NamedTuple):
 
 
 def stored(messages: Iterable[Row]) -> list[Message]:
-    """The messages that a warehouse has: of those with one id the one that was received first."""
+    """Returns the messages that a warehouse stores: of those with the same id, the first one."""
     by_id: dict[str, Row] = {}
     for sent in messages:
         by_id.setdefault(sent["messageId"], sent)
@@ -263,7 +263,7 @@ def measures(messages: list[Message]) -> Row:
 
 
 def names(messages: Iterable[Message], *columns: str) -> Row:
-    """Returns the columns of the last message that has the first of them, and preferably a journey."""
+    """Returns the columns of the latest message, preferring one that has the first column, then one with a journey."""
 
     def rank(one: Message) -> tuple[Any, ...]:
         has = one.properties
@@ -368,7 +368,7 @@ def daily(messages: list[Message]) -> list[Row]:
 
 
 def person_timeline(messages: list[Message]) -> list[Row]:
-    """The columns that are not copies of a message's own."""
+    """Returns the rows of `person_timeline`, with some of the columns."""
     return [
         {
             "person": one.person,
@@ -386,7 +386,7 @@ def person_timeline(messages: list[Message]) -> list[Row]:
 
 
 def identities(messages: list[Message]) -> list[Row]:
-    """The persons of each identity: what messages join, however far; ids that many persons have join nobody."""
+    """Returns the rows of `identities`: ids join persons transitively, except ids that more than ten persons share."""
     ids: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in messages:
         previous = (one.sent.get("previousId") or "").strip()

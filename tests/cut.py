@@ -63,7 +63,7 @@ ADOPTED: dict[str, list[Row]] = {
 }
 
 
-CHANGED = [opened("early", note="e" * 600)]  # what the archive itself had otherwise
+CHANGED = [opened("early", note="e" * 600)]  # a message that the archive itself has with a shorter text
 
 
 def write(folder: Path, files: dict[str, Sequence[Row]]) -> Path:
@@ -74,13 +74,13 @@ def write(folder: Path, files: dict[str, Sequence[Row]]) -> Path:
 
 
 def unload(folder: Path, tables: dict[str, list[Row]] = ADOPTED) -> Path:
-    """Returns the tables that Segment's loader left, with cut contexts too."""
+    """Writes the tables that Segment's loader left, with cut texts in the contexts, too; returns their folder."""
     common = {"received_at": "2019-03-01 10:00:00+00", "user_id": "u1", "context_page_url": URL[:512]}
     return write(folder, {f"{name}.json": [common | row for row in found] for name, found in tables.items()})
 
 
 def archive(folder: Path) -> Path:
-    """Returns the archive, with all texts whole."""
+    """Writes the archive, with all texts whole; returns its folder."""
     return write(folder, {"1.json": FIRST_FILE, "2.json": SECOND_FILE})
 
 
@@ -108,7 +108,7 @@ def of_lake(folder: str) -> Callable[[str], list[Row]]:
 
 
 def tables(rows: Callable[[str], list[Row]], names: Sequence[str] = TABLES) -> dict[str, list[Row]]:
-    """The rows of all tables without nulls, in the order of their ids."""
+    """Returns the rows of the tables without nulls, in the order of their ids."""
     return {
         table: sorted(
             ({name: value for name, value in row.items() if value is not None} for row in rows(table)),

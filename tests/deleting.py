@@ -29,7 +29,7 @@ ADAS: list[Any] = [
     b'{"type":"track","userId":"ada","broken',
     b"a line that mentions ada@example.com.",
 ]
-# The words of Ada's ids stand in these too, but not as hers.
+# These contain the words of Ada's ids, too, but not as her ids.
 BOBS: list[Any] = [
     track(21, userId="bob", context={"traits": BOB}),
     track(22, userId="1", properties={"ada": 1, "note": "ada", "n": "a\0b"}),
@@ -39,7 +39,7 @@ BOBS: list[Any] = [
     b'{"count": "ada", broken',
 ]
 BOTH = [one for pair in zip(ADAS, [*BOBS, *(track(number, userId="bob") for number in range(31, 37))]) for one in pair]  # noqa: B905
-# An email leads to the contact; other ids next to it may be somebody else's.
+# An email leads to the contact id; other ids next to an email may be somebody else's, so they are given here.
 WORDS = ("--email", "ADA@example.com", "--email", "ada@work.example", "--user-id", "ada", "--user-id", "old ada")
 FORGET_ADA = (*WORDS, "--confirm", "7")
 
@@ -49,7 +49,7 @@ def write(path: str, lines: Sequence[Any]) -> None:
 
 
 def opened() -> AbstractContextManager[object]:
-    """Keeps the database open meanwhile, if it is a DuckDB file."""
+    """Keeps the database open while the block runs, if it is a DuckDB file."""
     return nullcontext() if os.environ.get("DESTINATION_TYPE") else held()
 
 
@@ -75,9 +75,10 @@ def here() -> dict[str, Table]:
 
 
 def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
-    """The rows of all tables that have any, but for files and books of files; columns without a value left out.
+    """Returns the rows of all tables that have any, without nulls and without what depends on files.
 
-    A reject's id is a digest of its place, so it is left out too.
+    That leaves out `_audit`, the columns `file` and `line`, and the ids of rejects, which are digests of their places;
+    suppressions and locks are left out, too.
     """
     kept = {
         name: sorted(

@@ -1,8 +1,8 @@
-"""Prints what dlt would send to warehouses that cannot be run here. A program of its own, because it replaces modules.
+"""Prints what dlt would send to warehouses that cannot run here. It is a separate program, because it replaces modules.
 
-Nothing is connected to. A small archive goes through the source and dlt's normalize step, with each destination's own
-capabilities; of the load step the statements are taken. The drivers are big and only speak to servers: where they are
-not installed, stand-ins take their places.
+It connects to nothing. A small archive goes through the source and dlt's normalize step, with each destination's own
+capabilities; of the load step, only the statements are made. The drivers are large and useless without a server, so
+stand-ins replace those that are not installed.
 """
 
 import gc
@@ -22,7 +22,7 @@ DRIVERS = ("clickhouse_connect", "clickhouse_driver", "databricks", "google", "p
 
 
 class Anything(type):
-    """Classes that have any class that they are asked for; to be inherited, raised, called, and written as types."""
+    """A class with any attribute, each a class of this kind, to be inherited, raised, called, and used as a type."""
 
     def __getattr__(cls, name: str) -> "Anything":
         if name.startswith("__"):
@@ -44,7 +44,7 @@ def _take(self: Any, *words: Any, **more: Any) -> None:
 
 
 class Module(types.ModuleType):
-    """A stand-in for a driver, which nobody uses."""
+    """A stand-in for a driver, which can be imported but does nothing."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -57,7 +57,7 @@ class Module(types.ModuleType):
 
 
 class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the stand-ins."""
+    """Finds and loads the stand-ins."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:  # noqa: ARG002
         if fullname.partition(".")[0] not in DRIVERS:
@@ -68,12 +68,12 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return Module(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """There is nothing to run."""
+        """Runs nothing, because a stand-in has no code."""
 
 
-if __name__ == "__main__":  # not for all tests of a process
-    sys.meta_path.append(StandIns())  # after the real ones
-    gc.disable()  # to look again and again at what is imported takes a sixth of its time, and it ends soon
+if __name__ == "__main__":  # not if a test imports this, whose process runs other tests, too
+    sys.meta_path.append(StandIns())  # last, so that installed drivers come first
+    gc.disable()  # collections during the imports would take a sixth of this short process's time
 
 import dlt  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
@@ -103,7 +103,7 @@ LINES = (
 
 
 def kinds() -> dict[str, tuple[Destination[Any, Any], Destination[Any, Any] | None]]:
-    """The destinations, with their staging where it is not their own."""
+    """Returns the destinations, each with its staging destination if it has one."""
     redshift = destinations.redshift("redshift://u:p@host:5439/db")
     keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
     return {
@@ -129,7 +129,7 @@ def google() -> Any:
 
 
 class NoStatements(Statements):
-    """Of a destination that has nothing."""
+    """The statements for a destination in which nothing is stored."""
 
     def by_schema(self, query: str) -> Sequence[Any]:  # noqa: ARG002
         return ()
@@ -154,11 +154,11 @@ class Nothing(SqlDataset):
         return True
 
     def drop_copies(self) -> None:
-        """None."""
+        """Drops nothing."""
 
 
 def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: str) -> dict[str, Any]:
-    """What dlt would do with the archive in one destination."""
+    """Returns what dlt would do with the archive in one destination."""
     pipeline = dlt.pipeline(
         "autopilot_events",
         pipelines_dir=f"{folder}/{kind}",
@@ -193,7 +193,7 @@ def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: st
 
 
 def rows(pipeline: dlt.Pipeline) -> dict[str, list[dict[str, Any]]]:
-    """The rows that dlt would send, of tables that go in Parquet files before its normalize step."""
+    """Returns the rows that dlt would send, of the tables that are handed over as Parquet files."""
     found = handed_over(pipeline)
     return {
         table: [{name: cell if cell is None else str(cell) for name, cell in row.items()} for row in part.to_pylist()]
@@ -203,14 +203,14 @@ def rows(pipeline: dlt.Pipeline) -> dict[str, list[dict[str, Any]]]:
 
 
 def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
-    """The columns that the source finds in a table, where the destination tells them in its own case."""
+    """Returns the columns that the source finds in a table whose names the destination reports in its own case."""
     fold = client.capabilities.casefold_identifier
     mapper = client.capabilities.get_type_mapper()
     _, _, (name,) = client.sql_client._get_information_schema_components(table["name"])
     rows = []
     for column in table["columns"].values():
         word, _, inner = mapper.to_destination_type(column, table).partition("(")
-        # An information_schema has precision and scale besides the type's name; ClickHouse has `Boolean` for `Bool`.
+        # An information_schema has precision and scale apart from the type's name; ClickHouse says `Bool` there.
         numbers = map(int, inner.rstrip(")").split(",")) if word == "NUMBER" else (None, None)
         rows.append((name, fold(column["name"]), word.replace("Boolean", "Bool"), "YES", *numbers))
     client.sql_client.execute_sql = lambda *words: rows  # noqa: ARG005
@@ -222,13 +222,13 @@ def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
 
 
 def merging(client: Any, table: Any) -> Iterator[str]:
-    """The statements that merge a table."""
+    """Yields the statements that merge a table."""
     for job in client._create_merge_followup_jobs([table]):
         yield from filter(None, (part.strip() for part in Path(job.new_file_path()).read_text().split(";\n")))
 
 
 def updating(client: Any) -> list[Any]:
-    """The statement that changes a cell of a row, and its values."""
+    """Returns the statement that changes a cell of a row, and its parameters."""
     dataset, found = SqlDataset(client), list[Any]()
     vars(dataset.sql)["run"] = lambda *given: found.extend(given)
     dataset.update("users", {"email": None}, "id = %s", ["ada"])

@@ -1,4 +1,4 @@
-"""Virtual environments for programs that cannot share that of the tests."""
+"""Virtual environments for programs that cannot share the one of the tests."""
 
 import subprocess
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def environment(home: Path, *packages: str, constraint: Path | None = None) -> Path:
-    """The folder of the programs of an environment in `home` that has `packages`.
+    """Returns the folder of programs (`bin`) in the environment at `home`, which has `packages`.
 
-    It is made where it is not there yet or has other packages, which takes a minute or more. No package's version is
-    other than `constraint`, a file, says.
+    Creates the environment if it is missing or has other packages, which takes a minute or more. `constraint` is a file
+    that pins the versions of packages.
     """
     wanted = "\n".join(packages)
     done = home / "done"
@@ -32,6 +32,6 @@ def environment(home: Path, *packages: str, constraint: Path | None = None) -> P
 
 
 def dbt_program(home: Path) -> Path:
-    """dbt with its adapters of DuckDB and PostgreSQL, whose pathspec is not that of the development tools."""
-    # From 1.12 on dbt-core fetches a part of itself from elsewhere when it is installed.
+    """Returns the path of dbt, in an environment of its own, because it needs another pathspec than the tools here."""
+    # From 1.12 on, dbt-core fetches a part of itself from elsewhere when it is installed.
     return environment(home, "dbt-core>=1.10,<1.12", "dbt-duckdb", "dbt-postgres", "duckdb<2") / "dbt"

@@ -9,13 +9,13 @@ KEY = "wk-0123456789abcdef"
 
 
 class FakeSegment(Fake):
-    """It keeps the messages that it takes, in `messages`, and the sizes of all requests, in `sizes`.
+    """A fake of such an API. `messages` has the messages that it took, `sizes` the sizes of all batches it got.
 
-    `answers` are statuses and headers of the next requests. A batch with an id of `bad` is refused with 400, one with
-    an id of `poison` makes a 500.
+    `answers` has the statuses and headers of the next responses. A batch with an id in `bad` gets a 400, one with an id
+    in `poison` a 500.
     """
 
-    root = ""  # the whole path is looked at
+    root = ""  # so that `answer` sees the whole path
 
     def __init__(self) -> None:
         super().__init__(host="127.0.0.1", port=0, rate=None, latency=0)
@@ -27,7 +27,7 @@ class FakeSegment(Fake):
         self.url = f"{self.origin}/v1/batch"
 
     def ids(self) -> list[str]:
-        """The ids of the messages that it took."""
+        """Returns the ids of the messages that it took."""
         return [str(message["messageId"]) for message in self.messages]
 
     @property
@@ -36,7 +36,7 @@ class FakeSegment(Fake):
         return [request.content for request in self.requests]
 
     def answer(self, request: Request) -> Answer:
-        """What the API says."""
+        """Returns the response to a request."""
         status, headers = self._take(request)
         if status == 200:
             return Answer(200, {"success": True}, headers)

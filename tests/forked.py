@@ -1,7 +1,8 @@
-"""Processes that are forked from one that has imported everything: importing it again takes a second.
+"""Forks processes from one that has imported everything, because importing it again takes a second.
 
-`start(path, *words)` and `start("-c", code, *words)` do what the interpreter does with these words, in a process that
-tests may kill. The first call starts the process that all others are forked from: it has no threads and no database.
+`start(path, *words)` and `start("-c", code, *words)` do what the interpreter does with these arguments, in a process
+that tests may kill. The first call starts the process that all others are forked from; it has no threads and no
+database.
 """
 
 import atexit
@@ -49,13 +50,13 @@ class Process:
         self._link = link
 
     def poll(self) -> int | None:
-        """Returns the exit status, or None as long as it runs."""
+        """Returns the exit status, or None while the process runs."""
         if self.returncode is None and select.select([self._link], [], [], 0)[0]:
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Returns the exit status, minus the signal for one that was killed, as soon as it has ended."""
+        """Waits for the process to end, and returns its exit status: minus the signal if it was killed."""
         if self.returncode is None:
             self._link.settimeout(timeout)
             self.returncode = _number(self._link)
@@ -63,28 +64,29 @@ class Process:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal to a process that has not ended."""
+        """Sends a signal to the process unless it has ended."""
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has ended, and that is not told yet
+            with suppress(ProcessLookupError):  # it has ended, but its status has not arrived yet
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Asks it to end."""
+        """Sends SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kills it."""
+        """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float | None = None) -> tuple[Any, Any]:
-        """Returns all that it prints on stdout and stderr until it ends.
+        """Returns all that the process prints on stdout and stderr until it ends.
 
-        Raises TimeoutExpired where one of them is open longer: then nobody may print more than a pipe takes.
+        Raises TimeoutExpired if one of them stays open longer than `timeout`; with a timeout, the process must not
+        print more than a pipe holds.
         """
         if self.stdin:
             self.stdin.close()
         found = []
-        for pipe in (self.stdout, self.stderr):  # nobody prints more on stderr than a pipe takes
+        for pipe in (self.stdout, self.stderr):  # in turn, because no test prints more on stderr than a pipe holds
             if pipe and timeout is not None:
                 _await_end(pipe, timeout)
             found.append(pipe.read() if pipe else None)
@@ -144,7 +146,7 @@ def run(
 
 
 def _stream(number: int, stream: "int | IO[Any] | None", text: bool) -> "tuple[int, IO[Any] | None]":
-    """The descriptor for the process, and the other end of a pipe."""
+    """Returns the descriptor for the process, and this side's end of the pipe if it is one."""
     if stream is None:
         return os.dup(number), None
     if stream == DEVNULL:
@@ -158,7 +160,7 @@ def _stream(number: int, stream: "int | IO[Any] | None", text: bool) -> "tuple[i
 
 
 def _await_end(pipe: "IO[Any]", seconds: float) -> None:
-    """Waits until all who print into a pipe have closed it; what they printed waits in it."""
+    """Waits until all writers of a pipe have closed it; what they wrote stays in it. Raises TimeoutExpired."""
     ended = select.poll()
     ended.register(pipe, 0)
     if not ended.poll(seconds * 1000):
@@ -177,8 +179,8 @@ def _number(link: socket.socket) -> int:
 
 @functools.cache
 def _parent() -> socket.socket:
-    """The way to the process that the others are forked from; it ends when this one does."""
-    import autopilothq  # in a mutation run it is not where it usually is
+    """Returns the socket of the process that all others are forked from, and starts it. It ends with this process."""
+    import autopilothq  # to find its folder, which is another one in a mutation run
 
     ours, theirs = socket.socketpair()
     paths = os.pathsep.join((str(TESTS), str(Path(autopilothq.__file__).parents[1])))
@@ -200,7 +202,7 @@ def _parent() -> socket.socket:
 
 
 def _serve(channel: socket.socket) -> Request | None:
-    """Forks a process for each that is asked for; returns in it, and in the end."""
+    """Forks a process for each request, and returns its request in it; returns None when the tests have ended."""
     signal.signal(signal.SIGCHLD, _reap)
     while True:
         asked, descriptors, _, _ = socket.recv_fds(channel, 1, 4)
@@ -223,7 +225,7 @@ def _reap(*_: object) -> None:
 
 
 def _attend(connection: int, *streams: int) -> Request:
-    """Forks the process, returns in it, and tells of its end."""
+    """Forks the process and returns in it; this one reports its pid and exit status, and ends."""
     with socket.socket(fileno=connection) as link:
         asked = b""
         while not asked.endswith(b"\n"):
@@ -254,7 +256,7 @@ def _become(request: Request) -> NoReturn:
         os.umask(request.umask)
     os.environ.clear()
     os.environ.update(request.environment)
-    Container()[PluggableRunContext].reload()  # dlt reads settings when it is made
+    Container()[PluggableRunContext].reload()  # dlt reads settings when the context is made
     program, *words = request.words
     try:
         if program == "-c":
@@ -267,14 +269,14 @@ def _become(request: Request) -> NoReturn:
         status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 - what it is, is printed
+    except BaseException:  # noqa: BLE001 - it is printed, as an interpreter does
         traceback.print_exc()
         status = 1
     _end(status)
 
 
 def _end(status: int) -> NoReturn:
-    """Ends as an interpreter does, but for taking apart what the parent had made: libraries wait for its threads."""
+    """Ends as an interpreter does, but without finalising what the parent made, whose threads libraries wait for."""
     vars(threading)["_shutdown"]()
     vars(atexit)["_run_exitfuncs"]()
     gc.collect()
@@ -284,8 +286,8 @@ def _end(status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Imports what the programs of the tests import, and serves."""
-    gc.disable()  # what is imported stays
+    """Imports what the tests' programs import, and serves requests."""
+    gc.disable()  # during the imports, whose objects stay
     import adbc_driver_manager
     import deltalake
     import dlt.destinations
@@ -301,7 +303,7 @@ def main() -> None:
 
     _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, server
     _ = delta, postgres, FakeAutopilot
-    # Its threads would not be there after a fork, and an interpreter that ends waits for them.
+    # Its threads would not exist after a fork, but an interpreter that ends would wait for them.
     duckdb.default_connection().close()
     import_commands()
     cache_hints()

@@ -1,4 +1,4 @@
-"""A disk that has room for nothing but short files."""
+"""Simulates a disk that has room for short files only."""
 
 import resource
 import sys
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """Lets no file of this process grow beyond so many bytes; writing beyond is an error, as on a full disk.
+    """Lets no file of this process grow beyond `size` bytes: writing more is an error, as on a full disk.
 
-    Modules that are imported meanwhile are not cached: Python 3.11 keeps a file of bytecode that was cut off.
+    Modules that are imported in the block are not cached, because Python 3.11 would keep a truncated file of bytecode.
     """
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

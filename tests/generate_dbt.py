@@ -1,7 +1,7 @@
 """Writes the dbt package from the models: `make docs`. A test fails if one of its files differs.
 
-The SQL of a model is that of `autopilothq/models/`, in the dialects of dbt's adapters, with `ref` and `source` where it
-reads other relations. What a dataset lacks is null there, too: a macro looks when dbt runs.
+A model has the SQL of `autopilothq/models/`, in the dialects of dbt's adapters, with `ref` and `source` in place of
+other relations. What a dataset lacks is null, as in the views: a macro looks for it when dbt runs.
 """
 
 import re
@@ -18,7 +18,7 @@ from autopilothq.models import BY_NAME, MODELS, Metric, Model
 from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, about, columns_read, declares, expanded, file
 
 HOME = Path(__file__).parents[1] / "pipelines" / "dbt"
-USUAL = "postgres"  # whose SQL DuckDB runs, too
+USUAL = "postgres"  # DuckDB runs this SQL as well
 OTHERS = ("redshift", "snowflake", "bigquery", "databricks")
 BLOCKS = {"email_events": catalog.EVENT_TABLE_NAMES, "messages": tuple(MESSAGE_TYPES)}
 GENERATED = "Made from pipelines/autopilothq/models by `make docs`: change it there."
@@ -30,14 +30,14 @@ _ROWS = re.compile(r'SELECT\s+\*\s+FROM ["`]rows:(\w+)["`]')
 
 
 def for_adapters(sql: str) -> str:
-    """Returns a query of the base dialect for dbt's adapters, with branches for the lines in which they differ."""
+    """Returns a query, given in DuckDB's dialect, for dbt's adapters, with branches for the lines that differ."""
     texts = (_in(sql, dialect).splitlines() for dialect in (USUAL, *OTHERS))
     runs = groupby(zip(*texts, strict=True), key=lambda line: len(set(line)) == 1)
     return "\n".join(_branches(*map("\n".join, zip(*lines, strict=True))) for _, lines in runs)
 
 
 def _branches(usual: str, *others: str) -> str:
-    """Returns lines as the usual dialect has them, and before them those of others that have them otherwise."""
+    """Returns lines of the usual dialect, after branches for the other dialects whose lines differ from them."""
     dialects: dict[str, list[str]] = {}
     for dialect, text in zip(OTHERS, others, strict=True):
         dialects.setdefault(text, []).append(dialect)
@@ -63,7 +63,7 @@ def _in(sql: str, dialect: str) -> str:
 
 
 def block_sql(name: str) -> str:
-    """Returns the rows of several tables."""
+    """Returns the SQL of a block, which has the rows of several tables."""
     text = for_adapters(about(catalog.TRACKS.name, f'SELECT * FROM "{catalog.TRACKS.name}"'))
     for one, variable in (("sent_event AS", "{{ event }} AS"), ("'tracks' AS", "'{{ table }}' AS")):
         assert one in text
@@ -86,7 +86,7 @@ def block_sql(name: str) -> str:
 
 
 def model_sql(model: Model) -> str:
-    """Returns a model; a large one adds only what is new."""
+    """Returns the SQL of a model; a large model is incremental, so dbt adds only new rows."""
     text = for_adapters(expanded(file(model.name)))
     if model.name not in INCREMENTAL:
         return f"-- {GENERATED}\n{text}\n"
@@ -99,7 +99,7 @@ def model_sql(model: Model) -> str:
 
 
 def macros() -> str:
-    """Returns the macros that know what the models read: columns, those that a table does not declare, and types."""
+    """Returns the macros with the columns that the models read, those that tables do not declare, and the types."""
     columns = {
         name: [[*column[:2], column.type, column.cast] for column in columns_read(tables)]
         for name, tables in BLOCKS.items()
@@ -130,7 +130,7 @@ def _jinja(value: dict[str, Any]) -> str:
 
 
 def sources() -> str:
-    """Returns the tables that the models read; the whole of a dataset, with tests, is `schema --format dbt`."""
+    """Returns the sources that the models read; `schema --format dbt` has the whole dataset, with tests."""
     found = yaml.safe_load(inspect.FORMATS["dbt"](inspect.catalogue(), "autopilothq"))
     [source] = found["sources"]
     source["schema"] = "{{ var('autopilothq_schema', 'autopilothq') }}"
@@ -144,7 +144,7 @@ def sources() -> str:
 
 
 def properties() -> str:
-    """Returns the descriptions, the tests and the metrics of the models."""
+    """Returns the models' descriptions, tests and metrics, as YAML."""
     return _yaml({"version": 2, "models": [_properties(model) for model in MODELS]})
 
 
@@ -163,7 +163,7 @@ def _column(model: Model, name: str, description: str) -> dict[str, Any]:
     found: dict[str, Any] = {"name": name, "description": description}
     sums = {one: _metric(metric) for one, metric in model.metrics.items() if metric.of == name and not metric.per}
     if name in {column for metric in model.metrics.values() if metric.per for column in (metric.of, metric.per)}:
-        sums[f"sum_{name}"] = {"type": "sum", "hidden": True}  # what shares are made of
+        sums[f"sum_{name}"] = {"type": "sum", "hidden": True}  # a part of a share
     meta: dict[str, Any] = {"metrics": sums} if sums else {}
     if model.key == (name,):
         meta["metabase.semantic_type"] = "type/PK"
@@ -192,7 +192,7 @@ def _yaml(value: Any) -> str:
 
 
 def files() -> dict[str, str]:
-    """Returns the generated files of the package, by their paths in it."""
+    """Returns the texts of the package's generated files, by their paths in it."""
     found = {f"models/{model.name}.sql": model_sql(model) for model in MODELS}
     found |= {f"models/blocks/{name}.sql": block_sql(name) for name in BLOCKS}
     return found | {

@@ -1,4 +1,4 @@
-"""Writes the parts of the documents that follow from the code: `make docs`. A test fails where a page differs.
+"""Writes the parts of the documentation that follow from the code: `make docs`. A test fails if a page differs.
 
 | page | made from |
 |---|---|
@@ -7,7 +7,7 @@
 | `reference/commands.md` | the commands of the program |
 | `python.md` | the signatures and docstrings of all that `autopilothq` exports |
 
-In each page, what stands between the marks `begin` and `end` is generated, and the rest is written by hand.
+On each page, the part between the marks `begin` and `end` is generated, and the rest is written by hand.
 """
 
 import ast
@@ -96,11 +96,11 @@ def tables() -> str:
 
 # Commands -----------------------------------------------------------------------------------------------------------
 
-SHARED = 4  # commands that have an option, from which on it is described once for all of them
+SHARED = 4  # an option that at least so many commands have is described once for all of them
 
 
 def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yields a command and all below it, with their names."""
+    """Yields a command and all commands below it, each after its path of names."""
     if path:
         yield path, command
     if isinstance(command, click.Group):
@@ -109,7 +109,7 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _value(option: click.Option) -> str:
-    """Returns what stands behind an option in a call."""
+    """Returns an option's value as its help shows it, after a space; "" for a flag."""
     if option.is_flag:
         return ""
     if isinstance(option.type, click.Choice):
@@ -133,7 +133,7 @@ def _own(command: click.Command) -> list[click.Option]:
 
 
 def commands() -> str:
-    """Returns a section for each command, with its options, behind one with the options that several have."""
+    """Returns a section for each command with its options, after a section with the options of several commands."""
     found = [(path, command) for path, command in _commands(cli.cli) if not isinstance(command, click.Group)]
     rows = Counter(_option(option) for _, command in found for option in _own(command))
     shared = [row for row, count in rows.items() if count >= SHARED]
@@ -152,11 +152,11 @@ def commands() -> str:
 
 # Python -------------------------------------------------------------------------------------------------------------
 
-HANDED_OVER = {"items", "table"}  # dlt itself gives these to a destination
+HANDED_OVER = {"items", "table"}  # arguments that dlt, not a user, passes to a destination
 
 
 class Definition(NamedTuple):
-    """Where a name is defined, and what is written there."""
+    """Where a name is defined, and its docstring."""
 
     module: Path
     node: ast.FunctionDef | ast.ClassDef | ast.Assign
@@ -164,13 +164,16 @@ class Definition(NamedTuple):
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yields the statements of a module, those for whoever checks types among them: the package imports lazily."""
+    """Yields a module's statements, including those for type checkers, because the package imports lazily."""
     for node in body:
         yield from node.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" else [node]
 
 
 def definition(name: str, module: Path = PACKAGE / "__init__.py") -> Definition:
-    """Finds the function, class or constant that an exported name stands for, through imports within the package."""
+    """Returns the definition of an exported function, class or constant, following imports within the package.
+
+    Raises LookupError if there is none.
+    """
     body = list(_statements(ast.parse(module.read_text()).body))
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
@@ -185,7 +188,7 @@ def definition(name: str, module: Path = PACKAGE / "__init__.py") -> Definition:
 
 
 def _literal(node: ast.stmt | None) -> str:
-    """Returns the text of a statement that is one: what follows a constant or a field describes it."""
+    """Returns the text of a string statement, which describes the constant or field before it; "" for any other."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return " ".join(node.value.value.split())
     return ""
@@ -198,7 +201,7 @@ def _module(importer: Path, node: ast.ImportFrom) -> Path:
 
 
 class Parameter(NamedTuple):
-    """A parameter of a function: its type as it is written, and its default, None where it has none."""
+    """A parameter of a function, with its type as it is written, and its default; None if it has none."""
 
     name: str
     type: str
@@ -217,13 +220,13 @@ def _parameters(node: ast.FunctionDef) -> Iterator[Parameter]:
 
 
 def _type(annotation: ast.expr | None) -> str:
-    """Returns an annotation as it is written, without what dlt alone reads of it."""
+    """Returns an annotation as it is written, without the part that only dlt reads."""
     text = ast.unparse(annotation) if annotation else ""
     return re.sub(r"^Annotated\[(.*), NotResolved\(\)\]$", r"\1", text)
 
 
 def _default(expression: ast.expr | None, module: Path) -> str:
-    """Returns a default; of a constant its value, because its name says nothing to a reader."""
+    """Returns a default as text; for a constant its value, because the name tells a reader nothing."""
     if expression is None:
         return ""
     text = ast.unparse(expression)
@@ -243,7 +246,7 @@ def _dotted(module: Path) -> str:
 
 
 def _sections(docstring: str) -> tuple[list[str], dict[str, str]]:
-    """Parts a docstring into its text and what its section `Args:` or `Attributes:` says of each name."""
+    """Splits a docstring into its text, and the meanings of names in its section `Args:` or `Attributes:`."""
     text: list[str] = []
     args: dict[str, str] = {}
     within = name = ""
@@ -271,7 +274,7 @@ def _function(module: Path, node: ast.FunctionDef) -> list[str]:
 
 
 def _fields(module: Path, node: ast.ClassDef, meanings: dict[str, str]) -> list[str]:
-    """Returns a table of the annotated fields of a class, none where it has none."""
+    """Returns a table of a class's annotated fields; no lines if it has none."""
     rows = []
     for part, following in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(part, ast.AnnAssign) and not ast.unparse(part.target).startswith("_"):
@@ -326,7 +329,7 @@ def python_api() -> str:
 
 
 def _fenced(text: str) -> list[str]:
-    """Returns a text whose drawings, the lines with an indent, are fenced."""
+    """Returns a text with fences around its drawings, the indented lines."""
     drawn = re.sub(r"(?m)(?:^ {4}.*\n)+", lambda found: f"```text\n{dedent(found[0])}```\n", f"{text}\n")
     return drawn.splitlines()
 
@@ -379,12 +382,12 @@ BEGIN, END = "<!-- generated by `make docs`: begin -->\n", "<!-- generated: end 
 
 
 def is_current(page: Path) -> bool:
-    """Whether the generated part of a page is what the code says."""
+    """Returns whether the generated part of a page is up to date."""
     return page.read_text().partition(BEGIN)[2].partition(END)[0] == GENERATED[page]()
 
 
 def write(page: Path) -> None:
-    """Writes the generated part of a page anew."""
+    """Replaces the generated part of a page."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     page.write_text(before + begin + GENERATED[page]() + end + after)

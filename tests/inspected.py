@@ -1,4 +1,4 @@
-"""What the tests of inspections share: tables of a destination, and the status of its loads."""
+"""What the tests of `inspect` share: a destination's tables, and the status of its loads."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ FIRST, LAST = datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 7, 18, 58, 42,
 
 
 def kind(name: str) -> Destination[Any, Any]:
-    """The destination of the command."""
+    """Returns the destination that the command uses for this name."""
     destination: Destination[Any, Any] | None = (
         postgres.postgres() if name == "postgres" else Destination.from_reference(name)
     )
@@ -25,7 +25,7 @@ def kind(name: str) -> Destination[Any, Any]:
 
 
 def make_tables(place: tuple[str, str]) -> None:
-    """Makes the catalogue's tables, without a load."""
+    """Creates the catalogue's tables, without a load."""
     query(place, inspect.ddl(inspect.catalogue(), kind(place[0]), "autopilothq"))
 
 

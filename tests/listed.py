@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 class Counting(LocalFileSystem):  # type: ignore[misc]
-    """Remembers the folders that were listed."""
+    """A local file system that records the names of the folders that were listed."""
 
     cachable = False
 
@@ -23,7 +23,7 @@ class Counting(LocalFileSystem):  # type: ignore[misc]
 
 
 class Objects(AbstractFileSystem):  # type: ignore[misc]
-    """Objects of some sizes, by their names with the bucket's, which are listed with S3's own call."""
+    """A bucket, listed with S3's own call. `sizes` has the sizes of its objects, by their names with the bucket's."""
 
     cachable = False
     protocol = "s3"

@@ -1,10 +1,10 @@
-"""Tests the tests: changes the code of a room in small ways, and shows which changes no test notices.
+"""Tests the tests: changes the code of some modules in small ways, and shows which changes no test notices.
 
     python tests/mutate.py segment [--within SECONDS] [MUTANT...]
 
-The rooms are in ROOMS, with the tests that are meant to notice. mutmut changes a copy in `build/mutate`, in an
-environment of its own beside it, and `mutated.py` tries each change there and prints the survivors:
-`docs/contributing.md` says what to do about them.
+ROOMS names the groups of modules, each with the tests that should notice. mutmut, in an environment of its own, changes
+a copy in `build/mutate`. `mutated.py` tries each change there, and prints the survivors: `docs/contributing.md` says
+what to do about them.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from environments import environment
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
-# What the sources share and needs no load to be tested; the rest of it is for the tests in contract/.
+# Modules that the sources share and that can be tested without a load; tests in contract/ cover the others.
 SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
@@ -30,9 +30,9 @@ HABITS = "tests/dlt_habits/test_habits.py"
 
 
 class Room(NamedTuple):
-    """Which modules are changed, and the tests that run for each change, but those with a word of `slow` in the name.
+    """Modules to change, and the tests that run for each change, except those with a word of `slow` in their names.
 
-    A survivor meets all tests of its line, so a test of a second costs an hour in a large room.
+    All tests of its line run for a survivor, so a test that takes a second costs an hour in a large room.
     """
 
     modules: list[str]
@@ -41,7 +41,7 @@ class Room(NamedTuple):
 
 
 def contract(*names: str) -> list[str]:
-    """Files of the tests in `tests/contract/`."""
+    """Returns the files of tests in `tests/contract/`."""
     return [f"tests/contract/test_{name}.py" for name in names]
 
 
@@ -254,9 +254,9 @@ use_git_change_detection = false
 
 
 def copy(room: Room) -> None:
-    """Lays the package beside its tests, which is where mutmut looks for it.
+    """Copies the package next to its tests, where mutmut looks for it, and writes the configuration.
 
-    What mutmut keeps of earlier runs goes: it would not try a survivor again for a new test.
+    Deletes what mutmut kept of earlier runs, because it would not try a survivor again with a new test.
     """
     shutil.rmtree(HOME / "mutants", ignore_errors=True)
     for name, source in (("autopilothq", ROOT / "pipelines" / "autopilothq"), ("tests", ROOT / "tests")):
@@ -268,7 +268,7 @@ def copy(room: Room) -> None:
 
 
 def python() -> Path:
-    """Python with mutmut, in an environment that sees the packages of this one too."""
+    """Returns Python's path in an environment that has mutmut and also sees this environment's packages."""
     programs = environment(HOME / "venv", "mutmut>=3.8,<4")
     [packages] = (HOME / "venv" / "lib").glob("python*/site-packages")
     own = "\n".join(path for path in sys.path if path.endswith("site-packages"))
@@ -277,7 +277,7 @@ def python() -> Path:
 
 
 def main() -> int:
-    """Returns 1 where a mutant survived."""
+    """Runs the trials; returns 1 if a mutant survived."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("room", choices=ROOMS)
     words.add_argument("--within", type=float, default=math.inf, help="seconds of tests that a mutant meets at most")

@@ -2,9 +2,9 @@
 
     python tests/mutate_sql.py deduplicate.sql [STATEMENT...]
 
-mutmut changes Python alone. The tests of TESTS are collected once, and run once to see how long each takes and which
+mutmut changes only Python. The tests in TESTS are collected once, and run once to see how long each takes and which
 statements it uses. Then each change is tried in a process of its own, with the tests that use its statement, until one
-fails; what is printed are the changes that none noticed. `docs/contributing.md` says what to do about them.
+fails. The changes that no test noticed are printed: `docs/contributing.md` says what to do about them.
 """
 
 import json
@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pipelines" / "autopilothq"
-# By file, or by folder, the tests that are meant to notice.
+# TESTS has the tests that should notice, by file or by folder.
 LIMITS = "contract/test_limits.py"
 VALUES = ["contract/test_values.py", "contract/test_clocks.py", "contract/test_collisions.py", "contract/test_books.py"]
 CLOCKS = [
@@ -80,7 +80,7 @@ TESTS = {
     "queries": ["mutated_models.py"],
     "warehouses": ["mutated_warehouses.py"],
 }
-# What is found, and what stands there instead.
+# What is found, and what replaces it.
 CHANGES = [
     (r"(?<!NOT )(?<!UNION )\bDISTINCT (?!FROM)", ""),
     (r"\bSEMI JOIN\b", "ANTI JOIN"),
@@ -110,8 +110,8 @@ CHANGES = [
     (r"(?<!NOT )\bIN \(", "NOT IN ("),
     (r"\bROWS UNBOUNDED PRECEDING", ""),
 ]
-CHOICE = "not memory and not machine and not any_cut and not any_text"  # tests of many seconds
-SECONDS = 100  # of processor time that a change may take: it may make a statement endless
+CHOICE = "not memory and not machine and not any_cut and not any_text"  # leaves out tests that take many seconds
+SECONDS = 100  # of processor time that the tests of a change may take, because it may make a statement endless
 
 
 class Change(NamedTuple):
@@ -123,7 +123,7 @@ class Change(NamedTuple):
 
 
 def changes(text: str) -> Iterator[Change]:
-    """Yields the changes of a file, comments and texts left out."""
+    """Yields the changes of a file, except in comments and in string literals."""
     plain = re.sub(r"(?m)^\s*--.*$", lambda found: " " * len(found[0]), text)
     plain = re.sub(r"'[^']*'", lambda found: "'" + "x" * (len(found[0]) - 2) + "'", plain)
     starts = [(0, "")]
@@ -134,7 +134,7 @@ def changes(text: str) -> Iterator[Change]:
 
 
 def _places(sql: str, text: str) -> Iterator[tuple[int, int, str]]:
-    """Yields where a statement is changed, from and to, and what stands there instead; `sql` is without its texts."""
+    """Yields the start and end of each change to a statement, and its replacement; `sql` has its literals blanked."""
     for pattern, instead in CHANGES:
         for found in re.finditer(pattern, sql):
             yield found.start(), found.end(), instead
@@ -151,7 +151,7 @@ def _places(sql: str, text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _arguments(sql: str, at: int) -> list[int]:
-    """Returns where each of the terms ends that begin here, at commas or at the closing bracket of them all."""
+    """Returns where each term of the list that begins at `at` ends: at a comma, or at the end of the list."""
     ends, depth = [], 0
     for position in range(at, len(sql)):
         sign = sql[position]
@@ -173,12 +173,12 @@ def _change(name: str, sql: str, start: int, end: int, instead: str) -> Change:
 
 
 class Noted(dict[str, str]):
-    """The statements of a file, which note that one of them is used."""
+    """The statements of a file; `used` collects the names of those that are looked up."""
 
     used: ClassVar[set[str]] = set()
 
     def __getitem__(self, name: str) -> str:
-        """Returns a statement."""
+        """Returns a statement, and notes that it is used."""
         self.used.add(name)
         return super().__getitem__(name)
 
@@ -204,7 +204,7 @@ class Trial:
         say(f"{self.path.name}: {len(self.found)} changes, {len(self.seconds)} tests\n")
         for change in self.found:
             tests = [item for item in session.items if self._concerns(item, change.name)]
-            if not tests:  # such a statement may be put together once, when its module is imported
+            if not tests:  # the statement may have been composed when its module was imported
                 say(f"\nnot tried, because no test asks for it: {change.name}: {change.shown}\n")
                 continue
             tests.sort(key=lambda item: (-self.noticed.count(item.nodeid), self.seconds.get(item.nodeid, 0)))
@@ -219,7 +219,7 @@ class Trial:
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Notes what a test used; what a fixture or a cached load used, several tests may look at, is the module's."""
+        """Notes what a test used. Several tests may check what a fixture or a cached load used: it counts for all."""
         module = report.nodeid.partition("::")[0]
         key = module if report.when == "setup" or "@cache" in (ROOT / module).read_text() else report.nodeid
         self.uses.setdefault(key, set()).update(Noted.used)
@@ -233,7 +233,7 @@ class Trial:
         return name in used or not any(self.uses.values())
 
     def _record(self, session: pytest.Session) -> bool:
-        """Returns whether all tests pass as they are."""
+        """Runs the tests without a change, notes what they use, and returns whether all pass."""
         said = json.loads(_child(lambda tell: self._note(tell, session)) or "{}")
         self.seconds, self.uses = said.get("seconds", {}), {of: set(used) for of, used in said.get("uses", {}).items()}
         return bool(self.seconds) and not said["failed"]
@@ -262,7 +262,7 @@ def _run(session: pytest.Session, tests: list[pytest.Item], ended: Callable[[], 
 
 
 def _child(work: Callable[[Callable[[str], object]], None]) -> str:
-    """Runs `work` in a process of its own; returns what it told, "ended" where it ended before."""
+    """Runs `work` in a process of its own. Returns the text that it reported, or "ended" if it reported none."""
     told = Path(os.environ["TMPDIR"], "told")
     told.unlink(missing_ok=True)
     if not (child := os.fork()):
@@ -281,7 +281,7 @@ def _child(work: Callable[[Callable[[str], object]], None]) -> str:
 
 
 def replace(path: Path, text: str, changed: str) -> None:
-    """Replaces the text of a file, and its statements, wherever a module has them, for this process."""
+    """Replaces the text of a file, and its statements in all modules that have them, in this process."""
     from autopilothq.projection.engine import statements
 
     read = Path.read_text
@@ -300,13 +300,13 @@ def replace(path: Path, text: str, changed: str) -> None:
 
 
 def say(text: str) -> None:
-    """Prints at once, because a child that is forked would print what waits once more."""
+    """Prints without buffering, because a forked child would print the buffered text once more."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def main() -> int:
-    """Returns 1 where a change survived."""
+    """Runs the trials; returns 1 if a change survived."""
     files = [word for word in sys.argv[1:] if word.endswith(".sql")]
     tests = [word for word in sys.argv[1:] if word.startswith("tests/")]
     names = [word for word in sys.argv[1:] if word not in (*files, *tests)]

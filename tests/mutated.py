@@ -1,7 +1,7 @@
-"""For mutation runs: makes the mutants of the copy in which it is, and tries each. `mutate.py` starts it.
+"""Makes the mutants of the copy of the package in the current folder, and tries each. `mutate.py` starts it.
 
-One process imports all tests. Each mutant is tried in a fork of it, by the tests that call the changed function, until
-one fails: those first that noticed another change of the function, then each file's, the quickest file first.
+One process imports all tests. Each mutant is tried in a fork of it, with the tests that call the changed function,
+until one fails: first those that noticed another change of the function, then file by file, the quickest file first.
 
     python tests/mutated.py SECONDS [PATTERN...]
 """
@@ -27,13 +27,13 @@ from typing import Any, NamedTuple
 import pytest
 from _pytest.runner import runtestprotocol
 
-SPARE_SECONDS = 20  # of processor time, beyond ten times what the tests take
+SPARE_SECONDS = 20  # of processor time that a mutant gets beyond ten times what its tests take
 CACHED = type(cache(abs))
 sys.setrecursionlimit(10_000)  # each call of a function that can be changed goes through two more
 
 
 class Run(NamedTuple):
-    """What is known of a test: the functions that it calls, whether it passes, and its seconds."""
+    """The result of a test: the functions that it called, whether it passed, and its seconds of processor time."""
 
     called: frozenset[str]
     passed: bool
@@ -44,9 +44,9 @@ class Trials:
     """The plugin that tries mutants in place of running tests."""
 
     def __init__(self, changes: Mapping[str, Sequence[str]], tests: Sequence[str], within: float) -> None:
-        """`changes` are mutants with the lines that they change.
+        """Takes the mutants with the lines that they change, and the tests.
 
-        No mutant is tried for longer than `within` seconds of processor time, but by one test at least.
+        A mutant is tried with tests of at most `within` seconds of processor time, but with one test at least.
         """
         self.changes = changes
         self.tests = tests
@@ -78,7 +78,7 @@ class Trials:
         function = function_of(mutant)
         order = ordered(items, runs, function, self._noticed[function])
         times = itertools.accumulate(runs[number].seconds for number in order)
-        # The quickest at least; a change that meets no test at all is a survivor.
+        # At least the first one. A change for which there is no test at all survives.
         order = [number for number, spent in zip(order, times, strict=True) if spent <= self._within] or order[:1]
         limit = int(10 * sum(runs[number].seconds for number in order)) + SPARE_SECONDS
 
@@ -100,15 +100,15 @@ class Trials:
 
 
 def function_of(mutant: str) -> str:
-    """The function that a mutant is of, as mutmut names it."""
+    """Returns the name that mutmut gives to the function of a mutant."""
     return mutant.rpartition("__mutmut_")[0]
 
 
 def ordered(items: Sequence[pytest.Item], runs: Sequence[Run], function: str, noticed: Counter[int]) -> list[int]:
-    """The tests of a function, by number.
+    """Returns the numbers of the tests of a function, in the order in which they run.
 
-    What a test reuses hides which functions it depends on: a load that an earlier test of its file made. So a test
-    counts as one of all functions that its file has called so far.
+    A test may reuse a load that an earlier test of its file made, without calling the functions itself. So a test
+    counts for all functions that its file has called so far.
     """
     files: dict[Path, list[int]] = {}
     for number, (item, run) in enumerate(zip(items, runs, strict=True)):
@@ -124,9 +124,9 @@ def ordered(items: Sequence[pytest.Item], runs: Sequence[Run], function: str, no
 
 
 def watch(items: Sequence[pytest.Item]) -> list[Run]:
-    """Runs all tests without a change."""
+    """Runs all tests without a change, and returns their results."""
     activate("stats")
-    # Nobody hears of the calls of processes that tests start, and mutmut's settings are not where these are.
+    # Calls in processes that tests start are not noticed anyway, and these would not find mutmut's settings.
     del os.environ["MUTANT_UNDER_TEST"]
     called = import_module("mutmut.state").state()._stats
     runs = []
@@ -138,7 +138,7 @@ def watch(items: Sequence[pytest.Item]) -> list[Run]:
 
 
 def run_all(items: Sequence[pytest.Item]) -> Iterator[Run]:
-    """Runs tests one after the other."""
+    """Runs tests one after the other, and yields their results, without the functions that they called."""
     for item, following in itertools.zip_longest(items, items[1:]):
         begun = time.process_time()
         reports = runtestprotocol(item, log=False, nextitem=following)
@@ -146,12 +146,12 @@ def run_all(items: Sequence[pytest.Item]) -> Iterator[Run]:
 
 
 def activate(mutant: str) -> None:
-    """Makes the package behave as a mutant does in this process and those that it starts; "stats" notes calls."""
+    """Makes the package behave as a mutant, in this process and those that it starts; "stats" records calls instead."""
     import_module("mutmut.mutation.trampoline").set_mutant_under_test(mutant)
 
 
 def empty_caches() -> None:
-    """Forgets what functions of the package keep of earlier calls."""
+    """Empties the caches of the package's functions."""
     for name, module in list(sys.modules.items()):
         if name.startswith("autopilothq."):
             for value in list(vars(module).values()):
@@ -160,7 +160,7 @@ def empty_caches() -> None:
 
 
 def forked(made: Callable[[], Any]) -> Any:
-    """Returns what a function returns in a process of its own. Raises ChildProcessError where that does not end."""
+    """Returns what a function returns in a process of its own. Raises ChildProcessError if that process fails."""
     with NamedTemporaryFile() as result:
         if not (child := os.fork()):
             os.setsid()
@@ -178,23 +178,23 @@ def forked(made: Callable[[], Any]) -> Any:
 
 
 def fails_alone(mutant: str, tests: Sequence[str]) -> bool:
-    """Whether the tests fail where modules are imported with the change, too."""
+    """Returns whether the tests fail in a new process, where modules are imported with the change."""
     program = [sys.executable, "-m", "pytest", "-x", "-q", "--rootdir=.", *tests]
     environment = {**os.environ, "MUTANT_UNDER_TEST": mutant}
     return bool(subprocess.run(program, env=environment, capture_output=True, check=False).returncode)
 
 
 def changed_lines(mutant: str, path: Path) -> list[str]:
-    """The lines of a file that a mutant changes, as they are and as they become."""
+    """Returns the lines of a file that a mutant changes, before and after the change."""
     diff: str = import_module("mutmut.mutation.diff_apply").get_diff_for_mutant(mutant, path=path)
     return [line for line in diff.splitlines()[3:] if line.startswith(("-", "+"))]
 
 
 def is_telling(lines: Sequence[str]) -> bool:
-    """Whether a mutant is worth its time.
+    """Returns whether a mutant is worth its time.
 
-    Case alone has no meaning in SQL, and elsewhere each text becomes quite another one, too. `strict` is there to be
-    told if a change breaks what holds.
+    Changes of case alone are not: SQL ignores case, and any other string also has a mutant that changes more of it. Nor
+    are changes of `strict`, which only reports mistakes in the code.
     """
     plain = ["".join(line[1:] for line in lines if line.startswith(sign)) for sign in "-+"]
     before, after = (re.sub(r",\s*(strict=\w+)?\s*\)", ")", text).casefold() for text in plain)
@@ -202,19 +202,19 @@ def is_telling(lines: Sequence[str]) -> bool:
 
 
 def say(text: str) -> None:
-    """Prints at once, because a child that is forked would print what waits once more."""
+    """Prints without buffering, because a forked child would print the buffered text once more."""
     sys.__stdout__.write(text)  # type: ignore[union-attr]
     sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
 def operands(node: Any) -> Iterator[Any]:
-    """Either operand of `and` or `or` alone: mutmut puts one word in place of the other, and drops nothing."""
+    """Yields each operand of `and` or `or` alone: mutmut itself only swaps the operators, and drops no operand."""
     for operand in (node.left, node.right):
         yield operand.with_changes(lpar=[*node.lpar, *operand.lpar], rpar=[*operand.rpar, *node.rpar])
 
 
 def make(patterns: Sequence[str]) -> dict[str, list[str]]:
-    """Makes the mutants; returns those that match a pattern, all without any, with the lines that they change."""
+    """Makes the mutants. Returns those that match a pattern (all if there is none), with the lines that they change."""
     mutmut: Any = import_module("mutmut.__main__")
     mutators = import_module("mutmut.mutation.mutators").mutation_operators
     mutators.append((import_module("libcst").BooleanOperation, operands))
@@ -225,14 +225,14 @@ def make(patterns: Sequence[str]) -> dict[str, list[str]]:
     mutmut.setup_source_paths()
     mutmut.create_mutants(1)
     made = mutmut.collect_source_file_mutation_data(mutant_names=patterns)[0]
-    # As the patterns come, so that what matters most can be first.
+    # In the order of the patterns, so that what matters most can come first.
     made.sort(key=lambda of: [not fnmatch(of[1], pattern) for pattern in patterns])
     changes = {name: changed_lines(name, data.path) for data, name, _ in made}
     return {name: lines for name, lines in changes.items() if is_telling(lines)}
 
 
 def main() -> int:
-    """Returns 1 where a mutant survived."""
+    """Makes and tries the mutants; returns 1 if one survived, or pytest's status if none was tried."""
     within, *patterns = sys.argv[1:]
     changes = make(patterns)
     tests = import_module("mutmut.configuration").config().pytest_add_cli_args_test_selection
@@ -240,10 +240,10 @@ def main() -> int:
     os.chdir("mutants")
     os.environ["PYTHONPATH"] = os.pathsep.join(
         (os.getcwd(), str(Path.cwd() / "tests"))
-    )  # of processes that tests start
+    )  # for processes that tests start
     activate("stats")
     status = pytest.main(["-q", "--rootdir=.", *tests], plugins=[trials])
-    if status == pytest.ExitCode.OK:  # else nothing was tried
+    if status == pytest.ExitCode.OK:  # otherwise nothing was tried
         say(f"\n{len(trials.survivors)} of {len(changes)} survived\n")
     return int(status) or int(bool(trials.survivors))
 

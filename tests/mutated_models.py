@@ -1,6 +1,6 @@
-"""What tests/mutate_sql.py runs for the models and for the report: their tests, over a load that is made once.
+"""The tests that tests/mutate_sql.py runs for the models and for the report, over a load that is made once.
 
-The load is made when this is imported, so all changes share it; no views are made, which keep the SQL that they had.
+The load is made on import, so that all changes share it. There are no views, because they would keep the unchanged SQL.
 """
 
 import re
@@ -18,7 +18,7 @@ from autopilothq.report import Report
 from contract.loading import write
 from shared_loads import command, isolation
 
-# All but those that make views, loads or destinations of their own, which notice no more.
+# All tests except those that make views, loads or destinations of their own, which notice no other changes.
 OF_MODELS = ("test_each_number", "test_the_timeline", "test_identities", "test_columns_of_other_types", "test_a_period")
 NOT_OF_REPORTS = ("test_what_is_missing", "test_a_question", "test_a_dataset", "test_questions")
 globals().update({name: test for name, test in vars(test_models).items() if name.startswith(OF_MODELS)})
@@ -40,7 +40,7 @@ with duckdb.connect(FILE, read_only=True) as con:
 
 
 class Loaded(test_models.Loaded):
-    """The archive, loaded; models stand where their views would be named."""
+    """The loaded archive; in queries, the SQL of a model replaces the name of its view."""
 
     def rows(self, sql: str) -> list[test_models.Row]:
         def model(found: re.Match[str]) -> str:

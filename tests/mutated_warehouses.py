@@ -1,4 +1,4 @@
-"""What tests/mutate_sql.py runs for the SQL of the destinations: its tests, on a server that is started once."""
+"""The tests that tests/mutate_sql.py runs for the SQL of the destinations, on a server that is started once."""
 
 import atexit
 from contextlib import ExitStack

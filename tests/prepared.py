@@ -1,6 +1,6 @@
-"""Folders that are prepared once for several tests: copying the result of a load takes a hundredth of the load.
+"""Folders that are prepared once for several tests: copying the result of a load takes a hundredth of the load's time.
 
-Each test gets them at the path that they were prepared at, because notes, audits and lakes name absolute paths.
+Each test gets a folder at the path where it was prepared, because notes, audits and lakes name absolute paths.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from shared_loads import isolation
 
 @contextmanager
 def preparing(home: Path) -> Iterator[Path]:
-    """Keeps what is made in a new folder, below which lie the working folder `work` and dlt's `dlt`."""
+    """Yields a new folder, and keeps a copy of it afterwards. In it are the current folder `work` and dlt's `dlt`."""
     with isolation(home):
         yield home
     shutil.copytree(home, _kept(home), symlinks=True)
@@ -21,7 +21,7 @@ def preparing(home: Path) -> Iterator[Path]:
 
 @contextmanager
 def going_on(home: Path, name: str) -> Iterator[Path]:
-    """Keeps under a name what is made of a prepared folder; it is prepared as before, too."""
+    """Yields a folder as it was prepared, and keeps a copy of what the block makes of it, under another name."""
     with as_prepared(home):
         yield home
     shutil.copytree(home, _kept(home, name), symlinks=True)
@@ -29,7 +29,7 @@ def going_on(home: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def as_prepared(home: Path, name: str = "kept") -> Iterator[Path]:
-    """The folder as it was prepared, or as it is kept under a name, whatever an earlier test did there.
+    """Yields the folder as it was prepared, or as it was kept under `name`, whatever an earlier test did there.
 
     The current folder is its `work`.
     """

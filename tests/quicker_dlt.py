@@ -1,8 +1,8 @@
-"""Caches dlt's lookups of type hints, only in tests: a quarter of the processor time of a small load.
+"""Caches dlt's lookups of type hints, only in tests: they take a quarter of a small load's processor time.
 
-dlt looks at the hints of all fields of a configuration each time that it resolves one, some hundred times in a load.
-What it finds depends on the hint and on nothing else. What a run of this package spares dlt, loads that call dlt
-themselves are spared here too, whether their test comes before or after the first run in its process.
+dlt inspects the hints of all fields of a configuration each time that it resolves one, some hundred times in a load.
+The result depends on the hint alone. The caches that this package applies in a run are applied here as well, so that
+tests that call dlt themselves have them, whether they come before or after the first run in their process.
 """
 
 import functools
@@ -43,7 +43,7 @@ ASKED = {
 
 
 def import_commands() -> None:
-    """Imports what the program's commands import when they run, for processes that go on to run many."""
+    """Imports what the program's commands import when they run, for processes that run many of them."""
     for name in ("deleting", "inspecting", "loading", "sending"):
         import_module(f"autopilothq.cli.{name}")
     for name in ("numpy.ma", "pyarrow.dataset", "pytz", "sqlalchemy"):  # as dlt, Arrow and DuckDB do in a first load
@@ -53,7 +53,10 @@ def import_commands() -> None:
 
 
 def cache_hints() -> None:
-    """Replaces the functions wherever dlt's modules have them; those that a release has not are left out."""
+    """Replaces the functions in all modules of dlt by cached ones, and applies the other shortcuts.
+
+    Functions that the installed release does not have are left out.
+    """
     for module, names in ASKED.items():
         for name in names:
             if asked := getattr(module, name, None):
@@ -63,16 +66,16 @@ def cache_hints() -> None:
     validate_once()
     quick_yaml()
     if importlib.util.find_spec("pandas") is None:
-        # Python's own way to say that there is none: DuckDB looks for it some 350 times in a load.
+        # Makes an import fail at once: DuckDB looks for pandas some 350 times in a load.
         sys.modules["pandas"] = None  # type: ignore[assignment]
 
 
 def validate_once() -> None:
-    """Has dlt validate hints of tables and what is alike in each schema once; what was refused is validated again."""
+    """Has dlt validate equal hints and equal parts of schemas only once, unless they were refused."""
     namings: dict[tuple[type, int | None], Callable[..., bool]] = {}
     make = schema_utils.column_name_validator
 
-    def validator_of(naming: Any) -> Callable[..., bool]:  # one for namings that are alike
+    def validator_of(naming: Any) -> Callable[..., bool]:  # the same one for equal namings
         return namings.setdefault((type(naming), naming.max_length), make(naming))
 
     vars(relational)["column_name_validator"] = validator_of
@@ -89,7 +92,7 @@ def _validating_once(validate: Callable[..., None]) -> Callable[..., None]:
         key = (spec, validator_f, repr(doc))
         if key not in valid:
             validate(spec=spec, doc=doc, path=path, validator_f=validator_f)
-            if len(valid) >= 2_000:  # texts of schemas
+            if len(valid) >= 2_000:  # the keys contain the texts of schemas
                 valid.clear()
             valid.add(key)
 
@@ -97,7 +100,7 @@ def _validating_once(validate: Callable[..., None]) -> Callable[..., None]:
 
 
 def quick_yaml() -> None:
-    """Has dlt read and write schemas that are YAML by libyaml, where that is installed."""
+    """Has dlt read and write YAML with libyaml, if that is installed."""
     if hasattr(yaml, "CDumper"):
         vars(schema_utils)["yaml"] = SimpleNamespace(dump=functools.partial(yaml.dump, Dumper=yaml.CDumper))
         vars(schema_storage)["yaml"] = SimpleNamespace(safe_load=functools.partial(yaml.load, Loader=yaml.CSafeLoader))

@@ -1,4 +1,4 @@
-"""Saves the tests two lookups, and the same SQL written again."""
+"""Saves the tests two repeated lookups, and rendering the same views again."""
 
 import functools
 
@@ -17,8 +17,8 @@ _FIELDS: dict[type, tuple[str, ...]] = {}
 def spare_lookups() -> None:
     """Has dlt list the fields of a configuration once, and httpx read the machine's certificates once.
 
-    dlt counts them whenever it asks whether there is a configuration. httpx reads them for each request without a
-    client of its own, which takes longer than the request.
+    dlt counts the fields whenever it tests a configuration's truth. httpx reads the certificates for each request
+    without a client, which takes longer than the request.
     """
     setattr(BaseConfiguration, "__len__", lambda self: len(_fields(type(self))))  # noqa: B010
     setattr(BaseConfiguration, "__iter__", lambda self: iter(_fields(type(self))))  # noqa: B010
@@ -34,7 +34,7 @@ def _fields(of: type[BaseConfiguration]) -> tuple[str, ...]:
 
 
 def write_views_once() -> None:
-    """Has the models of alike tables be written as views once: that takes as long as a small load."""
+    """Has the views for equal tables rendered only once, because that takes as long as a small load."""
     write, written = inspected.views_of, dict[object, list[ModelView]]()
 
     def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView]:

@@ -21,7 +21,7 @@ _DEFINITIONS = (
 
 @contextmanager
 def copied_macros(folder: Path) -> Iterator[None]:
-    """Has engines copy the macros from a file in `folder`, which is made from their text."""
+    """Has engines copy the macros from a file in `folder` while the block runs; the file is made from their text."""
     file = str(folder / "macros.duckdb")
     with duckdb.connect() as con:
         con.execute(f"ATTACH '{file}' AS macros (STORAGE_VERSION 'latest'); USE macros")
@@ -34,7 +34,7 @@ def copied_macros(folder: Path) -> Iterator[None]:
 
 
 def text_of_macros() -> str:
-    """The text that creates the macros, for tests that change it: what one has changed before is in it."""
+    """Returns the text that creates the macros, with any change that a test has made, for tests that change it."""
     return engine.MACROS if "CREATE MACRO" in engine.MACROS else engine.script("macros.sql")
 
 

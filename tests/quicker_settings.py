@@ -1,6 +1,6 @@
-"""Spares dlt work whose result is known, only in tests: a tenth of the processor time of a small load.
+"""Saves dlt work whose result is known, only in tests: a tenth of a small load's processor time.
 
-What is found is the same: settings that are not there, names that were normalized before, a schema's hash.
+The results are the same: of looking up settings that are not set, normalizing known names, and hashing a schema.
 """
 
 import base64
@@ -41,7 +41,7 @@ def spare_settings() -> None:
 
 
 def look_up_once() -> None:
-    """Has dlt compose the variables that a setting may be in once; it asks for the same hundred in each load."""
+    """Has dlt compose the names of a setting's variables only once; it looks up the same hundred in each load."""
     look_up = resolve.resolve_single_provider_value
     known: dict[tuple[object, ...], tuple[list[bytes], list[Any]]] = {}
     variables: dict[bytes, bytes] = vars(os.environ)["_data"]
@@ -66,7 +66,7 @@ def look_up_once() -> None:
 
 
 def log_what_is_found() -> None:
-    """Has dlt log the settings that it finds: it reads no others in its log."""
+    """Has dlt log only the settings that it finds, because it never reads the others in that log."""
     log = vars(resolve)["log_traces"]
 
     def log_traces(config: Any, key: str, hint: Any, value: Any, *rest: Any) -> None:
@@ -77,7 +77,7 @@ def log_what_is_found() -> None:
 
 
 def hash_names_at_once() -> None:
-    """Has dlt add the names of all columns to a schema's hash at once, and look at each column once for its type."""
+    """Has dlt add all columns' names to a schema's hash at once, and look for incomplete columns in one pass."""
 
     def generate_version_hash(stored: Any) -> str:
         content = {key: value for key, value in stored.items() if key not in _UNHASHED}
@@ -104,7 +104,7 @@ def _replace(own: Callable[..., Any], quick: Callable[..., Any]) -> None:
 
 
 def normalize_paths_once() -> None:
-    """Has each naming convention normalize a path once."""
+    """Has each naming convention normalize a path only once."""
     for name in ("normalize_path", "normalize_tables_path"):
         setattr(NamingConvention, name, _once(getattr(NamingConvention, name)))
 
@@ -123,13 +123,13 @@ def _once(normalize: Callable[[NamingConvention, str], str]) -> Callable[[Naming
 
 
 def write_traces_once() -> None:
-    """Has dlt write alike columns into its traces as one text."""
+    """Has dlt render equal data for its traces only once."""
     dump, known = vars(extract)["yaml"].dump, dict[bytes, str]()
 
     def dumped(data: Any, **options: Any) -> str:
         try:
             key = pickle.dumps((data, options))
-        except (AttributeError, TypeError, pickle.PicklingError):  # a function of a user's
+        except (AttributeError, TypeError, pickle.PicklingError):  # it has a function of a user
             return str(dump(data, **options))
         if key not in known:
             if len(known) >= _MOST_TEXTS:
@@ -141,7 +141,7 @@ def write_traces_once() -> None:
 
 
 def find_contexts_quickly() -> None:
-    """Has dlt match the names of its own pools' threads alone, whenever it asks for a context."""
+    """Has dlt match the names of threads only in its own pools, whenever it needs a context."""
     own = Container._effective_thread_id
 
     def thread_id(container: Container) -> int:
@@ -152,7 +152,7 @@ def find_contexts_quickly() -> None:
 
 
 def set_up_files_once() -> None:
-    """Has dlt tell DuckDB once that it shall write a checkpoint at the end, and not in each of forty connections."""
+    """Has dlt enable DuckDB's checkpoint at shutdown only once, and not in each of forty connections."""
     own = DuckDbConnectionPool._apply_local_config
 
     def apply(pool: Any, con: Any, settings: Any = None, pragmas: Any = None) -> None:

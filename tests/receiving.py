@@ -1,4 +1,4 @@
-"""A receiver in a process of its own, and what it has written."""
+"""A receiver in a process of its own, and the files that it has written."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ import forked
 from autopilothq.catalog import ARCHIVE_FOLDER
 from autopilothq.receive import files
 
-# Tests that a shell started in the background ignore Ctrl-C, and what they start would inherit it.
+# Tests that a shell started in the background ignore Ctrl-C, and their child processes would inherit that.
 PROGRAM = """
 import os; os.setsid()
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,12 +38,12 @@ class Receiver(NamedTuple):
     http: httpx.Client
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
-        """Posts JSON, or bytes as they are."""
+        """Posts `body` as JSON, or as it is if it is bytes."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.http.post(self.url + path, content=content, **more)
 
     def warning(self) -> str:
-        """The next line that it says. Where it says none in half a minute it is killed, and there is none."""
+        """Returns the next line on its stderr. If none comes in half a minute, kills it and returns ""."""
         assert self.process.stderr
         late = threading.Timer(30, self.process.kill)
         late.start()
@@ -53,7 +53,7 @@ class Receiver(NamedTuple):
             late.cancel()
 
     def stop(self) -> str:
-        """Asks it to stop, and returns what it said since it listens."""
+        """Sends SIGTERM, waits for the end, and returns what it wrote to stderr that was not read yet."""
         self.process.terminate()
         return self.process.communicate(timeout=15)[1]
 
@@ -68,11 +68,11 @@ def receiver(
     anew: bool = False,
     spawned: bool = False,
 ) -> Iterator[Receiver]:
-    """Starts a receiver on a free port, after some code; it is killed on leaving, unless it ended before.
+    """Starts a receiver on a free port, after running the code `before`, and kills it when the block ends.
 
-    It is forked, which spares a second of imports. `anew`: it is an interpreter of its own, as where it is installed;
-    for tests that measure its memory, and for metrics, whose modules look at the environment when they are imported.
-    Its workers are forked too, unless `anew` or `spawned`, for tests of how it has its processes.
+    It is forked, which saves a second of imports. With `anew` it is a new interpreter, as it is where it is installed:
+    for tests that measure its memory, and for metrics, whose modules read the environment when they are imported. Its
+    workers are forked as well, unless `anew` or `spawned` is set, for tests of how it manages its processes.
     """
     if not (anew or spawned):
         before = FORKED_WORKERS + before
@@ -97,14 +97,14 @@ def receiver(
 
 
 def publish_left(folder: Path | str) -> None:
-    """Has a receiver publish what others left in the folder: it does as it begins, before it answers."""
+    """Has a receiver publish what others left in the folder, which it does at its start, before it answers requests."""
     with receiver(folder) as running:
         running.http.get(f"{running.url}/healthz")
         running.stop()
 
 
 def published(folder: Path) -> list[Any]:
-    """The messages of the archive, in the order of its files; what is no JSON is text."""
+    """Returns the archive's messages in the order of its files; a line that is not JSON is a string."""
     return [_read(line) for path in files.published_files(folder) for line in gzip.open(path, "rb").read().splitlines()]
 
 
@@ -116,5 +116,5 @@ def _read(line: bytes) -> Any:
 
 
 def hidden(folder: Path) -> list[str]:
-    """The names of the files that are not published."""
+    """Returns the names of the files that are not published yet."""
     return sorted(path.name for path in (folder / ARCHIVE_FOLDER).glob("*/*/.*"))

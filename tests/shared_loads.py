@@ -14,7 +14,7 @@ from dlt.common.configuration.specs import PluggableRunContext
 from autopilothq import cli, masking
 from calling import Said
 
-# What dlt and the S3 clients would take from the shell that the tests are run from.
+# Prefixes of the variables that dlt and the S3 clients would take from the shell that runs the tests.
 LEAKS = (
     "AWS_", "CREDENTIALS", "DATA_WRITER__", "DATASET_NAME", "DESTINATION", "DLT_", "EXTRACT__", "LOAD__", "NORMALIZE__",
     "PIPELINE", "RESTORE_FROM_DESTINATION", "RUNTIME__", "SCHEMA__", "SOURCES__", "STAGING",
@@ -22,14 +22,17 @@ LEAKS = (
 
 
 def bare_environment() -> dict[str, str]:
-    """The environment without those, and without telemetry: for programs."""
+    """Returns the environment without those variables and with telemetry off, for processes of their own."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
     return kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"}
 
 
 @contextmanager
 def isolation(home: Path) -> Iterator[None]:
-    """The working folder `work` in `home`, new unless it is there, with settings, state and secrets of its own only."""
+    """Makes `work` in `home` the current folder while the block runs, with only its own settings, state and secrets.
+
+    Creates the folder if it is missing.
+    """
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in os.environ:
             if name.upper().startswith(LEAKS):
@@ -39,15 +42,15 @@ def isolation(home: Path) -> Iterator[None]:
         monkeypatch.chdir(work)
         monkeypatch.setenv("DLT_DATA_DIR", str(home / "dlt"))  # pipelines' working folders
         monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
-        # Without credentials the S3 clients would look in the home folder, then ask the cloud's metadata address and
+        # Without credentials, the S3 clients would look in the home folder, then query the cloud's metadata address and
         # wait.
         monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        for of in ("_remembered", "_strings", "_hooks"):  # secrets of one test are words of another
+        for of in ("_remembered", "_strings", "_hooks"):  # one test's secrets may be ordinary words in another
             monkeypatch.setattr(masking, of, {})
-        # dlt reads settings when a context is made, global ones from a folder of the user's.
+        # dlt reads settings when it makes a context, global ones from a folder of the user.
         monkeypatch.setattr("dlt.common.runtime.run_context.global_dir", lambda: str(home / "dlt"))
         forget_context()
         try:
@@ -57,14 +60,14 @@ def isolation(home: Path) -> Iterator[None]:
 
 
 def forget_context() -> None:
-    """Has dlt make a new context when it next asks for one: it takes as long as the rest of a small test."""
+    """Has dlt make a new context only when it next needs one, because that takes as long as a small test."""
     container = Container()
     if PluggableRunContext in container:
         del container[PluggableRunContext]
 
 
 def command(*words: str) -> Said:
-    """Calls the program in this process, where no test runs that could lend its fixture `call`."""
+    """Calls the program in this process, for code outside tests, which has no fixture `call`."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     umask = os.umask(0o022)  # the program sets its own permanently
     with mock.patch("sys.argv", ["autopilothq", *words]), redirect_stdout(out), redirect_stderr(err):

@@ -1,6 +1,6 @@
-"""dlt's own destinations with a configuration that is resolved once, which takes half of a load with nothing new.
+"""dlt's own destinations, which resolve their configuration once: that takes half the time of a load with nothing new.
 
-They are called as dlt's are, because what a destination is found out to be goes by the name of its class.
+The classes have dlt's names, because dlt recognises a destination by the name of its class.
 """
 
 # ruff: noqa: N801
@@ -11,12 +11,12 @@ from autopilothq.warehouses.configured_once import ConfiguredOnce
 
 
 class duckdb(ConfiguredOnce, destinations.duckdb):
-    """A DuckDB file, into which staging tables are merged."""
+    """dlt's DuckDB destination."""
 
 
 class postgres(ConfiguredOnce, destinations.postgres):
-    """A PostgreSQL database."""
+    """dlt's PostgreSQL destination."""
 
 
 class filesystem(ConfiguredOnce, destinations.filesystem):
-    """A bucket, or a folder."""
+    """dlt's destination for a bucket or a folder."""

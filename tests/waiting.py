@@ -1,4 +1,4 @@
-"""Waiting for what another process or thread does, and measuring on a machine that may be busy."""
+"""Waits for other processes and threads, and measures times on a machine that may be busy."""
 
 import functools
 import time
@@ -9,7 +9,7 @@ Taken = ParamSpec("Taken")
 
 
 def wait_for(holds: Callable[[], object], seconds: float = 30) -> None:
-    """Returns as soon as a condition holds; fails if it does not in time."""
+    """Returns as soon as a condition holds; fails if it does not hold within `seconds`."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
@@ -17,7 +17,7 @@ def wait_for(holds: Callable[[], object], seconds: float = 30) -> None:
 
 
 def timed(test: Callable[Taken, None]) -> Callable[Taken, None]:
-    """Runs a test of how long something takes up to three times, because the machine may be busy otherwise."""
+    """Lets a test that measures time fail twice before it counts, because other work may keep the machine busy."""
 
     @functools.wraps(test)
     def again(*args: Taken.args, **kwargs: Taken.kwargs) -> None:
