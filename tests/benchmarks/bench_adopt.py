@@ -33,7 +33,7 @@ AVRO = {"VARCHAR": "string", "BIGINT": "long", "TIMESTAMP": {"type": "long", "lo
 
 
 def write_avro(path: Path) -> None:
-    """Writes a Parquet file again as Avro, in its place."""
+    """Replaces a Parquet file by the same rows as Avro."""
     with duckdb.connect() as con:
         types = [row[:2] for row in con.execute(f"DESCRIBE FROM '{path}'").fetchall()]
         fields = [{"name": name, "type": ["null", AVRO[of]]} for name, of in types]
@@ -45,7 +45,7 @@ def write_avro(path: Path) -> None:
 
 
 def write(folder: Path, rows: int, avro: bool) -> int:
-    """Writes the files; returns their bytes."""
+    """Writes the files; returns their size in bytes."""
     each = rows // FILES
     with duckdb.connect() as con:
         for number in range(FILES):
@@ -60,7 +60,7 @@ def write(folder: Path, rows: int, avro: bool) -> int:
 
 
 def main() -> None:
-    """Writes, adopts, adopts again, prints."""
+    """Writes the files, adopts them twice, and prints the costs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--avro", action="store_true", help="Avro in place of Parquet")

@@ -1,6 +1,6 @@
-"""How much of the set rate a scan of contacts uses, against a server that answers as fast as it can: `make bench`.
+"""Measures how much of the allowed rate a scan of contacts uses, with a server that never delays: `make bench`.
 
-The server counts as the account does, and one request too many would end the scan.
+The server limits the rate as the account does, and one request too many would end the scan.
 """
 
 import os
@@ -23,7 +23,7 @@ SECONDS = 6
 
 @contextmanager
 def served(contacts: int, rate: int) -> Iterator[tuple[str, str]]:
-    """The base URL and key of a fake account in a process of its own."""
+    """Yields the base URL and key of a fake account in a process of its own."""
     words = {"--contacts": contacts, "--rate": rate, "--port": 0}
     command = [sys.executable, "-m", "tests.fake_autopilot", *(str(word) for pair in words.items() for word in pair)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -38,7 +38,7 @@ def served(contacts: int, rate: int) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("rate", [5, 20, 50])
 def test_pages_per_second(rate: int) -> None:
-    pages = SECONDS * rate + 1  # the last one may go out after SECONDS and not before
+    pages = SECONDS * rate + 1  # the last one may not be requested before SECONDS are over
     with (
         served(100 * pages, rate) as (base_url, key),
         Autopilot(AutopilotSettings(api_key=key, base_url=base_url, requests_per_second=rate, tries=1)) as autopilot,

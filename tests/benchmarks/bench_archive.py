@@ -1,6 +1,6 @@
-"""How long a load takes beside DuckDB alone, and what memory it needs: `make bench`.
+"""Measures how long a load takes compared with DuckDB alone, and how much memory it needs: `make bench`.
 
-Ratios are of runs in turn, so that they hold on a noisy machine; each run is a whole process.
+Each run is a process of its own. The runs that are compared alternate, so that their ratio holds on a noisy machine.
 `AUTOPILOTHQ_BENCH_EVENTS` sets the size (1,000,000). FIGURES.md beside this file keeps what was measured.
 """
 
@@ -24,19 +24,19 @@ HERE = Path(__file__).parent
 
 
 def load(archive: Path, folder: Path) -> Cost:
-    """Loads an archive into folder/autopilot.duckdb."""
+    """Loads an archive into folder/autopilot.duckdb, and returns the cost."""
     folder.mkdir(parents=True, exist_ok=True)
     return python("-c", "from autopilothq.cli import main; main()", "load", "archive", str(archive), cwd=folder)
 
 
 def python(*words: str, cwd: Path) -> Cost:
-    """What a Python program of this environment takes."""
+    """Runs a Python program in this environment, and returns its cost."""
     paths = {"PYTHONPATH": os.pathsep.join(sys.path), "DLT_DATA_DIR": str(cwd / "dlt")}
     return measured([sys.executable, *words], cwd, paths)
 
 
 def duckdb_alone(archive: Path, folder: Path) -> Cost:
-    """DuckDB reads the same files into the same columns, and drops no duplicates."""
+    """Has DuckDB read the same files into the same columns, without dropping duplicates; returns the cost."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return python(str(HERE / "duckdb_alone.py"), str(archive), "alone.duckdb", cwd=folder)
@@ -49,7 +49,7 @@ def fresh(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def archive() -> Path:
-    """A sample archive of EVENTS messages, made once."""
+    """Returns a sample archive of EVENTS messages, which is made only once."""
     folder = CACHE / f"sample-{EVENTS}"
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -59,7 +59,7 @@ def archive() -> Path:
 
 
 def renamed(archive: Path, to: Path, ids: bytes | None = None) -> Path:
-    """The archive's files under other names; with other message ids too where `ids` is their new beginning."""
+    """Copies the archive's files under other names; with `ids`, the message ids get that beginning. Returns `to`."""
     shutil.rmtree(to, ignore_errors=True)
     for file in archive.rglob("*.gz"):
         copy = to / file.relative_to(archive).with_name(f"again-{file.name}")

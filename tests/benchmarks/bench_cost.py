@@ -1,8 +1,8 @@
-"""What one sender can cost: many keys, keys that are new every time, many event names: `make bench`.
+"""Measures what one sender can cost: many keys, keys that are new every time, many event names: `make bench`.
 
-Loads into DuckDB, each in a process of its own. The bounds are of a run with one such message, beside one with a plain
-message. What a message takes among many, without what every run and every new column takes, is printed beside it.
-FIGURES.md beside this file keeps what was measured.
+Loads into DuckDB, each in a process of its own. The limits compare a run with one such message with a run of one plain
+message. It also prints what such a message costs among many, without the costs of every run and every new column.
+FIGURES.md next to this file keeps what was measured.
 """
 
 import json
@@ -17,13 +17,13 @@ import duckdb
 from benchmarks.bench_archive import CACHE, fresh, load, show
 from benchmarks.processes import Cost
 
-ROOM = 2_000  # MB: the engine has 400, and 0.6 for each of the 2,000 columns that a table of DuckDB may have
-PLAIN = 100_000  # as many plain messages tell what one takes
+ROOM = 2_000  # MB that a load may take: the engine has 400, and 0.6 for each of up to 2,000 columns of a DuckDB table
+PLAIN = 100_000  # so many plain messages are enough to measure the cost of one
 Message = dict[str, Any]
 
 
 def message(number: int, properties: Mapping[str, Any], event: str = "Order Completed") -> Message:
-    """A track of that number."""
+    """Returns the track with that number."""
     return {
         "type": "track", "event": event, "messageId": f"m{number}", "userId": f"u{number % 1000}",
         "receivedAt": "2019-03-04T05:06:07.412Z", "originalTimestamp": "2019-03-04T05:06:07.000Z", "sentAt": None,
@@ -32,25 +32,25 @@ def message(number: int, properties: Mapping[str, Any], event: str = "Order Comp
 
 
 def plain(count: int) -> Iterator[Message]:
-    """Usual messages."""
+    """Yields usual messages."""
     for number in range(count):
         yield message(number, {"plan": "pro", "seats": number, "price": 9.5, "revenue": 1.25, "paid": True})
 
 
 def of_keys(keys: int, count: int, event: str = "Order Completed") -> Iterator[Message]:
-    """Messages with as many integer properties, all with the same keys."""
+    """Yields `count` messages with `keys` integer properties each, all with the same keys."""
     return (message(number, {f"k{key}": number % 10 for key in range(keys)}, event) for number in range(count))
 
 
 def with_ids_as_keys(count: int) -> Iterator[Message]:
-    """Messages with 20 keys, of which 5 are new every time."""
+    """Yields messages with 20 keys each, of which 5 are new every time."""
     for number in range(count):
         new = {f"item_{5 * number + key}": key for key in range(5)}
         yield message(number, {f"key_{key}": number for key in range(15)} | new)
 
 
 def names(count: int) -> Iterator[Message]:
-    """A message each of as many events."""
+    """Yields one message each of `count` events."""
     return (message(number, {"at": number}, f"Step {number}") for number in range(count))
 
 
@@ -60,7 +60,7 @@ def write(messages: Iterable[Message], file: Path) -> None:
 
 
 def loaded(name: str, messages: Iterable[Message]) -> Cost:
-    """What a load of these messages takes, into an empty file in a folder of that name."""
+    """Loads the messages into an empty file, in a folder of that name; returns the cost."""
     folder = fresh(CACHE / "cost" / name)
     write(messages, folder / "archive" / "1.ndjson")
     return load(folder / "archive", folder)
@@ -68,12 +68,12 @@ def loaded(name: str, messages: Iterable[Message]) -> Cost:
 
 @cache
 def one() -> Cost:
-    """What every load takes: the best of three."""
+    """Returns what every load costs: the best of three loads of one message."""
     return min((loaded("one", plain(1)) for _ in range(3)), key=lambda cost: cost.cpu)
 
 
 def each(one: Cost, many: Cost, count: int) -> float:
-    """Seconds of processors that a message takes, in a load of as many, beyond what a load of one such message does."""
+    """Returns the processor seconds per message of a load of `count`, beyond those of a load of one such message."""
     return max(many.cpu - one.cpu, 1e-9) / (count - 1)
 
 
@@ -83,7 +83,7 @@ def query(name: str, sql: str) -> list[tuple[Any, ...]]:
 
 
 def test_many_keys() -> None:
-    """A run with 1,000 keys takes at most twenty times what one with a plain message does, 10,000 two hundred times."""
+    """A message with 1,000 keys costs at most twenty times as much as a plain one, with 10,000 two hundred times."""
     costs = {f"{count:,} plain": loaded(f"{count} plain", plain(count)) for count in (1, 2_000, PLAIN)}
     for keys, count in ((1_000, 1), (1_000, 200), (10_000, 1), (10_000, 50), (60_000, 1)):
         costs[f"{count} of {keys:,} keys"] = loaded(f"{count} of {keys}", of_keys(keys, count))
@@ -101,7 +101,7 @@ def test_many_keys() -> None:
 
 
 def test_keys_that_are_new_every_time() -> None:
-    """20,000 messages that use ids as keys end within minutes and within the memory, and what they lose is told."""
+    """20,000 messages with ids as keys are loaded within minutes and the memory, and what they lose is reported."""
     started = time.monotonic()
     cost = loaded("ids", with_ids_as_keys(20_000))
     show("ids as keys", one_plain=one(), messages_20_000=cost)
@@ -118,7 +118,7 @@ def test_keys_that_are_new_every_time() -> None:
 
 
 def test_many_events() -> None:
-    """Names beyond the limit of tables are in `tracks` alone, and a load after them takes what any does."""
+    """Events beyond the limit of tables are in `tracks` alone, and a later load costs no more than any other."""
     few, many = loaded("150 names", names(150)), loaded("1,000 names", names(1_000))
     folder = CACHE / "cost" / "1,000 names"
     write([message(1_000_000, {"at": 1}, "Step 1")], folder / "archive" / "2.ndjson")

@@ -16,13 +16,13 @@ import duckdb
 from benchmarks.processes import measured
 from servers import s3_server
 
-EVENTS = 20_000  # of the sample, which is copied, a week later each time
+EVENTS = 20_000  # in the sample, whose rows are copied, each time a week later
 MAIN = (sys.executable, "-c", "from autopilothq.cli import main; main()")
 TIMES = ("received_at", "sent_at", "timestamp", "original_timestamp")
 
 
 def write(home: Path, copies: int, env: Mapping[str, str]) -> int:
-    """Makes the database; returns how many messages it has."""
+    """Makes the database; returns the number of its messages."""
     measured([*MAIN, "sample", "archive", "--events", str(EVENTS)], home, env)
     measured([*MAIN, "load", "archive", "archive", "--credentials", "events.duckdb"], home, env)
     with duckdb.connect(str(home / "events.duckdb")) as con:
@@ -43,7 +43,7 @@ def write(home: Path, copies: int, env: Mapping[str, str]) -> int:
 
 
 def main() -> None:
-    """Makes a database, exports it in each way, prints."""
+    """Makes a database, exports it in each way, and prints the costs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--copies", type=int, default=50)
     copies = parser.parse_args().copies

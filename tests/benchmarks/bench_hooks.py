@@ -1,7 +1,7 @@
-"""What Autopilot's hooks cost, to become lines and to be merged into `contacts`.
+"""Measures what Autopilot's hooks cost: becoming lines, and being merged into `contacts`.
 
-A burst, as an import makes it: each contact whole, once. It is loaded into an empty dataset, then once more with later
-changes, so that every row is looked up and merged.
+The hooks come in a burst as after an import, each with a whole contact. They are loaded into an empty dataset, then
+once more with later changes, so that every row is looked up and merged.
 """
 
 import gzip
@@ -23,7 +23,7 @@ PROGRAM = "from autopilothq.cli import main; main()"
 
 
 def write(folder: Path, number: int) -> float:
-    """Writes a published file of one burst; returns the seconds of a processor that its lines took."""
+    """Writes a published file with one burst; returns the processor seconds that making its lines took."""
     account, at, lines = Account(CONTACTS), FIRST + timedelta(days=number), []
     seconds = 0.0
     for contact in map(account.contact, range(CONTACTS)):

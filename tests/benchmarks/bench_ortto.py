@@ -1,7 +1,7 @@
-"""What loads of a made-up account of Ortto with a million people cost.
+"""Measures what loads of a made-up account of Ortto with a million people cost.
 
 `python -m pytest -s tests/benchmarks/bench_ortto.py`, with pipelines and tests on PYTHONPATH. The account is computed
-in a process of its own. Its pace is set high: Ortto's own is one person a second.
+in a process of its own. Its rate limit is high: Ortto's own is one person a second.
 """
 
 import os
@@ -17,13 +17,13 @@ from benchmarks.processes import Cost, measured
 
 ROOT = Path(__file__).parent.parent.parent
 PEOPLE = int(os.environ.get("BENCH_PEOPLE", "1000000"))
-SECONDS = float(os.environ.get("BENCH_SECONDS", "600"))  # for which activities are asked for
+SECONDS = float(os.environ.get("BENCH_SECONDS", "600"))  # how long activities are requested
 MOST_MEMORY = 900  # MB
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of the command, for an account in a process of its own."""
+    """Yields the command's environment variables for an account in a process of its own."""
     command = [sys.executable, "-m", "tests.fake_ortto", "--people", str(PEOPLE), "--port", "0"]
     with subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""Loads an archive into PostgreSQL, beside `COPY` of the same rows into the same tables; prints seconds.
+"""Compares loading an archive into PostgreSQL with `COPY` of the same rows into the same tables; prints seconds.
 
 .venv/bin/python tests/benchmarks/bench_postgres.py --events 1000000 --rounds 3
 """
@@ -32,9 +32,9 @@ def load(home: Path, url: str) -> float:
 
 
 def copy(cursor: "psycopg2.extensions.cursor", home: Path) -> float:
-    """Copies the rows that were loaded, as CSV, into tables like theirs with their keys and indexes, one after another.
+    """Copies the loaded rows, as CSV, into equal tables with equal keys and indexes, one table after the other.
 
-    Returns the seconds without those of writing the CSV.
+    Returns the seconds that it took, without writing the CSV.
     """
     cursor.execute(TABLES)
     tables = [str(name) for (name,) in cursor.fetchall()]
@@ -52,7 +52,7 @@ def copy(cursor: "psycopg2.extensions.cursor", home: Path) -> float:
 
 
 def run(home: Path, rounds: int) -> Sequence[tuple[float, float]]:
-    """Returns the seconds of a load and of copying, by round, each in a new database."""
+    """Returns the seconds of loading and of copying in each round, which has a new database."""
     found = []
     with postgres_server() as server:
         for _ in range(rounds):
@@ -66,7 +66,7 @@ def run(home: Path, rounds: int) -> Sequence[tuple[float, float]]:
 
 
 def main() -> None:
-    """Writes an archive, loads it, copies, prints."""
+    """Writes an archive, loads and copies it in rounds, and prints the seconds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)

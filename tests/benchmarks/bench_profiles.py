@@ -1,4 +1,4 @@
-"""How many people a second are asked for where an answer takes 100 ms, and what a million people take: `make bench`."""
+"""Measures how many people a second are requested if a response takes 100 ms, and the memory for a million people."""
 
 import os
 import resource
@@ -24,7 +24,7 @@ SECONDS = 6
 
 @contextmanager
 def served(rate: int, latency: float) -> Iterator[dict[str, str]]:
-    """The settings of a made-up Profile API in a process of its own."""
+    """Yields the settings of a made-up Profile API in a process of its own."""
     words = {"--rate": rate, "--latency": latency, "--port": 0}
     options = (str(word) for pair in words.items() for word in pair)
     command = [sys.executable, "-m", "tests.fake_autopilot.serve_profiles", *options]
@@ -40,7 +40,7 @@ def served(rate: int, latency: float) -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("latency", [0.1, 0.5])
 def test_people_per_second(latency: float) -> None:
-    """The server answers 429 beyond the rate, which would end the test: nothing is tried twice."""
+    """The client reaches the rate and never exceeds it: a 429 would end the test, because nothing is retried."""
     people, rate = SECONDS * 50 + 1, 50
     with (
         served(rate, latency) as at,
@@ -56,13 +56,13 @@ def test_people_per_second(latency: float) -> None:
         )
         seconds = time.monotonic() - started
     assert not any(getattr(answer, "error", None) for answer in answers)
-    reached = (people - 1) / (seconds - latency)  # behind the first, which is asked for alone
+    reached = (people - 1) / (seconds - latency)  # without the first person, who is requested alone
     print(f"\n{latency * 1000:.0f} ms an answer: {reached:.1f} people/s, {reached / rate:.1%} of the rate")
     assert reached > 0.9 * rate
 
 
 def test_a_million_people(tmp_path: Path) -> None:
-    """All but a few were asked for before; what they take of memory is told."""
+    """All people but a few were requested before; the memory that they take is printed."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     now, started = datetime.now(UTC), time.monotonic()
     people = People(("space", "scope"), str(tmp_path))

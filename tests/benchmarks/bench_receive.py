@@ -1,8 +1,8 @@
-"""How many events a receiver takes, how soon it answers, and what "on the disk" costs of it: `make bench`.
+"""Measures how many events a receiver takes, how fast it answers, and what writing to the disk costs: `make bench`.
 
-A sender in a process of its own posts over loopback, beside the receiver on the same processors. MEMORY is the receiver
-whose writer answers at once and keeps nothing. By default some 100,000 events are sent for its memory; by
-`RECEIVE_EVENTS=10000000` ten million, which takes six minutes. FIGURES.md beside this file keeps what was measured.
+A sender in a process of its own posts over loopback, on the same processors as the receiver. MEMORY makes a receiver
+whose writer answers at once and keeps nothing. By default, some 100,000 events are sent to measure its memory; with
+`RECEIVE_EVENTS=10000000` ten million, which takes six minutes. FIGURES.md next to this file keeps what was measured.
 """
 
 import json
@@ -38,7 +38,7 @@ writer.Writer.write = write
 
 
 class Figures(NamedTuple):
-    """What a sender saw. Times are in seconds, `processor` is its own share of one."""
+    """What a sender measured. Times are in seconds; `processor` is the sender's own share of a processor."""
 
     requests: int
     rate: float
@@ -49,14 +49,14 @@ class Figures(NamedTuple):
 
 
 def post(running: Receiver, rate: float, batch: int, connections: int, seconds: float = SECONDS) -> Figures:
-    """Sends from a process of its own."""
+    """Sends from a process of its own, and returns the figures."""
     words = map(str, (running.url, rate, batch, connections, seconds))
     done = subprocess.run([sys.executable, str(POSTING), *words], stdout=subprocess.PIPE, check=True, text=True)
     return Figures(**json.loads(done.stdout))
 
 
 def show(what: str, figures: Figures, batch: int) -> None:
-    """Prints the figures, and how busy the machine was."""
+    """Prints the figures, with the machine's load."""
     print(
         f"\n{what}: {figures.rate:,.0f} requests/s, {figures.rate * (batch or 1):,.0f} events/s,"
         f" p50 {figures.p50 * 1e3:.1f}, p99 {figures.p99 * 1e3:.1f}, most {figures.most * 1e3:.1f} ms"
@@ -65,7 +65,7 @@ def show(what: str, figures: Figures, batch: int) -> None:
 
 
 def memory(running: Receiver) -> float:
-    """The resident memory of the receiver in MB."""
+    """Returns the resident memory of the receiver in MB."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
@@ -78,7 +78,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("batch", "rate"), [(0, SINGLE_RATE), (BATCH, BATCH_RATE)])
 @pytest.mark.parametrize("before", ["", MEMORY], ids=["disk", "memory"])
 def test_at_a_fixed_rate(before: str, batch: int, rate: int) -> None:
-    """The goal is of the receiver itself, at a rate that it must take."""
+    """At a rate that it must take, the receiver answers within the goal."""
     with receiver(before=before, anew=True) as running:
         post(running, rate, batch, SENDERS, 1)
         figures = post(running, rate, batch, SENDERS)
@@ -90,14 +90,14 @@ def test_at_a_fixed_rate(before: str, batch: int, rate: int) -> None:
 @pytest.mark.parametrize("batch", [0, BATCH])
 @pytest.mark.parametrize("before", ["", MEMORY], ids=["disk", "memory"])
 def test_the_most(before: str, batch: int) -> None:
-    """What one process takes of a sender that waits for nothing but answers."""
+    """Prints what one process takes from senders that wait only for responses."""
     with receiver(before=before, anew=True) as running:
         post(running, 0, batch, SENDERS, 1)
         show(f"{'memory' if before else 'disk'}, as many as it takes", post(running, 0, batch, SENDERS), batch)
 
 
 def test_memory() -> None:
-    """It does not grow with what was received."""
+    """The memory does not grow with what was received."""
     with receiver("archive", "--rotate", "16MB", anew=True) as running:
         post(running, BATCH_RATE, BATCH, 32, 2)
         sent, seen, started = 0, [memory(running)], time.monotonic()
@@ -113,7 +113,7 @@ def test_memory() -> None:
 
 
 def test_open_connections() -> None:
-    """Connections that say nothing after a request do not slow down the others."""
+    """Connections that are idle after a request do not slow down the others."""
     before, (_, hard) = resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_NOFILE)
     number = min(CONNECTIONS, hard - 100)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

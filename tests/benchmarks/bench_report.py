@@ -1,7 +1,7 @@
 """Measures `autopilothq report` on a large dataset in DuckDB: seconds, processor seconds and peak memory.
 
-`python tests/benchmarks/bench_report.py --events 10000000`: an archive of `autopilothq sample` is loaded, and its week
-is repeated in SQL until there are so many events, each week with other persons in part.
+`python tests/benchmarks/bench_report.py --events 10000000`: an archive of `autopilothq sample` is loaded, and SQL
+repeats its week until there are so many events. Persons come again only after some weeks.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def run(folder: str, *words: str) -> Cost:
 
 
 def repeat(week: str, file: str, weeks: int) -> int:
-    """Writes a dataset with a week's rows so many times, and returns the number of its email events."""
+    """Writes a dataset with the rows of a week `weeks` times, and returns the number of its email events."""
     with duckdb.connect(file) as con:
         con.execute(f"SET TimeZone = 'UTC'; ATTACH '{week}' AS week (READ_ONLY); CREATE SCHEMA autopilothq")
         of_week = "database_name = 'week' AND schema_name = 'autopilothq'"
@@ -54,7 +54,7 @@ def repeat(week: str, file: str, weeks: int) -> int:
 
 
 def main() -> None:
-    """Makes the dataset and the report, and prints what it took."""
+    """Makes the dataset and the report, and prints the report's cost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
     events = parser.parse_args().events

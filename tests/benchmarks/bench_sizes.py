@@ -1,8 +1,8 @@
-"""What odd archives cost, and that none of it grows faster than the archive: `make bench`.
+"""Measures what unusual archives cost, and checks that the cost grows no faster than the archive: `make bench`.
 
 Loads into DuckDB, each in a process of its own: very many files, event tables and columns, and one message with very
-many keys, each in three sizes with equal steps. What the second step costs is held against what the first one does.
-FIGURES.md beside this file keeps what was measured.
+many keys, each in three sizes with equal steps. The cost of the second step is compared with that of the first.
+FIGURES.md next to this file keeps what was measured.
 """
 
 import gzip
@@ -16,8 +16,8 @@ from benchmarks.bench_archive import CACHE, HERE, fresh, load, python, show
 from benchmarks.bench_cost import Message, message, names, of_keys, write
 from benchmarks.processes import Cost
 
-SLACK = 1.5  # times what the same costs in a smaller archive, as a busy machine measures it
-NOISE = 0.5  # seconds of processors by which two equal loads differ
+SLACK = 1.5  # the second step may cost so many times as much as the first, because a busy machine measures badly
+NOISE = 0.5  # processor seconds by which two equal loads may differ
 FIRST_DAY, DAY = 1551398400000, 86_400_000
 FILES_PER_DAY = 1_000
 ROUNDS = 5
@@ -25,7 +25,7 @@ EMAIL = {"event": "email_opened", "campaign_id": "campaign_1", "email_id": "batc
 
 
 def tiny_files(folder: Path, numbers: Iterable[int]) -> Path:
-    """Makes files of a line each, in day folders, and returns the archive."""
+    """Writes files of one line each, in day folders, and returns the archive."""
     for number in numbers:
         day = folder / "segment-logs" / "AbC123xYz9" / str(FIRST_DAY + DAY * (number // FILES_PER_DAY))
         day.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def tiny_files(folder: Path, numbers: Iterable[int]) -> Path:
 
 
 def check_growth(costs: dict[int, Cost]) -> None:
-    """Fails where the step from the second size to the third costs more than that from the first to the second."""
+    """Fails if the step from the second size to the third costs more than the one from the first to the second."""
     (few, some, many) = sorted(costs)
     first, second = costs[some].cpu - costs[few].cpu, costs[many].cpu - costs[some].cpu
     print(f"  {some - few:,} more took {first:.1f} s of processors, as many again {second:.1f} s")
@@ -43,7 +43,7 @@ def check_growth(costs: dict[int, Cost]) -> None:
 
 
 def loads(what: str, sizes: Iterable[int], messages: Callable[[int], Iterable[Message]]) -> dict[int, list[Cost]]:
-    """What these cost, by the size: a load into an empty file, one with nothing new, and one with a line more."""
+    """Returns the costs by size: of a load into an empty file, of one with nothing new, and of one with a new line."""
     costs: dict[int, list[Cost]] = {}
     for size in sizes:
         folder = fresh(CACHE / "sizes" / f"{size} {what}")
@@ -76,7 +76,7 @@ def test_files_of_one_line() -> None:
 
 
 def test_event_tables() -> None:
-    """As many names of events as may have tables."""
+    """As many events as may have tables."""
     check_all(loads("event tables", (20, 260, 500), names))
 
 
@@ -91,7 +91,7 @@ def test_keys_of_one_message() -> None:
 
 
 def test_a_run_that_finds_little() -> None:
-    """A run that finds nothing, and one that finds ten events, beside a run of dlt alone that finds nothing."""
+    """Compares a run that finds nothing, and one that finds ten events, with a run of dlt alone that finds nothing."""
     folder = fresh(CACHE / "sizes" / "little")
     archive = folder / "archive"
     sample.write(str(archive), 20_000)

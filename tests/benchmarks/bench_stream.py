@@ -1,7 +1,7 @@
-"""How fast a stream is sent and forwarded, how soon a single line arrives, and what memory a long one takes.
+"""Measures how fast a stream is sent and forwarded, how soon a single line arrives, and a long stream's memory.
 
-By default 50,000 lines; by `STREAM_LINES=1000000` a million, which takes half an hour. FIGURES.md beside this file
-keeps what was measured.
+It sends 50,000 lines by default; with `STREAM_LINES=1000000` a million, which takes half an hour. FIGURES.md next to
+this file keeps what was measured.
 """
 
 import json
@@ -21,7 +21,7 @@ import pytest
 from receiving import PROGRAM, receiver
 
 LINES = int(os.environ.get("STREAM_LINES", "50_000"))
-EVERY = max(1, LINES // 10)  # lines between two looks at the memory
+EVERY = max(1, LINES // 10)  # lines between two measurements of the memory
 
 
 class _Account(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ class _Account(BaseHTTPRequestHandler):
 
 @contextmanager
 def account() -> Iterator[str]:
-    """The URL of such an account."""
+    """Yields the URL of such an account."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Account) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1"
@@ -61,14 +61,14 @@ def account() -> Iterator[str]:
 
 
 def line(number: int) -> bytes:
-    """An identify of somebody else each, with an address and an id of their own."""
+    """Returns the identify of a different person for each number."""
     traits = {"email": f"p{number}@example.com", "title": f"T{number}", "plan": "pro"}
     message = {"type": "identify", "messageId": f"m{number}", "userId": f"u{number}", "traits": traits}
     return json.dumps({**message, "timestamp": "2026-11-01T05:06:07.123Z"}).encode() + b"\n"
 
 
 def piped(folder: Path, words: list[str], env: dict[str, str]) -> tuple[float, list[float]]:
-    """Pipes lines into a command; returns the seconds that it took and its memory in MB on the way."""
+    """Pipes lines into a command; returns the seconds that it took, and the memory (MB) that it had in between."""
     kept = (
         os.environ | env | {"DLT_DATA_DIR": str(folder / "dlt"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     )

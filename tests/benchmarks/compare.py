@@ -1,9 +1,9 @@
-"""Loads one archive with this package and with its peers, in turn, as whole processes, and prints a table.
+"""Loads one archive with this package and with its peers in turn, each as a process of its own, and prints a table.
 
 `python tests/benchmarks/compare.py --events 1000000 --rounds 3` makes an archive of that size and an environment for
 each peer below `build/`, all with the DuckDB that this package is tested with. A peer that cannot be installed or does
-not run here is a line that says why. Each ends with the events that the archive has, or the comparison fails: those
-that keep duplicates with one for each line, all others with one for each id. FIGURES.md keeps what was measured.
+not run here gets a line with the reason. The comparison fails if a peer ends with other events than the archive's: one
+for each line if it keeps duplicates, otherwise one for each id. FIGURES.md keeps what was measured.
 """
 
 import argparse
@@ -38,9 +38,9 @@ TIMEOUT = 3600.0
 class Peer(NamedTuple):
     """A program that loads an archive into a DuckDB file.
 
-    `script` stands beside this file, None is this package's command. It runs in an environment of its own with
-    `packages`. `events` counts the tracks that it stored. `once`: it stores each message once, and a second load of the
-    same lines adds nothing. A `slow` one runs in the first round alone.
+    `script` is a file next to this one; None stands for this package's command. It runs in an environment of its own
+    with `packages`. `events` is the query that counts the tracks that it stored. If `once`, it stores each message
+    once, and a second load of the same lines adds nothing. A `slow` one runs only in the first round.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Peer(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """How many tracks an archive has: lines, and different ids."""
+    """The number of an archive's tracks: of lines, and of distinct ids."""
 
     lines: int
     ids: int
@@ -78,7 +78,7 @@ PEERS = (
 
 
 class Runs(NamedTuple):
-    """What the runs of a peer took: into an empty file, and the same lines again under other names of files."""
+    """The costs of a peer's runs: into an empty file, and with the same lines again in files with other names."""
 
     first: list[Cost]
     again: list[Cost]
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def made_archive(events: int) -> tuple[Path, Truth]:
-    """Returns a sample archive of that many messages, made once, and what is in it."""
+    """Returns a sample archive of so many messages, which is made only once, and what is in it."""
     folder = BUILD / f"sample-{events}"
     known = folder / "truth.json"
     if not known.exists():
@@ -140,7 +140,7 @@ def _truth(archive: Path) -> Truth:
 
 
 def renamed(archive: Path, to: Path) -> Path:
-    """Returns a folder with the archive's files under other names, made once."""
+    """Returns a folder with the archive's files under other names, which is made only once."""
     if not to.exists():
         for file in archive.rglob("*.gz"):
             copy = to / file.relative_to(archive).with_name(f"again-{file.name}")
@@ -150,7 +150,7 @@ def renamed(archive: Path, to: Path) -> Path:
 
 
 def run(peer: Peer, archive: Path, again: Path, truth: Truth, runs: Runs) -> None:
-    """Runs a peer once, and once more on the same lines where it stores each message once. Raises Failed."""
+    """Runs a peer, and if it stores each message once, runs it again on the same lines. Raises Failed."""
     folder = BUILD / "peers" / peer.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -165,7 +165,7 @@ def run(peer: Peer, archive: Path, again: Path, truth: Truth, runs: Runs) -> Non
 
 
 def command(peer: Peer, archive: Path) -> list[str | Path]:
-    """Returns the words of the command. Makes the peer's environment where it is not there."""
+    """Returns the words of the peer's command. Creates its environment if it is missing."""
     if peer.script is None:
         load = ("load", "archive", str(archive), "--destination", "duckdb", "--credentials", "peer.duckdb")
         return [sys.executable, "-c", COMMAND, *load]
@@ -173,13 +173,13 @@ def command(peer: Peer, archive: Path) -> list[str | Path]:
 
 
 def programs(peer: Peer) -> Path:
-    """Returns the folder of the programs of the peer's environment."""
+    """Returns the folder with the programs of the peer's environment."""
     name = "-".join(package.partition("=")[0].partition("[")[0] for package in peer.packages)
     return environment(ROOT / "build" / "peers" / name, *peer.packages, constraint=ROOT / "constraints.txt")
 
 
 def surroundings(peer: Peer, folder: Path) -> dict[str, str]:
-    """Returns the environment variables of a run: nothing of it is kept outside of its folder."""
+    """Returns the environment variables of a run, which keep all of its files in its folder."""
     own = {"DLT_DATA_DIR": str(folder / "dlt"), "RUNTIME__DLTHUB_TELEMETRY": "false"}
     if peer.script is None:
         return own | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -209,7 +209,7 @@ def table(peers: Sequence[Peer], runs: dict[str, Runs], left_out: dict[str, str]
             continue
         first, again = runs[peer.name]
         cost, once, second = medians(first), "yes" if peer.once else "no", ""
-        # Runs of one round are compared: the machine was equally busy.
+        # Only runs of the same round are compared, because the machine was equally busy.
         pairs = list(zip(first, expert, strict=False))
         wall = times([(one.wall, base.wall) for one, base in pairs])
         cpu = times([(one.cpu, base.cpu) for one, base in pairs])

@@ -1,4 +1,4 @@
-"""DuckDB alone: an archive into `tracks` and the seven event tables, typed, without looking for duplicates.
+"""DuckDB alone loads an archive into `tracks` and the seven event tables, typed, without looking for duplicates.
 
 Usage: `python duckdb_alone.py ARCHIVE DATABASE`.
 """

@@ -1,4 +1,4 @@
-"""A run of dlt that finds nothing: what any run costs, however little it loads.
+"""A run of dlt that finds nothing, to measure what every run costs, however little it loads.
 
 Usage: `python empty_dlt.py DATABASE`.
 """

@@ -1,9 +1,9 @@
-"""An expert's hand-written DuckDB script: the measure of how fast a load can be.
+"""A DuckDB script as an expert would write it by hand, which shows how fast a load can be.
 
-It does the load's job exactly once and nothing beside it: typed columns, a table for each event, `tracks`, a table for
-each other type of message, one row for each id within the load and against what is stored, known files skipped. It has
-no rejects, no books, no columns that nobody told it about, and it trusts its lines. It knows the archive's columns by
-heart, as whoever writes such a script does. Usage: `python expert_duckdb.py ARCHIVE DATABASE`, as often as wanted.
+It does the load's job and nothing more: typed columns, a table for each event, `tracks`, a table for each other type of
+message, one row for each id in this load and in all stored ones, and known files skipped. It has no rejects, no books
+and no unknown columns, and it trusts its lines. The archive's columns are hard-coded, as is usual in such a script.
+Usage: `python expert_duckdb.py ARCHIVE DATABASE`, any number of times.
 """
 
 import sys
@@ -30,7 +30,7 @@ FIELDS = {
     " email_subject VARCHAR, transactional BOOLEAN, link_id VARCHAR, link_url VARCHAR)",
 }
 NEW_FILES = "SELECT file FROM glob($pattern) ANTI JOIN files USING (file)"
-# One pass over the new files; the clock is read as UTC and gets its zone when the rows are written.
+# One pass over the new files. Times are read as UTC without a zone, and get the zone when the rows are written.
 MESSAGES = """
     CREATE TEMP TABLE messages AS SELECT
         messageId AS id, receivedAt AS received_at,
@@ -94,7 +94,7 @@ def main(archive: str, database: str) -> None:
 
 
 def drop_duplicates(con: duckdb.DuckDBPyConnection) -> None:
-    """Drops what is stored, and of the messages with one id all but the earliest: only the rows of those are sorted."""
+    """Drops stored messages, and all but the earliest of those with the same id; sorts only the rows of such ids."""
     for table in ("tracks", *(table for table, _ in KINDS.values())):
         if con.execute(f"SELECT 1 FROM duckdb_tables() WHERE table_name = '{table}'").fetchone():
             con.execute(f"DELETE FROM messages WHERE id IN (SELECT id FROM {table})")

@@ -1,7 +1,7 @@
-"""Looks for lines that the engine reads otherwise than `messages.read` does, for as long as it is told to.
+"""Searches for lines that the engine reads differently from `read_message`, for a given time.
 
 `python tests/benchmarks/fuzz.py --seconds 3600 --seed 1` prints each difference with its seed and the fewest lines that
-have it, and ends with status 1 if there was any. `tests/contract/test_differential.py` is the short form of it.
+show it, and ends with status 1 if there was any. `tests/contract/test_differential.py` is a short form of it.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from contract import generated  # noqa: E402
 from contract.both_ways import differences, smallest  # noqa: E402
 from contract.loading import to_line  # noqa: E402
 
-ROUND = 20  # loads a seed
+ROUND = 20  # loads per seed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def look(number: int, until: float, seen: set[str]) -> None:
-    """Loads what one seed makes; prints differences of kinds that were not seen yet."""
+    """Loads the lines of one seed, and prints the differences of kinds that are not in `seen` yet."""
 
     @seed(number)
     @settings(
@@ -71,7 +71,7 @@ def look(number: int, until: float, seen: set[str]) -> None:
 
 
 def kind_of(found: Sequence[str]) -> str:
-    """What two differences of one cause have in common, roughly: the words but not the values."""
+    """Returns what differences of the same cause roughly have in common: the words without the values."""
     return " ".join(re.sub(r"'(?:[^'\\]|\\.)*'|\d+", "_", line)[:300] for line in found)
 
 

@@ -1,6 +1,6 @@
-"""What the scripts of the peers have in common: the columns of an archive's messages, and the tables made of them.
+"""What the peers' scripts share: the columns of an archive's messages, and the tables that are made of them.
 
-They run in environments that lack this package's requirements, so they take its catalogue from the file.
+The scripts run in environments without this package's requirements, so the catalogue is imported from its file alone.
 """
 
 import sys
@@ -25,7 +25,7 @@ PROPERTIES = {column.name: TYPES[column.type] for column in catalog.PROPERTIES +
 
 
 def sql_columns() -> str:
-    """Returns the columns of `tracks` and of the event tables, of messages as SQL reads them from their lines."""
+    """Returns the SQL for all columns of `tracks` and of the event tables, over messages read as JSON."""
     return f"""messageId AS id, receivedAt AS received_at, now() AS uuid_ts,
         coalesce(anonymousId, CASE WHEN userId IS NULL THEN context.traits.email END) AS anonymous_id,
         userId AS user_id, replace(lower(event), ' ', '_') AS event, event AS event_text,
@@ -35,7 +35,7 @@ def sql_columns() -> str:
 
 
 def create_tables(con: "duckdb.DuckDBPyConnection", messages: str) -> None:
-    """Makes `tracks` and the event tables out of a table or file that has all of their columns."""
+    """Creates `tracks` and the event tables from a table or file that has all of their columns."""
     for table in (catalog.TRACKS, *catalog.EVENT_TABLES):
         names = ", ".join(column.name for column in table.columns)
         where = "" if table is catalog.TRACKS else f"WHERE event = '{table.name}'"

@@ -1,9 +1,10 @@
-"""A sender in a process of its own: keep-alive connections that post at a fixed rate, as figures in one line of JSON.
+"""Posts at a fixed rate over keep-alive connections, and prints the figures as one line of JSON.
 
     python tests/benchmarks/posting.py URL RATE BATCH CONNECTIONS SECONDS
 
-RATE is in requests a second, 0 for as many as are taken. BATCH is the number of messages in one, 0 for single ones.
-With a rate, a request's time counts from the moment at which it was due, so that a receiver that stands still is seen.
+RATE is in requests a second, 0 for as many as the receiver takes. BATCH is the number of messages in a request, 0 for
+single ones. With a rate, a request's time counts from the moment at which it was due, so that stalls of the receiver
+count.
 """
 
 import asyncio
@@ -26,11 +27,11 @@ MESSAGE = {
 }  # fmt: skip
 REST = json.dumps(MESSAGE, separators=(",", ":")).encode()[1:]
 ANSWER = b'{"success": true}'
-AHEAD = 0.0005  # seconds that asyncio may wake too late
+AHEAD = 0.0005  # seconds by which requests are sent early, because asyncio may wake that much too late
 
 
 async def send(sender: int, url: str, batch: int, due: "asyncio.Queue[float]", times: list[float]) -> None:
-    """Posts on one connection, a request for each time of the queue, until a negative one."""
+    """Posts on one connection, one request for each time in the queue, until a negative one comes."""
     at = urlsplit(url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     head = b"POST /v1/%s HTTP/1.1\r\nhost: x\r\ncontent-length: " % (b"batch" if batch else b"track")
@@ -54,7 +55,7 @@ def _body(name: str, batch: int) -> bytes:
 
 
 async def offer(rate: float, seconds: float, due: "asyncio.Queue[float]") -> None:
-    """Has requests sent at a rate."""
+    """Puts due times into the queue at a fixed rate."""
     started, number = time.perf_counter(), 0
     while (now := time.perf_counter() - started) < seconds:
         while number < (now + AHEAD) * rate:
@@ -64,7 +65,7 @@ async def offer(rate: float, seconds: float, due: "asyncio.Queue[float]") -> Non
 
 
 async def as_many_as_are_taken(seconds: float, connections: int, due: "asyncio.Queue[float]") -> None:
-    """Has the next request sent as soon as one is answered."""
+    """Keeps the queue filled, so that each connection sends its next request as soon as one is answered."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         while due.qsize() < connections:

@@ -1,4 +1,4 @@
-"""What programs cost: seconds on the clock, seconds of processors, and memory, with all processes that they start."""
+"""Measures what programs cost, with all their child processes: wall time, processor time, and memory."""
 
 import os
 import subprocess
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-EVERY = 0.1  # seconds between two looks at the memory of all processes
+EVERY = 0.1  # seconds between two measurements of all processes' memory
 
 
 class Cost(NamedTuple):
-    """What a program took: seconds on the clock, seconds of processors, peak memory in MB."""
+    """What a program took: seconds of wall time, seconds of processor time, and peak memory in MB."""
 
     wall: float
     cpu: float
@@ -20,15 +20,15 @@ class Cost(NamedTuple):
 
 
 class Failed(Exception):
-    """A program ended with another status than 0, or was not done in time; the message is what it said last."""
+    """A program ended with a status other than 0, or not in time; the message is the end of its output."""
 
 
 def measured(
     words: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None, timeout: float | None = None
 ) -> Cost:
-    """Runs a program to its end. Raises Failed.
+    """Runs a program to its end, and returns its cost. Raises Failed.
 
-    The memory is the most that any of its processes took, or that all took together at one moment, if that is more.
+    The memory is the maximum of what any of its processes took, and of what all took together when it was measured.
     """
     with (cwd / "output.txt").open("wb") as output:
         started = time.monotonic()
@@ -45,7 +45,7 @@ def measured(
                 os.killpg(child.pid, 9)
             time.sleep(EVERY if time.monotonic() - started > 1 else EVERY / 10)
         wall = time.monotonic() - started
-    child.returncode = os.waitstatus_to_exitcode(status)  # or it would count as running still
+    child.returncode = os.waitstatus_to_exitcode(status)  # otherwise Popen would take it for still running
     if child.returncode:
         said = (cwd / "output.txt").read_text(errors="replace").strip().splitlines()
         raise Failed(said[-1] if said else f"status {child.returncode}")
@@ -54,7 +54,7 @@ def measured(
 
 
 def _resident(session: int) -> float:
-    """Returns the memory of all processes of a session in MB; 0 where the system does not tell."""
+    """Returns the memory of all processes of a session in MB; 0 if the system has no `/proc`."""
     pages = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:

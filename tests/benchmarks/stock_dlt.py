@@ -16,10 +16,10 @@ from dlt.common import json
 from dlt.common.storages.fsspec_filesystem import FileItemDict
 from dlt.sources.filesystem import filesystem
 
-CHUNK = 1_000  # of `read_jsonl`
+CHUNK = 1_000  # lines, the default of `read_jsonl`
 SETTINGS = {
     "normalize.workers": os.cpu_count(),
-    "data_writer.file_max_items": 100_000,  # or all lines are one file, and one process works
+    "data_writer.file_max_items": 100_000,  # otherwise all lines are in one file, and only one process works
     "runtime.dlthub_telemetry": False,
 }
 

@@ -1,9 +1,9 @@
 """A real dbt accepts what `schema --format dbt` writes, and finds a load's keys unique and its data fresh.
 
-The models that it makes of the package have the rows of the views that `models apply` makes.
+The models that it builds from the package have the same rows as the views of `models apply`.
 
-dbt and the development tools want different versions of one package (pathspec), so dbt lives in an environment of its
-own, `build/dbt`, which is made at the first call and takes a minute. `make check` runs this, `make test` does not.
+dbt and the development tools need different versions of one package (pathspec), so dbt has an environment of its own,
+`build/dbt`, which the first call creates in a minute. `make check` runs this, `make test` does not.
 """
 
 import os
@@ -34,7 +34,7 @@ def dbt() -> str:
 
 
 def asked(dbt: str, *words: str) -> tuple[int, str]:
-    """What dbt says, and its exit status."""
+    """Calls dbt; returns its exit status and its output."""
     Path("dbt_project.yml").write_text("{name: check, version: '1.0', profile: check, model-paths: [models]}")
     Path("profiles.yml").write_text(
         "check: {target: dev, outputs: {dev: {type: duckdb, path: events.duckdb, threads: 1}}}"
@@ -90,7 +90,7 @@ PACKAGE = Path(__file__).parents[2] / "pipelines" / "dbt"
 
 
 def build(dbt: str, output: str, *words: str) -> str:
-    """Builds the package with dbt; gives what dbt said. The project's folder stays as it is."""
+    """Builds the package with dbt; returns dbt's output. The package's folder stays unchanged."""
     Path("profiles.yml").write_text(f"autopilothq: {{target: dev, outputs: {{dev: {output}}}}}")
     folders = ("--project-dir", PACKAGE, "--profiles-dir", ".", "--target-path", "target", "--log-path", "logs")
     said = subprocess.run(
@@ -106,7 +106,7 @@ def build(dbt: str, output: str, *words: str) -> str:
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_the_package_has_the_rows_of_the_views(dbt: str, kind: str, call: Call, postgres: str) -> None:
-    """On DuckDB after more was loaded, too, which dbt adds to the rows that it made before."""
+    """On DuckDB also after a second load, whose rows dbt adds to those that it made before."""
     credentials = "events.duckdb" if kind == "duckdb" else postgres
     target = ("--destination", kind, "--credentials", credentials)
     server = urlsplit(postgres)
@@ -158,7 +158,7 @@ def test_all_threads_find_the_tables_while_one_of_them_lists_them(
     assert call("load", "archive", "archive", "--credentials", "events.duckdb").status == 0
     (tmp_path / "sitecustomize.py").write_text(SLOW_TO_LIST)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    # With tables missing, messages would be in the timeline twice, which a test of the package finds.
+    # If tables were taken for missing, messages would be in the timeline twice, which a test of the package finds.
     assert "ERROR=0" in build(dbt, "{type: duckdb, path: events.duckdb, schema: marts, threads: 2}")
     with views_at("duckdb", "events.duckdb") as rows:
         assert rows("SELECT count(DISTINCT id) FROM marts.person_timeline") == rows(
@@ -168,7 +168,7 @@ def test_all_threads_find_the_tables_while_one_of_them_lists_them(
 
 @contextmanager
 def views_at(kind: str, credentials: str) -> Iterator[Callable[[str], set[tuple[Any, ...]]]]:
-    """Gives the rows of a query, in any order."""
+    """Yields a function that returns the rows of a query, as a set."""
     connect: Callable[[str], Any] = duckdb.connect if kind == "duckdb" else psycopg2.connect
     with closing(connect(credentials)) as connection:
 

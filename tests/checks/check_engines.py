@@ -1,6 +1,6 @@
-"""Loads on a real Dask cluster and on Ray make the tables of one process, whatever happens to the workers.
+"""Loads on a real Dask cluster and on Ray make the same tables as one process, whatever happens to the workers.
 
-The environment is `build/engines`, made at the first call.
+The first call creates their environment, `build/engines`.
 """
 
 import os
@@ -22,7 +22,7 @@ def test_the_tables_are_those_of_one_process(tmp_path: Path, engine: str) -> Non
         f"{ROOT}[dev,dask,ray]",
         constraint=ROOT / "constraints.txt",
     )
-    # Ray would report its use, guard what only this machine reaches, and give way to every other program.
+    # Otherwise Ray would report its use, require authentication on this machine, and lower its workers' priority.
     env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     env["RAY_raylet_start_wait_time_s"] = "120"  # on a busy machine
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "pipelines"), str(ROOT / "tests")])

@@ -1,8 +1,9 @@
-"""The recipes of schedulers, run by the schedulers' own engines: Dagster, Airflow; systemd's own reading of its units;
-a notebook's cells, run by marimo;
-a workflow's steps in a new clone, against a real PostgreSQL and S3; and what `dlt deploy` makes of the script.
+"""Runs the recipes with the programs that they are for.
 
-Each engine has an environment of its own in `build/recipes`, made at the first call: Airflow's takes some minutes.
+Dagster and Airflow run theirs, systemd checks its units, and marimo runs the notebook's cells. A workflow's steps run
+in a new clone, with a real PostgreSQL and S3, and `dlt deploy` deploys the script.
+
+Each program has an environment of its own in `build/recipes`, which the first call creates: Airflow's takes minutes.
 """
 
 import gzip
@@ -33,26 +34,26 @@ ARCHIVE_URL = "SOURCES__AUTOPILOTHQ__ARCHIVE_URL"
 
 
 def environment(name: str, *packages: str) -> Path:
-    """The programs of an environment that has `packages`, in the versions of the tests."""
+    """Returns the folder of programs in an environment with `packages`, in the versions that the tests use."""
     return environments.environment(HOME / name, *packages, constraint=ROOT / "constraints.txt")
 
 
 def ran(*words: "str | Path", cwd: "str | Path" = ".", **env: str) -> str:
-    """What a program printed; it must have ended well."""
+    """Runs a program that must succeed, and returns what it printed."""
     done = subprocess.run(words, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def known(printed: str) -> dict[str, Any]:
-    """What a driver printed as its last line."""
+    """Returns the last line that a driver printed, which is JSON."""
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
 
 
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A week of events with a line that is none on the fourth day, named by the settings of all that is started."""
+    """A week of events with an invalid line on the fourth day; the settings of all started programs name it."""
     sample.write("archive", events=2000)
     day = next(Path("archive").rglob("1551657600000"))
     with gzip.open(day / "1551657600001.bad.1.gz", "wt") as file:
@@ -64,7 +65,7 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def loaded(query: str) -> list[Any]:
-    """The first column of an answer."""
+    """Returns the first column of a query's rows."""
     with duckdb.connect("events.duckdb", read_only=True) as con:
         con.execute("USE autopilothq; SET TimeZone = 'UTC'")
         return [row[0] for row in con.execute(query).fetchall()]
@@ -78,7 +79,7 @@ DAYS = "SELECT DISTINCT received_at::date::text FROM tracks ORDER BY 1"
 
 
 def lines_of_days(archive: Path) -> list[int]:
-    """The lines of each day folder, without empty ones."""
+    """Returns the number of lines in each day folder, without blank ones."""
     folders = sorted(next(archive.glob("*/*")).glob("1*"))
     return [
         sum(bool(line.strip()) for file in folder.iterdir() for line in gzip.decompress(file.read_bytes()).splitlines())
@@ -122,11 +123,11 @@ def test_airflow(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = known(ran(programs / "python", HERE / "run_airflow.py", "dags", *ends, **home))
     assert seen["errors"] == {}
     assert seen["dag"] == [True, 1, "2019-03-01T00:00:00+00:00", [3]]
-    # The second is failed, not up for a retry, because of the line that is none.
+    # The second run failed, and is not retried, because of the invalid line.
     states = ["success", "failed", "success"]
     assert [run["state"] for run in seen["runs"]] == [[state, state] for state in states]
     assert [run["interval"][1] for run in seen["runs"]] == ends
-    # From 2 o'clock to 2 o'clock the interval touches two days; what the run before has loaded is known.
+    # From 2 o'clock to 2 o'clock, the interval touches two days; what the previous run loaded is skipped.
     lines = lines_of_days(archive)
     first, failed, third = (run["xcom"] for run in seen["runs"])
     assert ([first["lines"], third["lines"]], failed) == ([lines[1] + lines[2], lines[4]], None)
@@ -150,7 +151,7 @@ def test_marimo(archive: Path) -> None:
 
 
 def test_systemd(archive: Path, tmp_path: Path) -> None:
-    next(archive.rglob("*.bad.1.gz")).unlink()  # with a rejected line the unit fails
+    next(archive.rglob("*.bad.1.gz")).unlink()  # because the unit fails if a line is rejected
     program = str(install(tmp_path, PROGRAM))
     names = ("autopilothq.service", "autopilothq.timer", "autopilothq-receive.service")
     for name in names:
@@ -170,7 +171,7 @@ def test_systemd(archive: Path, tmp_path: Path) -> None:
 
 
 def cloned(*paths: str) -> Path:
-    """A new clone of a repository on GitHub that has some of this project's files."""
+    """Returns a new clone of a repository with some of this project's files, as if it were on GitHub."""
     git = ("git", "-c", "user.name=check", "-c", "user.email=check@example.com")
     for path in paths:
         target = Path("repository") / path
@@ -188,7 +189,7 @@ def cloned(*paths: str) -> Path:
 
 @pytest.fixture
 def copied(archive: Path, s3: S3) -> str:
-    """The archive in a bucket, without the line that is none: with a rejected line the run is red."""
+    """Copies the archive into a bucket, without the invalid line, with which the run would fail; returns its URL."""
     import s3fs
 
     next(archive.rglob("*.bad.1.gz")).unlink()
@@ -210,11 +211,11 @@ def test_github_workflow(archive: Path, copied: str, s3: S3, postgres: str, monk
         "secrets.AWS_SECRET_ACCESS_KEY": s3.secret_key,
         "secrets.POSTGRES_CREDENTIALS": postgres,
     }
-    # What this bucket needs because it is not Amazon's.
+    # A setting that this bucket needs because it is not Amazon's.
     elsewhere = {"SOURCES__AUTOPILOTHQ__CREDENTIALS__ENDPOINT_URL": s3.endpoint_url}
 
     def steps(runner: str, **inputs: str) -> str:
-        """All steps on a new machine, as GitHub's runner does them."""
+        """Runs all steps as GitHub's runner does on a new machine; returns what they printed."""
         values = stored | {"inputs.since": "", "inputs.until": ""} | {f"inputs.{k}": v for k, v in inputs.items()}
 
         def filled(env: dict[str, str]) -> dict[str, str]:
@@ -249,7 +250,7 @@ def test_github_workflow(archive: Path, copied: str, s3: S3, postgres: str, monk
 
 # dlt deploy ----------------------------------------------------------------------------------------------------------
 
-# In form what dlt takes from a repository of its makers, which cannot be reached from everywhere.
+# Files in the form of those that dlt gets from a repository of its makers, which is not reachable from everywhere.
 TEMPLATE = {
     "github-action/requirements_blacklist.txt": "pip\n",
     "github-action/run_pipeline_workflow.yml": """
@@ -266,7 +267,7 @@ SCRIPT = "pipelines/autopilothq_pipeline.py"
 
 @pytest.fixture
 def deployed(archive: Path) -> tuple[Path, Path]:
-    """A clone with the script, which ran there, and the programs of an environment that has `dlt[cli]`."""
+    """A clone in which the script ran, and the folder of programs in an environment with `dlt[cli]`."""
     for name, text in TEMPLATE.items():
         Path("template", name).parent.mkdir(parents=True, exist_ok=True)
         Path("template", name).write_text(text)
@@ -283,7 +284,7 @@ def deploy(deployed: tuple[Path, Path], *words: str) -> str:
 
 def test_dlt_deploys_a_workflow(archive: Path, deployed: tuple[Path, Path]) -> None:
     clone, programs = deployed
-    # From where it ran, without a word, so that dlt has seen the setting.
+    # Run there without an argument, so that dlt has seen the setting.
     ran(programs / "python", SCRIPT, cwd=clone)
     said = deploy(deployed, "github-action", "--schedule", "17 * * * *")
     assert "Your github-action deployment for pipeline autopilot_events" in said

@@ -1,4 +1,4 @@
-"""Public SQL that was written for Segment's tables runs on a load's, unchanged, and gives what plain Python counts.
+"""Public SQL for Segment's tables runs unchanged on a load's tables, with the results that plain Python counts.
 
 20,000 messages of every kind are loaded by the command into DuckDB, into PostgreSQL, and into a PostgreSQL dataset as
 an earlier version made it, which `schema upgrade` then changes. On each of the three dbt builds the models of
@@ -16,9 +16,10 @@ package, whatever it is called:
     git clone https://github.com/dbt-labs/dbt-utils build/packages/dbt-utils
     SEGMENT_PACKAGES=build/packages make check
 
-A package that is not to be had fails the check, and is named. What the packages themselves need is in `project()` and
-in the test of the graph: on DuckDB two settings of the project. Not run are `rudderlabs/dbt-sessionization` (BigQuery's
-functions) and `rudderlabs/dbt-id-resolution` (Snowflake's), in which people replace names of a database by hand.
+If a package cannot be found, the check fails and names it. The settings that the packages need are in `project()` and
+in the test of the graph: on DuckDB two settings of the project. `rudderlabs/dbt-sessionization` and
+`rudderlabs/dbt-id-resolution` are not run: they use functions of BigQuery and of Snowflake, and need names of a
+database to be replaced by hand.
 """
 
 import json
@@ -48,7 +49,7 @@ from environments import dbt_program
 
 ROOT = Path(__file__).parents[2]
 LAID_IN = "SEGMENT_PACKAGES"
-# By the name that a package gives itself: its name in the registry, and releases that have the same models.
+# By a package's own name: its name in the registry, and the releases that have the same models.
 REGISTRY = {
     "segment": ("dbt-labs/segment", [">=0.9.0", "<2.0.0"]),
     "dbt_segment": ("Fleetio/dbt_segment", [">=0.4.0", "<1.0.0"]),
@@ -76,7 +77,7 @@ Row = tuple[Any, ...]
 
 
 class Place(NamedTuple):
-    """A database: dbt's settings of it, how it is asked and loaded into, and its tables as sources of dbt."""
+    """A database: dbt's profile for it, functions to query it and load into it, and its tables as dbt's sources."""
 
     name: str
     profile: dict[str, Any]
@@ -124,7 +125,7 @@ def place(request: pytest.FixtureRequest, call: Call) -> Place:
 
     if request.param == "duckdb":
         there = ("--destination", "duckdb", "--credentials", "autopilot.duckdb")
-        # The packages count minutes on the session's clock, which may change in the middle of a visit.
+        # The packages count minutes in the session's time zone, where daylight saving may begin during a visit.
         profile = {"type": "duckdb", "path": "autopilot.duckdb", "settings": {"TimeZone": "UTC"}}
         return Place("duckdb", profile, ask_duckdb, load, sources)
     url = request.getfixturevalue("postgres")
@@ -144,7 +145,7 @@ def dbt() -> str:
 
 @pytest.fixture(scope="session")
 def packages(dbt: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives the folder in which dbt finds a package and what it needs; fails where they are not to be had."""
+    """Returns a function that finds the folder with a package and what it needs; fails if they cannot be found."""
     laid_in = os.environ.get(LAID_IN)
 
     @cache
@@ -162,7 +163,7 @@ def packages(dbt: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 
 
 def linked(folder: Path, home: Path, package: str) -> "Path | str":
-    """A folder that has the package as it was laid in, or why it has not."""
+    """Returns a folder with links to the package in `folder`, or the reason why it is not there."""
     found = {yaml.safe_load(path.read_text())["name"]: path.parent for path in folder.glob("*/dbt_project.yml")}
     for name in (package, DEPENDENCY):
         if name not in found:
@@ -172,7 +173,7 @@ def linked(folder: Path, home: Path, package: str) -> "Path | str":
 
 
 def from_registry(dbt: str, home: Path, package: str) -> "Path | str":
-    """A folder that has the package as dbt got it, or why it has not."""
+    """Returns the folder into which dbt installed the package, or the reason why it could not."""
     name, versions = REGISTRY[package]
     (home / "packages.yml").write_text(yaml.safe_dump({"packages": [{"package": name, "version": versions}]}))
     (home / "dbt_project.yml").write_text("{name: check, version: '1.0', profile: check}")
@@ -184,7 +185,7 @@ def from_registry(dbt: str, home: Path, package: str) -> "Path | str":
 
 
 def asked(dbt: str, *words: str) -> tuple[int, str]:
-    """The exit status of dbt and what it says."""
+    """Calls dbt; returns its exit status and its output."""
     env = os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
     said = subprocess.run(
         [dbt, "--no-use-colors", *words], env=env, capture_output=True, text=True, check=False, timeout=600
@@ -193,21 +194,21 @@ def asked(dbt: str, *words: str) -> tuple[int, str]:
 
 
 def run(dbt: str, *words: str) -> None:
-    """Has dbt do something, none of which may fail or be left out."""
+    """Calls dbt; fails if any part fails or is skipped."""
     status, said = asked(dbt, *words)
     assert status == 0, said
     assert "ERROR=0 SKIP=0" in said, said
 
 
 def project(place: Place, folder: Path, package: str, **variables: Any) -> None:
-    """A dbt project here that has a package and the tables of the place."""
+    """Writes a dbt project here that has a package, and the tables of the place as its sources."""
     settings: dict[str, Any] = {
         "name": "check",
         "version": "1.0",
         "profile": "check",
         "packages-install-path": str(folder),
     }
-    # The adapter of DuckDB takes BigQuery's partitions, which the packages have for all databases, for its own.
+    # The packages set BigQuery's partitions for all databases, and DuckDB's adapter would apply them.
     models = {package: {"+partition_by": None}} if place.name == "duckdb" else {}
     settings |= {"vars": {package: variables}, "models": models}
     Path("dbt_project.yml").write_text(yaml.safe_dump(settings))
@@ -219,7 +220,7 @@ def project(place: Place, folder: Path, package: str, **variables: Any) -> None:
 
 
 def counted(place: Place) -> dict[str, int]:
-    """The rows of each model and seed of the last run of dbt; none is empty."""
+    """Returns the number of rows of each model and seed in dbt's last run; fails if one is empty."""
     results = json.loads(Path("target/run_results.json").read_text())["results"]
     relations = {one["unique_id"].split(".")[-1]: one["relation_name"] for one in results if one.get("relation_name")}
     rows = {name: place.ask(f"SELECT count(*) FROM {relation}")[0][0] for name, relation in relations.items()}
@@ -259,7 +260,7 @@ def of_kind(lines: Sequence[Message], kind: str, event: str | None = None) -> li
 
 
 def page_views(lines: Sequence[Message]) -> dict[str, list[Message]]:
-    """The pages of each device in the order of their time, no two of which are at the same."""
+    """Returns the pages of each device in the order of their times, which must all differ."""
     devices: dict[str, list[Message]] = defaultdict(list)
     for line in sorted(of_kind(lines, "page"), key=lambda line: str(line["timestamp"])):
         devices[line["anonymousId"]].append(line)
@@ -296,7 +297,7 @@ def session(visit: Sequence[Message], user: str) -> Session:
 
 
 def after_both_loads() -> list[Session]:
-    """The sessions of all messages; what the second run does not look at again keeps the user of the first."""
+    """Returns the sessions after both loads; those that the second run does not read again keep their first user."""
     before, after = list(sessions(FIRST)), list(sessions(ALL))
     looked_back = max(one.start for one in before) - TRAILING
     assert not [one for one in before if one.start <= looked_back < one.end]
@@ -311,7 +312,7 @@ def found_sessions(place: Place) -> list[Session]:
     return sorted(Session(row[0], round(row[1] * 1000), round(row[2] * 1000), *row[3:]) for row in rows)
 
 
-# dbt-labs' takes a table, Fleetio's models.
+# The package of dbt-labs reads a table, that of Fleetio models.
 @pytest.mark.parametrize(
     ("package", "pages"),
     [("segment", "{{ source('autopilothq', 'pages') }}"), ("dbt_segment", ["shop_pages"])],
@@ -336,7 +337,7 @@ def test_sessions(dbt: str, packages: Callable[[str], Path], place: Place, packa
 
 
 def persons(lines: Sequence[Message]) -> set[frozenset[str]]:
-    """The ids that belong together because rows have two of them; that of an email in whatever case."""
+    """Returns the groups of ids that rows connect, because they have two of them; emails in any case are one id."""
     near: dict[str, set[str]] = defaultdict(set)
     spelt: dict[str, set[str]] = defaultdict(set)
     for line in lines:
@@ -385,7 +386,7 @@ def test_the_graph_of_ids(dbt: str, packages: Callable[[str], Path], place: Plac
 
 
 def latest(kind: str, key: str) -> dict[str, Message]:
-    """The traits of each user or group that were received last, each of them."""
+    """Returns the last received value of each trait, by user or group."""
     found: dict[str, Message] = defaultdict(dict)
     for line in of_kind(ALL, kind):
         found[line[key]] |= line["traits"]
@@ -417,7 +418,7 @@ def tallied(kind: str, *values: Callable[[Message], Any]) -> Counter[Row]:
     return Counter({(*row, number): 1 for row, number in rows.items()})
 
 
-# What analysts ask of Segment's tables, with the answer; only where a table has a key may the rest be left out.
+# Queries of analysts on Segment's tables, with their results. Databases without keys need `{rest}` in the GROUP BY.
 QUERIES: dict[str, tuple[str, Callable[[], Counter[Row]]]] = {
     "messages of a day, by the clock of receipt": (
         "SELECT CAST(CAST(received_at AT TIME ZONE 'UTC' AS date) AS text), count(*) FROM tracks GROUP BY 1",

@@ -1,7 +1,7 @@
-"""What real senders push is in the tables: the libraries that Segment, RudderStack and Jitsu publish, each of them over
-loopback, with and without compression, one message and many.
+"""The tables have what real senders push: the libraries that Segment, RudderStack and Jitsu publish.
 
-Python's come from its registry into an environment of their own, Node's need `npm`: without it they are left out.
+Each sends over loopback, with and without compression, one message and many. Python's libraries are installed into
+environments of their own; Node's need `npm`, and are left out without it.
 """
 
 import json
@@ -78,18 +78,21 @@ await jitsu.page({ name: 'Start' })
 
 @pytest.fixture
 def running() -> Iterator[Receiver]:
-    """A receiver that asks for the write key."""
+    """A receiver that requires a write key."""
     with receiver(env={"RECEIVE__V1__WRITE_KEYS": json.dumps([KEY, JITSU_KEY])}) as one:
         yield one
 
 
 def python(package: str) -> Path:
-    """The interpreter of an environment with a package."""
+    """Returns the Python of an environment with the package."""
     return environment(HOME / package.partition("=")[0], package) / "python"
 
 
 def check_stored(running: Receiver, call: Call, traits: str = "") -> None:
-    """All that a sender sent is in the tables, once, with its times and without its key; `traits` is where they are."""
+    """Checks that the tables have all that was sent, once, with its times and without its key.
+
+    `traits` is the prefix of the columns that have the traits.
+    """
     assert running.stop() == ""
     kept = published(running.folder)
     assert not [key for key in (KEY, JITSU_KEY) if key in json.dumps(kept)]
@@ -126,7 +129,7 @@ def test_libraries_of_python(
 
 
 def packages() -> Path:
-    """The folder of Node's libraries."""
+    """Returns the folder with Node's libraries."""
     folder = HOME / "node"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = json.dumps({"type": "module", "private": True, "dependencies": NODE})

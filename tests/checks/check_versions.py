@@ -1,6 +1,6 @@
 """The whole suite passes with the oldest supported release of dlt; `make test` runs it with the newest.
 
-The environment is `build/dlt-VERSION`, made at the first call. The suite takes as long there as `make test` does.
+The first call creates the environment `build/dlt-VERSION`. The suite takes as long there as `make test` does.
 """
 
 import os
@@ -16,7 +16,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def oldest() -> str:
-    """The oldest dlt that pyproject.toml allows."""
+    """Returns the oldest version of dlt that pyproject.toml allows."""
     wanted = next(one for one in map(Requirement, PYPROJECT["project"]["dependencies"]) if one.name == "dlt")
     [version] = (one.version for one in wanted.specifier if one.operator == ">=")
     return version
@@ -27,7 +27,7 @@ def test_the_suite_passes_with_the_oldest_dlt(tmp_path: Path) -> None:
     python = home / "bin" / "python"
     if not (home / "done").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        # All packages as they were tested together, except dlt.
+        # All packages except dlt in the versions that were tested together.
         others = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("dlt==")]
         constraints = tmp_path / "constraints.txt"
         constraints.write_text("\n".join([*others, f"dlt=={oldest()}.*"]))
@@ -43,7 +43,7 @@ def test_the_suite_passes_with_the_oldest_dlt(tmp_path: Path) -> None:
         ]
         subprocess.run([*install, "--editable", f"{ROOT}[dev]"], check=True)
         (home / "done").touch()
-    # dlt reads its settings from the folder; those of this test are not those of the suite's.
+    # The suite must not get this test's settings, which are in the folder and in the environment.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DLT_", "PYTEST_", "RUNTIME__"))}
     suite: list[str | Path] = [
         python,

@@ -1,6 +1,6 @@
-"""Real clusters on this machine, started as their users start them: Dask's scheduler with workers, and a head of Ray.
+"""Real clusters on this machine, started as users do: Dask's scheduler with workers, and a head node of Ray.
 
-Both run in another folder than the load, and have the environment that they are started with.
+Both run in a different folder than the load, and have the environment variables with which they were started.
 """
 
 import json
@@ -19,12 +19,12 @@ PATIENCE = 120  # seconds for a cluster to come up
 
 
 def program(name: str) -> Path:
-    """A program of this environment."""
+    """Returns the path of a program in this environment."""
     return Path(sys.executable).parent / name
 
 
 def until(find: Callable[[], T | None], what: str, process: "subprocess.Popen[bytes] | None" = None) -> T:
-    """Waits for what is looked for again and again, as long as the process lives that is to bring it."""
+    """Calls `find` until it finds something, and returns that; gives up if `process` ends or time is up."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and (process is None or process.poll() is None):
         if (found := find()) is not None:
@@ -35,7 +35,7 @@ def until(find: Callable[[], T | None], what: str, process: "subprocess.Popen[by
 
 @contextmanager
 def started(folder: Path, *words: str | Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """A program that runs in a folder until it is left."""
+    """Runs a program in a folder while the block runs."""
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -50,7 +50,7 @@ def started(folder: Path, *words: str | Path) -> "Iterator[subprocess.Popen[byte
 
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[str]:
-    """Gives the engine of a scheduler and two workers of one thread. Dask tries nothing again: this project does."""
+    """Yields the engine of a scheduler with two single-threaded workers. Only this project retries, not Dask."""
     from distributed import Client
 
     where = folder / "scheduler.json"
@@ -70,8 +70,8 @@ def dask_cluster(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def ray_cluster(folder: Path) -> Iterator[str]:
-    """Gives the engine of a head of Ray on this machine, with two processors."""
-    # Names of sockets are below it, and no longer than a hundred letters.
+    """Yields the engine of a head node of Ray on this machine, with two processors."""
+    # A short path, because Ray puts sockets below it, and a socket's path has at most some hundred characters.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as home:
         words = "start", "--head", "--block", "--port", "0", "--num-cpus", "2", "--object-store-memory", "100000000"
         more = "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", home

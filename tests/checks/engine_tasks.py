@@ -1,4 +1,4 @@
-"""Tasks that harm their worker, which the coordinator sends instead of its own."""
+"""Tasks that harm their worker, which a test makes the coordinator send instead of its own."""
 
 import os
 import resource
@@ -11,7 +11,7 @@ from autopilothq.sources.engine.tasks import CannotBecomeRows, WorkerContext
 
 
 class Dying(ParseTask):
-    """Kills its worker each time."""
+    """Kills every worker that runs it."""
 
     def run(self) -> ParsedShare:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -19,7 +19,7 @@ class Dying(ParseTask):
 
 
 class Cramped(ParseTask):
-    """Has no room on the disk for what it writes."""
+    """Finds the disk full when it writes."""
 
     def run(self) -> ParsedShare:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -31,7 +31,7 @@ class Cramped(ParseTask):
 
 
 def die_once(context: WorkerContext, mark: str) -> None:
-    """Kills this worker, unless some worker has died so; the file `mark` beside the home of work folders tells."""
+    """Kills this worker, unless one has died this way before, which the file `mark` above the work folders records."""
     path = Path(context.folder.url).parents[3] / mark
     if not path.exists():
         path.touch()

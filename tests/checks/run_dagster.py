@@ -35,7 +35,7 @@ def failed(asset: Any, instance: dg.DagsterInstance, **tags: str) -> dict[str, A
 
 
 def busy() -> str:
-    """What the asset raises while another run is at work."""
+    """Returns the error that the asset raises while another run is at work."""
     recipe.WAIT = timedelta()
     with lock.held(runner.pipeline(), 0):
         try:

@@ -1,7 +1,7 @@
 """Loads on a real Dask cluster of processes, or on Ray: `python run_engines.py dask|ray FOLDER`.
 
-Compares the tables with those of one process after each of several loads, and shows what becomes of a load on which
-something goes wrong. Raises where anything is not as it should be.
+Compares the tables with those of one process after each of several loads, and checks loads in which something fails.
+Raises an error if anything is not as it should be.
 """
 
 import os
@@ -40,7 +40,7 @@ WIDE = [
     for n, keys in ((1, range(1_500)), (2, range(100, 1_600)))
 ]
 
-# A load whose coordinator is killed while its workers are at it.
+# A load whose coordinator is killed while its workers are at work.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -59,7 +59,7 @@ runner.run(runner.pipeline("duckdb", database), source)
 
 
 class Loads:
-    """Loads into two DuckDB files of a folder: `one` by a process, `two` on a cluster."""
+    """Loads into two DuckDB files in a folder: into `one` with one process, into `two` on a cluster."""
 
     def __init__(self, folder: Path, engine: str) -> None:
         self.folder, self.engine = folder, engine
@@ -67,25 +67,25 @@ class Loads:
         self.one, self.two = folder / "one.duckdb", folder / "two.duckdb"
 
     def into(self, database: Path, archive: Path | str, *options: str) -> Said:
-        """A load by the command."""
+        """Loads with the command."""
         return command(
             "load", "archive", str(archive), "--destination", "duckdb", "--credentials", str(database), *options
         )
 
     def on_cluster(self, archive: Path | str, work: Path | str) -> Said:
-        """A load by the command on the cluster."""
+        """Loads with the command on the cluster."""
         return self.into(self.two, archive, "--engine", self.engine, "--work-url", str(work))
 
     def both(self, archive: Path | str, work: Path | str) -> None:
-        """The same load into both, which ends well."""
+        """Makes the same load into both, which must succeed."""
         for said in (self.into(self.one, archive), self.on_cluster(archive, work)):
             assert said.status == 0, said
         self.assert_same()
 
     def assert_same(self) -> None:
-        """Both have the same tables with the same columns in the same order, and no file is in the work folder."""
+        """Checks that both have the same tables, with equal columns in the same order, and the work folder no files."""
         one, two = content(self.one), content(self.two)
-        assert_same(two, one, but=["_suppressions"])  # which have a salt each
+        assert_same(two, one, but=["_suppressions"])  # whose random salts differ
         assert [list(table.columns.items()) for table in two.values()] == [
             list(table.columns.items()) for table in one.values()
         ]
@@ -93,7 +93,7 @@ class Loads:
         assert not self.left(), f"left in the work folder: {self.left()}"
 
     def left(self) -> list[Path]:
-        """The files in the work folder."""
+        """Returns the files in the work folder."""
         return [path for path in self.work.rglob("*") if path.is_file()]
 
 
@@ -101,7 +101,7 @@ class Loads:
 
 
 def load_from_bucket(loads: Loads, s3: S3) -> None:
-    """Everything odd, long names and 1,500 columns: files and cells are in a bucket."""
+    """Loads all oddities, long names and 1,500 columns, with the archive and the work folder in a bucket."""
     bucket = s3.bucket()
     fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
     fs.put(str(archive_of(loads.archive, *WIDE)), f"{bucket}/archive", recursive=True)
@@ -113,7 +113,7 @@ def load_from_bucket(loads: Loads, s3: S3) -> None:
 
 
 def load_again(loads: Loads) -> None:
-    """Lines that are stored and new ones, with a fresh column: first the coordinator is killed, then two workers."""
+    """Loads stored and new lines, with a new column, while first the coordinator is killed, then two workers."""
     again = [*ODDITIES, *MORE, track(1_000, properties={"fresh": 1, "mixed": 1, "price": "dear"})]
     file(loads.archive, "again.gz", again)
     words = loads.engine, str(loads.archive), str(loads.two), str(loads.work)
@@ -127,12 +127,12 @@ def load_again(loads: Loads) -> None:
     with dying[0], dying[1], redirect_stdout(StringIO()) as printed:
         runner.run(runner.pipeline("duckdb", str(loads.two)), source)
     assert {path.name for path in loads.folder.glob("died *")} == {"died reading", "died making rows"}
-    assert not printed.getvalue()  # where results go
+    assert not printed.getvalue()  # stdout is only for results
     loads.assert_same()
 
 
 def load_forgotten_person(loads: Loads) -> None:
-    """Lines of a person who was deleted; the folder of the work is named from where the coordinator is."""
+    """Loads lines of a deleted person, with a relative path of the work folder."""
     for database in (loads.one, loads.two):
         said = command("forget", "--user-id", "u3", "--destination", "duckdb", "--credentials", str(database))
         assert said.status == 0, said
@@ -143,7 +143,7 @@ def load_forgotten_person(loads: Loads) -> None:
 
 
 def load_refused_row(loads: Loads) -> None:
-    """A row that the destination refuses: all lines are read once more without it."""
+    """Loads a row that the destination refuses, so all lines are read once more without it."""
     for database in (loads.one, loads.two):
         constrain(database, "email_opened", "id <> 'm-2502'")
     path = file(loads.archive, "refused.gz", [track(2_500 + n, userId="u1") for n in range(5)])
@@ -152,7 +152,7 @@ def load_refused_row(loads: Loads) -> None:
 
 
 def load_by_staging(loads: Loads, s3: S3) -> None:
-    """A destination that takes its files from a bucket: dlt puts the same ones there."""
+    """Loads into a destination that takes its files from a bucket, where dlt puts the same ones."""
     file(loads.folder / "few", "1.gz", [track(n) for n in range(5)])
     file(loads.folder / "few", "2.gz", [*(track(n) for n in range(3, 9)), b"no JSON"])
     workers = {"executor": engine_of(loads.engine), "work_url": str(loads.work)}
@@ -165,7 +165,7 @@ def load_by_staging(loads: Loads, s3: S3) -> None:
 
 
 def _staged(folder: Path, s3: S3, options: dict[str, Any]) -> dict[str, list[str]]:
-    """The rows of the files in the bucket, by table, without those that tell when they came."""
+    """Returns the rows of the files in the bucket, by table, without the columns that depend on the load."""
     bucket = s3.bucket()
     into = dlt.pipeline(
         f"staged_{len(options)}",
@@ -187,7 +187,7 @@ def _staged(folder: Path, s3: S3, options: dict[str, Any]) -> dict[str, list[str
 
 
 def fail(loads: Loads, expected: str, work: Path | str | None = None) -> None:
-    """A load that fails with one error, and leaves nothing."""
+    """Makes a load that must fail with the expected error, and leave nothing."""
     before = content(loads.two)
     said = loads.on_cluster(loads.archive, work or loads.work)
     error = said.err[said.err.find("Error: ") :]
@@ -200,12 +200,12 @@ def fail(loads: Loads, expected: str, work: Path | str | None = None) -> None:
 
 
 def load_with_faults(loads: Loads) -> None:
-    """Workers with other versions, without the work folder, without room, and those that die each time."""
+    """Loads on workers with other versions, without the work folder, with a full disk, and on ones that always die."""
     file(loads.archive, "last.gz", [track(3_000 + n, userId="u1") for n in range(20)])
     found = executors.versions()
     with mock.patch.object(executors, "versions", return_value=("0.0.9", found[1])):
         fail(loads, rf"Error: Expected dlt-autopilothq 0\.0\.9 .* but a worker has dlt-autopilothq {found[0]} with")
-    # It names another folder in each process.
+    # This path is a different folder in each process.
     fail(loads, "Error: Expected the work folder .* on every worker, but on .* it is not there", "/proc/self/cwd/here")
     with mock.patch.object(coordinator, "ParseTask", Cramped):
         fail(loads, r"Error: Reading share \d+ failed 3 times on the engine, at last with (?s:.*)File too large")

@@ -1,4 +1,4 @@
-"""A small shop's two weeks: messages of every kind, as Segment's libraries for browsers, servers and phones write them.
+"""Two weeks of a small shop: messages of every type, as written by Segment's libraries for browsers, servers, phones.
 
 The same seed gives the same messages. Autopilot's emails are among them.
 """
@@ -20,7 +20,7 @@ PEOPLE = 1_000
 VISITS = 3_600
 SOURCE = "shop1234AB"
 
-# The browser's own name of itself, and what dbt-segment makes of it.
+# Browsers' user agents, with the device that dbt-segment derives from each.
 AGENTS = {
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/122.0": "Desktop",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:123.0) Gecko/20100101 Firefox/123.0": "Desktop",
@@ -42,7 +42,7 @@ PHONES: tuple[tuple[str, str, Message, Message], ...] = (
 
 
 class Person(NamedTuple):
-    """Who visits: one device. Every sixth is the device before it in other hands of the same person."""
+    """A visitor with one device. Every sixth one is the person before, on another device."""
 
     number: int
     anonymous_id: str
@@ -53,7 +53,7 @@ class Person(NamedTuple):
 
 
 class Visit:
-    """Messages of one visit, from `clock` on; who was identified once is known from then on."""
+    """The messages of one visit. A visitor who was identified once is known from then on."""
 
     def __init__(self, rng: random.Random, person: Person, start: datetime, known: set[int]) -> None:
         self.rng = rng
@@ -62,7 +62,7 @@ class Visit:
         self.known = known
 
     def messages(self) -> Iterator[Message]:
-        """All messages of the visit, in the order of their time."""
+        """Yields all messages of the visit, in the order of their times."""
         yield from self._phone() if self.person.on_phone else self._browser()
         if self.person.number in self.known:
             yield from self._server()
@@ -75,7 +75,7 @@ class Visit:
             url = f"https://www.example.com{path}{'?gclid=abc' if landing and not at else ''}"
             page = {"path": path, "url": url, "title": PATHS[path], "referrer": referrer, "search": ""}
             context = self._browser_context(page) | (landing if not at else {})
-            # Older libraries have the name among the properties alone.
+            # Older libraries write the name only among the properties.
             named = {"name": PATHS[path]} if self.rng.random() < 0.5 else {}
             properties = page | {"name": PATHS[path]}
             yield self._message("page", context, **named, properties=properties)
@@ -182,10 +182,10 @@ class Visit:
 
 
 def messages(number: int, quiet_day: int, seed: int = 1) -> list[Message]:
-    """The first `number` messages of the shop, by the time of their receipt.
+    """Returns the first `number` messages of the shop, in the order of their receipt.
 
-    On `quiet_day` (0 is the first day) all visits begin between 19:00 and 19:30: who looks back three hours from the
-    last of them cuts none in two.
+    On `quiet_day` (0 is the first day), all visits begin between 19:00 and 19:30, so that a lookback of three hours
+    from the last of them cuts none in two.
     """
     rng = random.Random(seed)
     people: list[Person] = []
@@ -207,7 +207,7 @@ def messages(number: int, quiet_day: int, seed: int = 1) -> list[Message]:
 
 
 def write(folder: Path, lines: Sequence[Message]) -> None:
-    """Writes an archive in Segment's layout, a file for each day; some lines come twice, as its archives show."""
+    """Writes an archive in Segment's layout, with a file for each day; some lines come twice, as in real archives."""
     days: dict[str, list[Message]] = {}
     for line in lines:
         days.setdefault(line["receivedAt"][:10], []).append(line)

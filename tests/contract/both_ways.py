@@ -18,7 +18,7 @@ WRITTEN = ("uuid_ts", "discarded_at", "rejected_at")
 
 
 class Counted:
-    """`read_message`, with a count of its calls: a mock that counts them takes a tenth of the time of all."""
+    """`read_message`, with a count of its calls: counting them with a mock would take a tenth of the whole time."""
 
     call_count = 0
 
@@ -29,7 +29,7 @@ class Counted:
 
 @contextmanager
 def one_by_one() -> Iterator[Counted]:
-    """Sends every line down the slow path, which `read_message` reads; gives what counts its calls."""
+    """Sends every line down the slow path, which calls `read_message`; yields the counter of its calls."""
     read = Counted()
     counted = mock.patch("autopilothq.projection.irregular.read_message", read)
     with mock.patch.object(shapes, "MAX_LEAVES", -1), counted:
@@ -37,15 +37,15 @@ def one_by_one() -> Iterator[Counted]:
 
 
 def loaded(lines: Sequence[Line], before: Sequence[Line] = ()) -> Tables:
-    """All that a load leaves, as text: the rows of all tables, the types of their columns, the counts of lines.
+    """Returns all that a load leaves, as text: the rows of all tables, their columns' types, the counts of lines.
 
-    `before` are lines of an earlier load. A number is told from another that equals it, 0 from -0 and 1 from true. What
-    a load raises is all that it leaves.
+    `before` are lines of an earlier load. The text distinguishes numbers that are equal, 0 and -0, or 1 and true. If
+    the load raises an error, returns only that.
     """
     store = deepcopy(_stored(tuple(before), shapes.MAX_LEAVES))
     try:
         tables = store.run(lines, chunks=lambda _: len(lines) // 2 + 1)  # shapes are known from one batch to the next
-    except Exception as error:  # noqa: BLE001 - that no line can raise is what is tried
+    except Exception as error:  # noqa: BLE001 - the tests check that no line can raise one
         return {"raised": [f"{type(error).__name__}: {error}"]}
     found = {name: sorted(map(_shown, rows)) for name, rows in tables.items() if rows}
     types = [f"{table}.{column} {of}" for table, columns in store.types.items() for column, of in columns.items()]
@@ -53,9 +53,9 @@ def loaded(lines: Sequence[Line], before: Sequence[Line] = ()) -> Tables:
 
 
 @cache
-def _stored(before: tuple[Line, ...], max_leaves: int) -> Store:  # noqa: ARG001 - which says which way they are read
-    """A store with the lines of an earlier load; those of one list are loaded once each way."""
-    store = Store(max_event_tables=8)  # an event beyond them, named as read, is in tracks
+def _stored(before: tuple[Line, ...], max_leaves: int) -> Store:  # noqa: ARG001 - it selects the path
+    """Returns a store with the lines of an earlier load, which are loaded only once by each path."""
+    store = Store(max_event_tables=8)  # further events are in `tracks` alone, under the names that were read
     if before:
         store.run(before)
     return store
@@ -67,11 +67,11 @@ def _shown(row: Row) -> str:
 
 
 def differences(lines: Sequence[Line], before: Sequence[Line] = ()) -> list[str]:
-    """Where the engine's reading of some lines is not that of `read_message`, in lines to print; none is good.
+    """Returns the differences between the engine's reading of lines and that of `read_message`, as lines to print.
 
-    Also what raises, even where that is caught and the line rejected as unreadable: it was not foreseen.
+    They include unforeseen errors, even those that are caught and make the engine reject a line as unreadable.
     """
-    with mock.patch.object(projection, "SMALL_LOAD", 0):  # with all threads, small as it is; the other has one
+    with mock.patch.object(projection, "SMALL_LOAD", 0):  # with all threads, despite its size; the other load has one
         at_once = loaded(lines, before)
     with one_by_one() as read:
         each = loaded(lines, before)
@@ -89,7 +89,7 @@ def differences(lines: Sequence[Line], before: Sequence[Line] = ()) -> list[str]
 
 
 def smallest(lines: Sequence[Line]) -> list[Line]:
-    """As few of the lines as still differ; a single one in most cases."""
+    """Returns as few of the lines as possible that still differ, in most cases one."""
     kept = list(lines)
     for size in (len(kept) // 2, len(kept) // 4, 1):
         at = 0

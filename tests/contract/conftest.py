@@ -9,7 +9,7 @@ from autopilothq.projection import projection
 
 @pytest.fixture(scope="module")
 def several_threads() -> Iterator[None]:
-    """These loads take all threads, small as they are: the tables are the same, whichever thread does what."""
+    """Lets small loads use all threads, to show that the tables are the same, whichever thread does what."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projection, "SMALL_LOAD", 0)
         yield

@@ -1,4 +1,4 @@
-"""Whole loads into a DuckDB file in the working folder, as the command makes them."""
+"""Whole loads into a DuckDB file in the current folder, as the command makes them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from contract.loading import Line, Row, write
 
 
 def pipeline() -> dlt.Pipeline:
-    """The pipeline into `autopilot.duckdb` in the working folder, as the command has it."""
+    """Returns the command's pipeline into `autopilot.duckdb` in the current folder."""
     destination = direct("autopilot.duckdb")
     return dlt.pipeline("autopilot_events", destination=destination, dataset_name="autopilothq")
 
 
 def load(*lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
-    """Writes the lines to a file of the archive, loads the archive, and gives the rows of all tables by `id`."""
+    """Writes the lines to a file of the archive, loads the archive, and returns the rows of all tables in order."""
     write(file, *lines)
     with held() as con:
         pipeline().run(autopilothq.archive("archive"))
@@ -30,9 +30,9 @@ def load(*lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
 
 @contextmanager
 def held(database: Path | str = "autopilot.duckdb") -> Iterator[duckdb.DuckDBPyConnection]:
-    """Keeps the database open meanwhile: a load connects twenty times, and opening the file is a third of its time.
+    """Keeps the database open while the block runs, because a load opens the file twenty times, a third of its time.
 
-    It has one thread: a second would find nothing to do in so few rows, and to wake it takes a twentieth of a load.
+    It has one thread: so few rows leave no work for a second one, and waking it takes a twentieth of a load.
     """
     with duckdb.connect(str(database)) as con:
         con.execute("SET TimeZone = 'UTC'; SET threads = 1")
@@ -40,7 +40,7 @@ def held(database: Path | str = "autopilot.duckdb") -> Iterator[duckdb.DuckDBPyC
 
 
 def holding(call: Call, *command: str) -> Call:
-    """Calls a command with more words, each time with the database open."""
+    """Returns a function that calls a command with more arguments, each time with the database kept open."""
 
     def called(*words: str) -> Said:
         with held():
@@ -50,13 +50,13 @@ def holding(call: Call, *command: str) -> Call:
 
 
 def tables() -> dict[str, list[Row]]:
-    """The rows of all tables of the dataset, dlt's own left out, by their first column; times are in UTC."""
+    """Returns the rows of all tables of the dataset except dlt's, in order, with times in UTC."""
     with _connected() as con:
         return _tables(con)
 
 
 def rows_in(table: str) -> list[Row]:
-    """The rows of one table, as `tables` gives them: reading all takes twice as long."""
+    """Returns the rows of one table as `tables` does, in half the time."""
     with _connected() as con:
         found = con.execute(f'SELECT * FROM autopilothq."{table}" ORDER BY ALL')
         names = [name for name, *_ in found.description]
@@ -69,7 +69,7 @@ def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
         "SELECT table_name, column_name FROM information_schema.columns"
         " WHERE table_schema = 'autopilothq' ORDER BY table_name, ordinal_position"
     )
-    for table, column in _rows(con, listed):  # at once: this takes longer than all of the rows
+    for table, column in _rows(con, listed):  # one query for all tables, because it takes longer than reading the rows
         if not table.startswith("_dlt_"):
             columns.setdefault(table, []).append(column)
     return {
@@ -82,14 +82,14 @@ def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
-    """The rows of a query of `autopilot.duckdb`."""
+    """Returns the rows of a query of `autopilot.duckdb`."""
     with _connected() as con:
         return _rows(con, sql)
 
 
 @contextmanager
 def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect("autopilot.duckdb") as con:  # as `held` does, so that it can be open already
+    with duckdb.connect("autopilot.duckdb") as con:  # in the same mode as `held`, which may have it open
         con.execute("SET TimeZone = 'UTC'")
         yield con
 

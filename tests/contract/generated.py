@@ -60,7 +60,7 @@ def _object(items: Sequence[tuple[str, str]]) -> str:
 
 
 def objects(values: st.SearchStrategy[str], keys: Sequence[str] = KEYS, most: int = 4) -> st.SearchStrategy[str]:
-    """JSON objects, now and then with a key twice."""
+    """Returns a strategy for JSON objects, which sometimes have a key twice."""
     return st.lists(st.tuples(st.sampled_from(keys), values), max_size=most).map(_object)
 
 
@@ -79,8 +79,8 @@ kinds = st.sampled_from(
 )
 
 
-# What an ordinary message has in each field; a generated one differs in a few of them. None is, or looks like, a number
-# whose digits may change: such a line is looked at more closely, whatever else it holds.
+# The fields of an ordinary message; generated ones differ in some. No value is, or looks like, a number whose digits
+# may change, because a line with such a number is treated specially, whatever else it holds.
 ORDINARY = {
     "type": '"track"',
     "event": '"Email Opened"',
@@ -91,7 +91,7 @@ ORDINARY = {
     "properties": '{"campaign_id":"campaign_1","transactional":false,"plan":"pro","seats":3,"price":9}',
     "version": "2",
 }
-# Objects that the engine can read as columns: their keys do not collide, only their values are odd.
+# Objects that the engine can read as columns, because their keys do not collide; only their values are odd.
 plain_values = st.sampled_from((*NUMBERS, *TEXTS, "true", "false")) | arrays
 plain_bodies = st.fixed_dictionaries(
     {},
@@ -122,7 +122,7 @@ FIELDS: dict[str, st.SearchStrategy[str]] = {
 
 
 def messages(ids: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Messages as JSON text, with these ids: ordinary ones, and such as differ in up to three fields or in all."""
+    """Returns a strategy for messages with these ids, as JSON text: ordinary ones, some with up to four odd fields."""
 
     def with_fields(chosen: frozenset[str]) -> st.SearchStrategy[str]:
         fields = {key: FIELDS[key] for key in sorted(chosen)}
@@ -137,7 +137,7 @@ def messages(ids: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 # ---- lines as bytes: what no sender's library writes ---------------------------------------------------------------
 
-# Numbers in all spellings, which must keep their digits wherever they become text; then what is no JSON.
+# Numbers in all spellings, which must keep their digits if they become text; then numbers that are not valid JSON.
 SPELT = (
     "-0", "0.0", "-0.0", "1.10", "1e2", "1E+2", "1e16", "1e-7", "0.00001", "0.1e-3", "3.0", "2.5e0", "1e400", "-1e400",
     "1e-400", "100000000000000000000", "1234567890123456789012345", "9007199254740993", "9223372036854775807",
@@ -145,7 +145,7 @@ SPELT = (
     "NaN", "Infinity", "-Infinity",
 )  # fmt: skip
 MISSPELT = ("01", "+1", "1.", ".5", "0x1F", "nan", "-NAN", "inf", "-Inf", "iNf", "infinity", "-", "1e", "True")
-# Times that are nearly in the usual notation, and some in others.
+# Times that are almost in the usual notation, and some in other ones.
 NEARLY = (
     '"219-03-04T05:06:27.412Z"', '"02019-03-04T05:06:27.412Z"', '"2019-03-04T05:06:7.412Z"', '"2019-03-04T05:06:07.4Z"',
     '"2019-03-04T05:06:07.4123456Z"', '"2019-03-04T24:00:00Z"', '"2019-03-04T23:59:60Z"', '"1551700807"',
@@ -157,7 +157,7 @@ NEARLY = (
     '"2020-01-24 06:29:02 UTC"',
     '"\\ud800"', "[1]", '{"a":1}', "1.10",
 )  # fmt: skip
-# Keys that are alike to a reader of columns, or not to be had in one.
+# Keys that collide when they become columns, or that cannot become columns.
 ALIKE = (
     "a", "A", " a", "a ", "a\\n", "\\u0061", "a.b", "a_b", "a__b", "_a", "1a", "x:a", "\\u0000", "a\\u0000",
     "\\ud800", "a\\udc00", "\\u00e9", "e\\u0301",
@@ -176,7 +176,7 @@ TOP_KEYS = (
     "other", "integrations", "type ",
 )  # fmt: skip
 DEPTHS = (1, 2, 5, 20, 60, 99, 100, 101, 120, 200, 400, 1000, 3000)
-# What is put into a line somewhere: broken UTF-8, white space that JSON has not, control characters, half escapes.
+# Bytes to insert into a line: broken UTF-8, white space that JSON does not allow, control characters, half escapes.
 BYTES = (
     b"\xff", b"\xc3", b"\xe2\x82", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xef\xbb\xbf",
     b"\xef\xbf\xbf", b"\xf0\x9f\x98\x80",
@@ -189,7 +189,7 @@ BYTES = (
 
 
 def _nested(of: tuple[str, int, str]) -> str:
-    """A value in as many arrays, objects, or both in turn."""
+    """Returns a value nested in `depth` arrays, objects, or both in turn."""
     kind, depth, inner = of
     opened, closed = {"[": ("[", "]"), "{": ('{"a":', "}"), "both": ('[{"a":', "}]")}[kind]
     return opened * depth + inner + closed * depth
@@ -232,7 +232,7 @@ _OFTEN = sorted(ODD_FIELDS.keys() - {"type"})
 
 @st.composite
 def odd_messages(draw: st.DrawFn) -> str:
-    """A message of any kind as JSON text: some fields are odd, some keys come twice or stand in another order."""
+    """Draws a message of any type as JSON text: some fields are odd, some keys come twice or in another order."""
     fields = {**ORDINARY, "type": draw(kinds)}
     for name in draw(st.lists(st.sampled_from(_OFTEN), min_size=1, max_size=5, unique=True)):
         fields[name] = draw(ODD_FIELDS[name])
@@ -250,7 +250,7 @@ def odd_messages(draw: st.DrawFn) -> str:
 
 # ---- each oddity at each place -------------------------------------------------------------------------------------
 
-# A message with a place to fill, and what it is called.
+# Fields of a message with a `$` to be replaced by a value, by the name of that place.
 PLACES = {
     "a property": {"properties": '{"a":$}'},
     "a property of text": {"properties": '{"campaign_id":$}'},
@@ -275,7 +275,7 @@ PLACES = {
 }  # fmt: skip
 
 
-# A load that comes first, so that some columns have types.
+# Lines of an earlier load, which gives some columns their types.
 TYPED = [
     _object([*(ORDINARY | {"properties": f'{{"{of}":{value}}}'}).items(), ("messageId", f'"typed {of}"')]).encode()
     for of, value in {"bigint": "1", "double": "1.5", "bool": "true", "time": '"2019-03-04T05:06:07Z"'}.items()
@@ -288,7 +288,7 @@ def _at(place: str, value: str, number: int) -> str:
 
 
 def each_value() -> list[bytes]:
-    """Each value at each place, in one load."""
+    """Returns lines with each value at each place, for one load."""
     values = dict.fromkeys(
         (*NUMBERS, *SPELT, *MISSPELT, *TEXTS, *CLOCKS, *NEARLY, *USUAL, "{}", "[]", "[-0,1.10]", '{"a":{}}')
     )
@@ -297,7 +297,7 @@ def each_value() -> list[bytes]:
 
 
 def each_key() -> list[bytes]:
-    """Each key at each place, alone and beside others that are like it."""
+    """Returns lines with each key at each place, alone and next to similar keys."""
     keys = dict.fromkeys((*ALIKE, *KEYS, *PLAIN_KEYS))
     objects = [f'{{"{key}":1{more}}}' for key in keys for more in ("", ',"a":2,"A":3', f',"{key}":4')]
     objects += [f'{{"{key}":{{"{key}":1,"a":[2]}}}}' for key in keys]
@@ -310,7 +310,7 @@ def each_key() -> list[bytes]:
 
 
 def each_depth() -> list[bytes]:
-    """Values in as many arrays and objects as a reader may take, and in more."""
+    """Returns lines with values nested as deeply as a reader allows, and deeper."""
     made = [
         (place, _nested((kind, depth, inner)))
         for place in ("a property", "event", "userId", "other", "context", "properties", "a trait", "sentAt")
@@ -322,7 +322,7 @@ def each_depth() -> list[bytes]:
 
 
 def each_byte() -> list[bytes]:
-    """Bytes that do not belong there between and within all words and signs of a line."""
+    """Returns lines with stray bytes at every position between and inside the tokens of a line."""
     line = b'{"type":"track","event":"E","userId":"u","messageId":"m00000","properties":{"a":1.5,"b":[1,{}],"c":""}}'
     places = {at for word in re.finditer(rb"\w+|\W", line) for at in (word.start(), word.end(), word.start() + 1)}
     made = [line[:at] + odd + line[at:] for at in sorted(places) for odd in BYTES]
@@ -331,7 +331,7 @@ def each_byte() -> list[bytes]:
 
 # ---- loads of all sorts --------------------------------------------------------------------------------------------
 
-# Keys that have a column each, and values that a sender's library writes, most of which the engine reads itself.
+# Keys that each have a column of their own, and values as senders' libraries write them, most for the fast path.
 PLAIN_KEYS = (
     "a", "b c", "d.e", "1st", "campaign_id", "campaign_name", "email_subject", "transactional", "link_url", "select",
     "x:y", "é1", "f'g", "h/i", "j~k", "*l", "timestamp", "context_m", "seq", "tie", "event", "email", "n\u00e9",
@@ -347,7 +347,7 @@ usual_scalars = st.sampled_from(USUAL)
 
 @st.composite
 def alike(draw: st.DrawFn) -> list[str]:
-    """Messages of one shape, whose values are odd now and then."""
+    """Draws messages of one shape, some of whose values are odd."""
     keys = draw(st.lists(st.sampled_from(PLAIN_KEYS), min_size=1, max_size=6, unique=True))
     inner = draw(st.sampled_from((None,) * 9 + tuple(keys)))
     fields = ORDINARY | {"type": draw(st.sampled_from(('"track"',) * 8 + ('"identify"',) * 3 + ('"page"',)))}
@@ -369,7 +369,7 @@ def alike(draw: st.DrawFn) -> list[str]:
 
 @st.composite
 def odd_lines(draw: st.DrawFn, shapes: int = 3, others: int = 10) -> list[bytes]:
-    """Lines of a load: messages that are alike, odd ones, usual ones, and broken ones, each with an id of its own."""
+    """Draws the lines of a load: messages of one shape, odd, usual and broken ones, each with an id of its own."""
     line = st.sampled_from(["odd"] * 12 + ["usual"] * 5 + ["broken"]).flatmap(
         {"odd": odd_messages(), "usual": messages(st.just('"$id"')), "broken": st.sampled_from(BROKEN)}.__getitem__
     )

@@ -1,4 +1,4 @@
-"""Lines for tests, and quick loads of them into a destination that is a few dicts."""
+"""Lines for tests, and quick loads of them into a destination in memory."""
 
 import json
 import shutil
@@ -32,13 +32,13 @@ RECEIVED = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
 def projection_context(
     con: duckdb.DuckDBPyConnection, scratch: str = "", cells: ParsedCells | None = None, **others: Any
 ) -> ProjectionContext:
-    """What the steps of a projection share, for tests of single steps: names stay as they are."""
+    """Returns the context that the steps of a projection share, for tests of single steps. Names stay as they are."""
     usual: dict[str, Any] = {"memory": 200, "loaded_at": NOW.isoformat(), "shorten": str, "event_table": str}
     return ProjectionContext(con=con, scratch=scratch, cells=cells or ParsedCells(), **{**usual, **others})
 
 
 def new_projection(scratch: object, loaded_at: datetime = NOW, threads: int = 2, **others: Any) -> Projection:
-    """A projection into an empty folder; `others` are fields of `SharedContext`. Names stay as they are by default."""
+    """Returns a projection into an empty folder; names stay as they are. `others` are fields of `SharedContext`."""
     shorten: Callable[[str], str] = others.get("shorten", str)
     usual: dict[str, Any] = {
         "memory": 400, "shorten": shorten, "event_table": lambda key: shorten(key) if snake_case(key) else ""
@@ -51,7 +51,7 @@ def new_projection(scratch: object, loaded_at: datetime = NOW, threads: int = 2,
 
 
 def message(event: str | None = "Email Opened", /, **changes: Any) -> dict[str, Any]:
-    """A track of `event` with an id, a user and a time of receipt, changed; a change to `...` takes the key away."""
+    """Returns a track of `event` with an id, a user, a time of receipt, and the changes; `...` removes a key."""
     fields = {
         "type": "track",
         "event": event,
@@ -64,19 +64,19 @@ def message(event: str | None = "Email Opened", /, **changes: Any) -> dict[str, 
 
 
 def identify(**changes: Any) -> dict[str, Any]:
-    """An identify with an id, a user and a time of receipt, changed."""
+    """Returns an identify with an id, a user, a time of receipt, and the changes."""
     return message(None, **{"type": "identify", "event": ..., **changes})
 
 
 def to_line(line: Line) -> bytes:
-    """A line as bytes, without its ending."""
+    """Returns a line as bytes, without a line break."""
     if isinstance(line, bytes):
         return line
     return line.encode() if isinstance(line, str) else json.dumps(line, ensure_ascii=False).encode()
 
 
 def raw(message: Mapping[str, Any], **values: str) -> str:
-    """A message as JSON text in which the text `$name` became the JSON text that `values` has for it.
+    """Returns a message as JSON text, with each string "$name" replaced by the JSON text that `values` has for it.
 
     Example: `raw(message(properties={"n": "$n"}), n="1.10")` has the number 1.10, which Python would spell 1.1.
     """
@@ -87,7 +87,7 @@ def raw(message: Mapping[str, Any], **values: str) -> str:
 
 
 def write(name: str, *lines: Line) -> Path:
-    """A file of the archive in the working folder."""
+    """Writes a file of the folder `archive` in the current folder; returns its path."""
     path = Path("archive", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(to_line(line) + b"\n" for line in lines))
@@ -98,7 +98,7 @@ def write(name: str, *lines: Line) -> Path:
 
 
 class Store:
-    """A destination in memory, which merges as dlt does: rows stay as they were stored first, users are replaced.
+    """A destination in memory that merges as dlt does: stored rows stay as they are, those of users are replaced.
 
     Example: `Store().run([message()])["tracks"][0]["id"] == "m1"`.
     """
@@ -119,9 +119,9 @@ class Store:
     def run(
         self, *files: Sequence[Line], chunks: Callable[[int], int] | None = None, rejects: Sequence[Reject] = ()
     ) -> dict[str, list[Row]]:
-        """One load of some files, with what their origin rejected; gives all tables' rows.
+        """Loads some files, together with the rejects of their origin; returns the rows of all tables.
 
-        `chunks(n)` says how many of n lines the next batch takes.
+        `chunks(n)` returns how many of the n remaining lines the next batch takes.
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
@@ -156,7 +156,7 @@ class Store:
         return self.tables()
 
     def tables(self) -> dict[str, list[Row]]:
-        """The rows of all tables, by id."""
+        """Returns the rows of all tables, in the order of their ids."""
         return {name: [rows[key] for key in sorted(rows)] for name, rows in self.rows.items() if name != "_audit"}
 
     def _merge(self, rows: TableRows) -> None:
@@ -175,14 +175,14 @@ class Store:
                 stored[row["id"]] = row | missing
 
     def _end_load(self) -> None:
-        """The books of a load that was not killed."""
+        """Writes the books of a load that was not killed."""
         self.complete.add(f"{self.loads}")
         self.types["_audit"] = {"load_id": "text", "loaded_at": "timestamp"}
         row = {"load_id": f"{self.loads}", "loaded_at": NOW + timedelta(days=self.loads)}
         self.rows.setdefault("_audit", {})[f"{self.loads}"] = row
 
     def kill(self, *lost: str) -> None:
-        """Makes of the last load one that was killed before it had written these tables."""
+        """Changes the store as if the last load had been killed before it wrote these tables."""
         self.complete.remove(f"{self.loads}")
         for table in lost:
             self.rows.pop(table, None)
@@ -196,7 +196,7 @@ class Store:
 
 
 def batches(files: Iterable[Sequence[Line]], chunks: Callable[[int], int] | None = None) -> Iterator[Batch]:
-    """The lines of the files as an origin delivers them."""
+    """Yields the lines of the files in batches, as an origin does."""
     lines = [
         {"file": number, "line": at, "text": to_line(line) + b"\n"}
         for number, file in enumerate(files)
@@ -209,28 +209,28 @@ def batches(files: Iterable[Sequence[Line]], chunks: Callable[[int], int] | None
 
 
 def rows_of(*lines: Line) -> dict[str, list[Row]]:
-    """The tables after one quick load of these lines."""
+    """Returns the tables after one quick load of these lines."""
     return Store().run(lines)
 
 
 def row(*lines: Line, table: str = "email_opened") -> Row:
-    """The one row that a quick load of these lines leaves in a table, without its nulls."""
+    """Returns the only row that a quick load of these lines leaves in a table, without its nulls."""
     (found,) = rows_of(*lines)[table]
     return filled(found)
 
 
 def filled(row: Row) -> Row:
-    """A row without its nulls, and without `uuid_ts`."""
+    """Returns a row without its nulls, and without `uuid_ts`."""
     return {name: value for name, value in row.items() if value is not None and name != "uuid_ts"}
 
 
 def cell(*lines: Line, column: str, table: str = "email_opened") -> Any:
-    """One cell of the last of the rows of a quick load, by id."""
+    """Returns a cell of the row with the last id after a quick load."""
     return rows_of(*lines)[table][-1].get(column)
 
 
 class Case(NamedTuple):
-    """What became of a case: the types of its table's columns, its rows, and what was discarded of them."""
+    """The result of a case: the types of its table's columns, its rows, and the values that were discarded."""
 
     types: dict[str, Type]
     rows: list[Row]
@@ -238,7 +238,7 @@ class Case(NamedTuple):
 
 
 def cases(bodies: Sequence[Sequence[str]], key: str = "properties") -> list[Case]:
-    """One quick load of many cases: each is an event whose messages have these objects, as JSON text, at `key`."""
+    """Loads many cases at once: each is an event whose messages have these objects, given as JSON text, at `key`."""
     lines = [
         raw(message(f"Case {n}", messageId=f"{n}.{at:02}", **{key: "$b"}), b=body)
         for n, texts in enumerate(bodies)
@@ -254,6 +254,6 @@ def cases(bodies: Sequence[Sequence[str]], key: str = "properties") -> list[Case
 
 
 def discards(found: Mapping[str, list[Row]]) -> list[tuple[str, str, str, str, str]]:
-    """The discards of a load: table, row, column, value, reason."""
+    """Returns the discards of a load, sorted: table, row, column, value, reason."""
     names = ("table_name", "row_id", "column_name", "value", "reason")
     return sorted(tuple(row[name] for name in names) for row in found.get("_discards", []))

@@ -1,4 +1,4 @@
-"""Quick loads in partitions: the steps of workers on an engine, one after the other, without a work folder."""
+"""Quick loads in partitions: the steps of an engine's workers, one after the other, without a work folder."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,9 +44,9 @@ Deduplicated = tuple[ParsedCells, PartitionValues, dict[str, str]]
 
 
 class Partitioned(Store):
-    """A destination in memory whose loads are made in partitions of messages, then of persons.
+    """A destination in memory whose loads work in partitions of messages, then of persons.
 
-    `hashes` are of deleted persons, `refused` is what it cannot store. `asked` are the columns that were cut.
+    `hashes` has the hashes of deleted persons, `refused` what it cannot store, and `asked` the columns that were cut.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Partitioned(Store):
         self.asked: list[tuple[str, ...]] = []
 
     def run(self, *files: Sequence[Line], **_: Any) -> dict[str, list[Row]]:
-        """One load of some files; gives all tables' rows."""
+        """Loads some files; returns the rows of all tables."""
         self.loads += 1
         at = (NOW + timedelta(days=self.loads)).isoformat()
         load = PartitionedLoad(
@@ -146,7 +146,7 @@ class Partitioned(Store):
 
 
 class Deduplicator:
-    """Deduplicates partitions; what they need of the destination is cut for all when one asks for it."""
+    """Deduplicates partitions. What one needs of the destination is cut into parts for all of them at once."""
 
     def __init__(self, store: Partitioned, work: "Work", load: PartitionedLoad, lines: Sequence[str]) -> None:
         self._store = store
@@ -156,7 +156,7 @@ class Deduplicator:
         self._cut: dict[str, list[StoredColumns]] = {}
 
     def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
-        """Gives the cells, the values and the state of each partition."""
+        """Returns the cells, the values and the state of each partition."""
         for table in MESSAGE_TABLES:
             if table.name in self._load.existing:
                 self._cut_columns(table.name, ["id", *(["event"] if table is TRACKS else [])])
@@ -193,33 +193,33 @@ class Work:
         self._folder = folder
 
     def folder_of(self, what: str) -> str:
-        """A new empty folder."""
+        """Creates an empty folder, and returns its path."""
         return mkdtemp(prefix=what, dir=self._folder)
 
     def new(self, what: str) -> str:
-        """A name that no file has yet."""
+        """Returns the path of a file that does not exist yet."""
         return str(Path(self.folder_of(what), what))
 
     @contextmanager
     def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-        """An engine with a folder of its own."""
+        """Yields an engine's connection, and the scratch folder that it has for itself."""
         scratch = self.folder_of("scratch")
         with engine.connect(scratch, 200, 1) as con:
             yield con, scratch
 
     def kept(self, files: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
-        """Files by partition under names that say nothing of it, as they have in a work folder."""
+        """Renames files, given by partition, to names that do not show the partition, as in a work folder."""
         return {part: [str(Path(path).rename(self.new("part"))) for path in paths] for part, paths in files.items()}
 
     def kept_cells(self, cells: ParsedCells) -> ParsedCells:
-        """The same of the files of one partition's cells."""
+        """Does the same with the files of one partition's cells."""
         found = ParsedCells()
         for what in CELL_FILES:
             getattr(found, what).extend(self.kept({0: getattr(cells, what)})[0])
         return found
 
     def cut(self, read: ReadTable, table: str, columns: Sequence[str], key: str) -> list[StoredColumns]:
-        """Columns of a table of the destination by partition; of `_audit` all have all."""
+        """Returns columns of a stored table, cut by partition; of `_audit`, every partition gets all rows."""
         with self.engine() as (con, _), engine.streamed(con, read(table, columns)) as has_any:
             if not has_any:
                 return [StoredColumns(columns, [])] * PARTITIONS

@@ -25,45 +25,45 @@ from contract.loading import Line, Row, write
 
 DATASET = "autopilothq"
 Ask = Callable[[str], list[tuple[Any, ...]]]
-"""Gives the rows of a query."""
+"""Returns the rows of a query."""
 
 
 class Found(NamedTuple):
-    """A table: its columns in their order, with the contract's words for their types, and its rows by their keys."""
+    """A table: its columns in order, with the contract's names of their types, and its rows in the order of keys."""
 
     columns: list[tuple[str, str]]
     rows: list[Row]
 
 
 class Place(ABC):
-    """A destination, and a way to look into it that does not use the loader."""
+    """A destination, with a way to read it that does not use the loader."""
 
     longest = 80
-    """The longest name that the tests try there."""
-    options: dict[str, Any] = {}  # noqa: RUF012 - what the source is told there
+    """The length of the longest name that the tests try there."""
+    options: dict[str, Any] = {}  # noqa: RUF012 - the source's options there
 
     def __init__(self, destination: Any) -> None:
         self._destination = destination
         self._found: dict[str, Found] = {}
 
     def pipeline(self) -> dlt.Pipeline:
-        """The pipeline into it."""
+        """Returns the pipeline that loads there."""
         return dlt.pipeline("autopilot_events", destination=self._destination, dataset_name=DATASET)
 
     def load(self, *lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
-        """Writes the lines to a file of the archive, loads the archive, and gives the rows of all tables."""
+        """Writes the lines to a file of the archive, loads the archive, and returns the rows of all tables."""
         write(file, *lines)
         return self.load_again()
 
     def load_again(self) -> dict[str, list[Row]]:
-        """Loads the archive, and gives the rows of all tables, dlt's own left out; times are in UTC."""
+        """Loads the archive, and returns the rows of all tables except dlt's, with times in UTC."""
         with self.held():
             self.pipeline().run(autopilothq.archive("archive", **self.options))
         self._found = self.found()
         return {name: table.rows for name, table in self._found.items()}
 
     def columns_of(self, table: str) -> list[tuple[str, str]]:
-        """A table's columns in their order, with the contract's words for their types, after the last load."""
+        """Returns a table's columns in order after the last load, with the contract's names for their types."""
         return self._found[table].columns
 
     def held(self) -> AbstractContextManager[object]:
@@ -72,30 +72,30 @@ class Place(ABC):
 
     @abstractmethod
     def found(self) -> dict[str, Found]:
-        """All tables of the dataset, dlt's own left out."""
+        """Returns all tables of the dataset except dlt's."""
 
     @abstractmethod
     def complete_loads(self) -> list[str]:
-        """The ids that dlt keeps of loads."""
+        """Returns the ids of the complete loads, as dlt keeps them."""
 
 
 class Warehouse(Place):
-    """One that answers SQL."""
+    """A destination that answers SQL."""
 
     words: dict[str, str]
-    """Its words for types."""
+    """The contract's names for its types."""
 
     @abstractmethod
     def connected(self) -> AbstractContextManager[Ask]:
-        """Gives the rows of queries of one connection."""
+        """Opens a connection, and returns the function that runs queries on it."""
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """Returns the rows of a query."""
         with self.connected() as ask:
             return ask(sql)
 
     def found(self) -> dict[str, Found]:
-        """By its information_schema."""
+        """Returns the tables that its information_schema lists."""
         columns: dict[str, list[tuple[str, str]]] = {}
         with self.connected() as ask:
             for table, column, of in ask(
@@ -107,12 +107,12 @@ class Warehouse(Place):
             return {table: made(of, ask(f'SELECT * FROM {DATASET}."{table}"')) for table, of in sorted(columns.items())}
 
     def complete_loads(self) -> list[str]:
-        """By dlt's table."""
+        """Returns the ids in dlt's table."""
         return [load for (load,) in self.query(f"SELECT load_id FROM {DATASET}._dlt_loads WHERE status = 0 ORDER BY 1")]
 
 
 class DuckDb(Warehouse):
-    """The command's own: `autopilot.duckdb` in the working folder."""
+    """The command's DuckDB: `autopilot.duckdb` in the current folder."""
 
     words = {  # noqa: RUF012
         "VARCHAR": "text", "BIGINT": "bigint", "DOUBLE": "double", "BOOLEAN": "bool",
@@ -123,19 +123,19 @@ class DuckDb(Warehouse):
         super().__init__(direct("autopilot.duckdb"))
 
     def held(self) -> AbstractContextManager[object]:
-        """The file."""
+        """Keeps the file open."""
         return held()
 
     @contextmanager
     def connected(self) -> Iterator[Ask]:
-        """Asks the file."""
+        """Opens the file, and yields the function that runs queries on it."""
         with duckdb.connect("autopilot.duckdb", read_only=True) as con:
             con.execute("SET TimeZone = 'UTC'")
             yield lambda sql: [tuple(row.values()) for row in con.sql(sql).to_arrow_table().to_pylist()]
 
 
 class PostgreSql(Warehouse):
-    """The command's own on a real PostgreSQL."""
+    """The command's destination on a real PostgreSQL."""
 
     longest = 63
     words = {  # noqa: RUF012
@@ -149,7 +149,7 @@ class PostgreSql(Warehouse):
 
     @contextmanager
     def connected(self) -> Iterator[Ask]:
-        """Asks the server."""
+        """Connects to the server, and yields the function that runs queries on it."""
         with closing(psycopg2.connect(self._url)) as server, server.cursor() as cursor:
 
             def ask(sql: str) -> list[tuple[Any, ...]]:
@@ -160,9 +160,9 @@ class PostgreSql(Warehouse):
 
 
 class Lake(Place):
-    """The command's own: Delta tables in the folder `bucket` of the working folder.
+    """The command's lake: Delta tables in the folder `bucket` of the current folder.
 
-    On a real S3 API each request takes as long as all else: there, whole tables are held against DuckDB's elsewhere.
+    On a real S3 API, each request takes as long as all the rest. Other tests compare whole tables there with DuckDB's.
     """
 
     options = {"table_format": "delta"}  # noqa: RUF012
@@ -172,7 +172,7 @@ class Lake(Place):
         super().__init__(lake(self._dataset.parent.as_uri()))
 
     def found(self) -> dict[str, Found]:
-        """By the folders that are Delta tables."""
+        """Returns the tables in folders that are Delta tables."""
         words: dict[pa.DataType, str] = {of: str(name) for name, of in ARROW.items()}
         tables = {}
         for log in self._dataset.glob("*/_delta_log"):
@@ -183,7 +183,7 @@ class Lake(Place):
         return dict(sorted(tables.items()))
 
     def complete_loads(self) -> list[str]:
-        """By dlt's files."""
+        """Returns the ids in dlt's files."""
         loads = [json.loads(path.read_bytes()) for path in (self._dataset / "_dlt_loads").iterdir()]
         return sorted(load["load_id"] for load in loads if load["status"] == 0)
 

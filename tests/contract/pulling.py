@@ -14,12 +14,12 @@ from fake_autopilot import FakeProfiles
 
 A, B = (f"email:{name}@example.com" for name in "ab")
 USUAL = ["email:usual@example.com", A, B]
-# A load costs more the more tables it has; these are enough for most of what is tested.
+# A load takes longer the more tables it has; these are enough for most tests.
 SOME = ("_profiles", "tracks", "email_opened", "_rejects", "_discards", "_audit")
 
 
 def pull(server: FakeProfiles, *people: str, tables: Sequence[str] = SOME, **words: Any) -> LoadReport:
-    """A load of the people of a file, or of those that `words` say; its report. Without `tables`, of all of them."""
+    """Loads the people of a file, or those that `words` name; returns the report. If `tables` is empty, loads all."""
     if people:
         Path("people.txt").write_text("\n".join(people))
     reports: list[LoadReport] = []

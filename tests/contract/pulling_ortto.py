@@ -16,7 +16,7 @@ FEED = "/person/get/activities"
 
 
 def settings(server: FakeOrtto, **words: Any) -> dict[str, Any]:
-    """The settings of a source that asks a made-up account, without waiting."""
+    """Returns the settings of a source that reads a made-up account without waiting."""
     return {
         "api_key": server.key,
         "base_url": server.base_url,
@@ -28,7 +28,7 @@ def settings(server: FakeOrtto, **words: Any) -> dict[str, Any]:
 
 
 def pull(server: FakeOrtto, *tables: str, **words: Any) -> LoadReport:
-    """A load of tables, those of events unless others are named; its report."""
+    """Loads tables, those of events unless others are named; returns the report."""
     reports: list[LoadReport] = []
     source = autopilothq.ortto(**settings(server, progress=reports.append, **words))
     with held():
@@ -44,7 +44,7 @@ def asked(server: FakeOrtto) -> list[tuple[str, int]]:
 
 
 def new_person(server: FakeOrtto, email: str, *kinds: str, ago: int = 3600) -> str:
-    """A person with an email and activities of these kinds, a minute apart, the last one the oldest; the id."""
+    """Adds a person with an email and activities of these kinds, one a minute, the last the oldest; returns the id."""
     id_ = server.account.write(None, {"str::email": email})
     for number, kind in enumerate(kinds):
         server.account.happen(id_, kind, ago=ago + 60 * number)

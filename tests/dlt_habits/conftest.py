@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that keeps the target with the whole archive."""
+    """The folder in which the target with the whole archive is kept."""
     return tmp_path_factory.mktemp("whole")
 
 

@@ -11,13 +11,13 @@ import duckdb
 import stock
 from autopilothq import sample
 
-LOAD = {"uuid_ts", "loaded_at", "load_id", "discarded_at", "rejected_at"}  # what says when, or by which load
-COUNTS = {"stored", "duplicates"}  # of two loads of one file, the second finds what the first one stored
+LOAD = {"uuid_ts", "loaded_at", "load_id", "discarded_at", "rejected_at"}  # columns that depend on the load
+COUNTS = {"stored", "duplicates"}  # counts that depend on what an earlier load of the same file stored
 Rows = dict[str, list[str]]
 
 
 def write(folder: Path) -> Path:
-    """An archive with rows for most tables, among them lines that are rejected, discarded, and there twice."""
+    """Writes an archive with rows for most tables, with rejects, discards and duplicates; returns its folder."""
     sample.write(str(folder), 12, 1)
     more = [
         *(identify(f"i{n}", f"u{n % 2}", n, plan=f"plan {n}") for n in range(4)),
@@ -47,12 +47,12 @@ class Target:
     """A dataset in a DuckDB of its own, and the pipeline that loads there."""
 
     def __init__(self, name: str = "habits", dataset: str = "data", **options: Any) -> None:
-        self.con = duckdb.connect(":memory:", config={"threads": 1})  # a second has nothing to do but to wait
+        self.con = duckdb.connect(":memory:", config={"threads": 1})  # so few rows leave no work for a second one
         self.dataset = dataset
         self.pipeline = dlt.pipeline(name, destination=stock.duckdb(self.con), dataset_name=dataset, **options)
 
     def keep(self, folder: Path) -> None:
-        """Keeps everything of this target, to continue with in copies of it: `kept(folder)`."""
+        """Saves this target in a folder, from which `kept(folder)` makes copies."""
         self.con.execute(f"ATTACH '{folder}/kept.duckdb' AS kept; COPY FROM DATABASE memory TO kept; DETACH kept")
         shutil.copytree(self.pipeline.working_dir, folder / "kept", dirs_exist_ok=True)
 
@@ -61,13 +61,13 @@ class Target:
         self.pipeline.run(data, **words)
 
     def names(self, dataset: str | None = None) -> list[str]:
-        """The tables of the dataset, without dlt's own."""
+        """Returns the names of the dataset's tables, without dlt's own."""
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? ORDER BY 1"
         found = self.con.execute(sql, [dataset or self.dataset]).fetchall()
         return [name for (name,) in found if not name.startswith("_dlt")]
 
     def rows(self, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
-        """A table's rows, without what is null."""
+        """Returns a table's rows, without nulls."""
         relation = self.con.sql(f'FROM "{dataset or self.dataset}"."{table}"')
         return [
             {name: cell for name, cell in zip(relation.columns, row, strict=True) if cell is not None}
@@ -75,11 +75,11 @@ class Target:
         ]
 
     def count(self, table: str, dataset: str | None = None) -> int:
-        """The number of a table's rows, 0 where it is missing."""
+        """Returns the number of a table's rows, 0 if it is missing."""
         return len(self.rows(table, dataset)) if table in self.names(dataset) else 0
 
     def tables(self, dataset: str | None = None) -> Rows:
-        """All rows of all tables, as texts that can be compared; empty tables are left out."""
+        """Returns all rows of all tables as comparable texts, without empty tables and what depends on the load."""
         found = {
             name: sorted(
                 repr(sorted((key, cell) for key, cell in row.items() if key not in LOAD | COUNTS))
@@ -90,7 +90,7 @@ class Target:
         return {name: rows for name, rows in found.items() if rows}
 
     def balances(self) -> bool:
-        """Whether each file's lines are accounted for, and all of them are loaded."""
+        """Returns whether each file's lines are accounted for, and all of them are loaded."""
         counts = ("stored", "duplicates", "rejected", "skipped")
         return all(
             row["lines"] == sum(row[count] for count in counts) and min(row[count] for count in counts) >= 0
@@ -105,12 +105,12 @@ def archive_of(name: str, *messages: dict[str, Any]) -> str:
 
 
 def more(folder: Path, *lines: dict[str, Any]) -> str:
-    """Another file, in the current folder."""
+    """Writes another archive of one file in the current folder; returns its name."""
     return archive_of(f"{folder.name}.ndjson", *lines)
 
 
 def kept(folder: Path) -> Target:
-    """Returns a copy of the target that was kept there. It takes over the pipeline: earlier copies load no more."""
+    """Returns a copy of the target that was saved there. It takes over the pipeline, so earlier copies cannot load."""
     working = Path(dlt.pipeline("habits", destination="duckdb").working_dir)
     shutil.rmtree(working, ignore_errors=True)
     shutil.copytree(folder / "kept", working)

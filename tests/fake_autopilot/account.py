@@ -43,7 +43,7 @@ FIELDS = (
     ("user id", "string"),
     ("Order Completed", "string"),
 )
-# What the API knows as it is written; anything else is stored and never shown.
+# The fields that the API knows under these names; anything else is stored but never returned.
 KNOWN = frozenset(
     (
         "Email", "FirstName", "LastName", "Name", "Salutation", "Title", "Industry", "Phone", "MobilePhone", "Fax",
@@ -51,14 +51,14 @@ KNOWN = frozenset(
         "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry", "owner_name", "unsubscribed",
     )
 )  # fmt: skip
-EMAILS = 24  # that the account ever sent
+EMAILS = 24  # the number of emails that the account ever sent
 
 _EMAIL = re.compile(r".*\+(\d+)@")
 _ID = re.compile(r"person_([0-9A-F]{8})-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{4}-[0-9A-F]{12}")
 
 
 class Account:
-    """Contacts, lists, segments, fields, triggers and hooks; tests change them by the methods that the API uses."""
+    """Contacts, lists, segments, fields, triggers and hooks; tests change them with the methods that the API uses."""
 
     def __init__(self, contacts: int = 100, seed: int = 1) -> None:
         self.made = contacts
@@ -80,7 +80,7 @@ class Account:
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def find(self, who: str) -> Record | None:
-        """The contact of that id or email."""
+        """Returns the contact with that id or email, None if there is none."""
         with self.lock:
             contact_id = self._by_email.get(who.lower()) if "@" in who else who
             if contact_id is None and (match := _EMAIL.match(who)) and int(match[1]) < self.made:
@@ -91,7 +91,7 @@ class Account:
             return self._by_id(contact_id) if contact_id else None
 
     def contact(self, number: int) -> Record:
-        """Made-up contact `number`, counted from 0 in id order, as the API shows it now."""
+        """Returns made-up contact `number`, counted from 0 in the order of ids, as the API returns it now."""
         contact = self.find(self.contact_id(number))
         assert contact is not None, f"contact {number} was deleted"
         return contact
@@ -101,7 +101,7 @@ class Account:
         return f"person_{number * self._step:08X}-{text[:4]}-4{text[4:7]}-A{text[7:10]}-{text[10:22]}"
 
     def page(self, after: str | None, member_of: str | None = None, overlap: int = 0) -> Record:
-        """Returns 100 contacts after the id `after` in id order, of one list or segment or of all."""
+        """Returns up to 100 contacts after the id `after`, in the order of ids, of a list, a segment or the account."""
         with self.lock:
             if after is not None and overlap:
                 number = self._number(after) - overlap
@@ -116,7 +116,7 @@ class Account:
             return page
 
     def total(self, member_of: str | None = None) -> int:
-        """How many contacts there are, in all or in a list or segment."""
+        """Returns the number of contacts in the account, or in a list or segment."""
         with self.lock:
             every = _every(member_of)
             made = (self.made + every - 1) // every if every else 0
@@ -130,7 +130,7 @@ class Account:
     # ---- changing ------------------------------------------------------------------------------------------------
 
     def upsert(self, written: Mapping[str, Any]) -> str:
-        """Writes a contact as POST /contact does and gives its id."""
+        """Writes a contact as POST /contact does, and returns its id."""
         with self.lock:
             email = written.get("Email")
             contact = self.find(email) if email else None
@@ -143,13 +143,13 @@ class Account:
             return str(contact["contact_id"])
 
     def change(self, who: str, **fields: Any) -> None:
-        """Sets fields of a contact in the form in which they are read; None removes one."""
+        """Sets fields of a contact, in the form in which the API returns them; None removes one."""
         with self.lock:
             contact = self._existing(who) | fields
             self._keep({key: value for key, value in contact.items() if value is not None})
 
     def happen(self, who: str, kind: str, email_key: str, at: int) -> None:
-        """An email event: `happen(id, "mail_opened", key, at=1541030400000)`."""
+        """Adds an email event: `happen(id, "mail_opened", key, at=1541030400000)`."""
         self.change(who, **{kind: self._existing(who).get(kind, {}) | {email_key: at}})
 
     def delete(self, who: str) -> None:
@@ -186,7 +186,7 @@ class Account:
         return None if number is None or contact_id in self._gone else self._contact(number)
 
     def _number(self, contact_id: str) -> int:
-        """The number of the made-up contact with that id, or of the last one before it."""
+        """Returns the number of the made-up contact with that id, or else of the last one before it; -1 if none is."""
         match = _ID.fullmatch(contact_id)
         return min(int(match[1], 16) // self._step, self.made - 1) if match else -1
 
@@ -241,7 +241,7 @@ class Account:
             self.hidden.setdefault(contact["contact_id"], {})[key] = value
 
     def _write_custom(self, contact: Record, name: str, value: Any) -> None:
-        """`integer--Smog--Level`: the type, and the field's name with its blanks as `--`."""
+        """Writes a custom field, named as in `integer--Smog--Level`: the type, and the name with `--` for blanks."""
         kind, _, rest = name.partition("--")
         field = rest.replace("--", " ")
         if (field, kind) not in self.fields:
@@ -252,7 +252,7 @@ class Account:
         contact["custom_fields"] = others + shown
 
     def _contact(self, number: int) -> Record:
-        """Returns contact `number` as it was made up: always the same, computed from the bytes of a digest."""
+        """Returns contact `number` before any change: always the same, computed from the bytes of a digest."""
         dice = digest(self.seed, number)
         first, last = FIRST_NAMES[dice[0] % len(FIRST_NAMES)], LAST_NAMES[dice[1] % len(LAST_NAMES)]
         created = FIRST_DAY - (dice[2] + 1) * DAY + dice[3] * 1000
@@ -302,17 +302,17 @@ class Account:
 
 
 def _every(member_of: str | None) -> int:
-    """Returns n if every n-th made-up contact is in that list or segment, 0 if none is."""
+    """Returns n if every n-th made-up contact is in that list or segment; 0 if there is no member."""
     return 1 if member_of is None else (LISTS | SEGMENTS).get(member_of, ("", 0))[1]
 
 
 def _in(contact: Record, member_of: str | None) -> bool:
-    """Whether a changed contact is in it. A segment has only made-up members: changes do not matter to it."""
+    """Returns whether a changed contact is in that list, or True if none is named. It is in no segment."""
     return member_of is None or member_of in contact.get("lists", [])
 
 
 def _mail(seed: int, dice: bytes, created: int) -> dict[str, dict[str, int]]:
-    """The maps of a contact's email activity."""
+    """Returns the maps of a contact's email activity."""
     maps: dict[str, dict[str, int]] = {}
     for turn in range(dice[16] % 6):
         roll = dice[17 + turn]
@@ -333,7 +333,7 @@ def _mail(seed: int, dice: bytes, created: int) -> dict[str, dict[str, int]]:
 
 @lru_cache
 def _email(seed: int, number: int) -> tuple[str, int]:
-    """An email's key and the time at which it was sent."""
+    """Returns an email's key, and the time at which it was sent."""
     sent = FIRST_DAY + number * 11 * DAY
     if number == EMAILS - 1:
         return f"transactional_{number}", sent  # other forms exist
@@ -347,7 +347,7 @@ def _address(first: str, last: str, number: int) -> str:
 
 
 def contact(number: int, **fields: Any) -> dict[str, Any]:
-    """A contact as the API gives it, with more fields."""
+    """Returns a contact as the API does, with more fields."""
     return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
 
 

@@ -1,4 +1,4 @@
-"""HTTP servers for tests: requests in and recorded, right answers or ordered faults out."""
+"""HTTP servers for tests, which record requests, and send correct responses or the faults that a test ordered."""
 
 import gzip
 import json
@@ -22,9 +22,10 @@ _GZIP_FROM = 1024  # bytes
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came. `path` is what stood in the request line behind the server's `root`, percent-encoded; names
-    of headers are in lower case; `body` is the JSON of its `content`, None without one; `at` is the monotonic clock
-    when its head was read.
+    """A request as it was received.
+
+    `path` is the percent-encoded path after the server's `root`; names of headers are in lower case; `body` is the JSON
+    of its `content`, None if it has none; `at` is the monotonic time at which its head was read.
     """
 
     method: str
@@ -37,12 +38,12 @@ class Request:
 
 @dataclass
 class Fault:
-    """What to do instead of the right answer, `times` times after letting `skip` matching requests pass.
+    """What to do instead of the correct response, `times` times after letting `skip` matching requests pass.
 
-    `status`, `message`, `headers`, `retry_after` (seconds or a date) and `content` (bytes, or anything as JSON) make an
-    answer without carrying the request out. `drop` resets the connection before the request is carried out or after.
-    The others carry it out: `edit` changes the answer's JSON, `late` waits so many seconds before it, `drip` sends the
-    body in ten pieces, so many seconds apart, `cut` sends so many bytes of the body and closes the connection.
+    `status`, `message`, `headers`, `retry_after` (seconds or a date) and `content` (bytes, or anything as JSON) make a
+    response without carrying out the request. `drop` resets the connection before or after carrying it out. The others
+    carry it out: `edit` changes the response's JSON, `late` waits so many seconds before the response, `drip` sends the
+    body in ten pieces so many seconds apart, `cut` sends so many bytes of the body and closes the connection.
     """
 
     method: str
@@ -61,7 +62,7 @@ class Fault:
     cut: int | None = None
 
     def takes(self, method: str, path: str) -> bool:
-        """Whether this request gets the fault; counts it."""
+        """Returns whether this request gets the fault, and counts the request if it matches."""
         if not self.times or self.method not in ("*", method) or not fnmatchcase(path, self.path):
             return False
         if self.skip:
@@ -78,7 +79,7 @@ class Answer(NamedTuple):
 
 
 class Recent:
-    """Counts what came in the last `seconds`."""
+    """Counts what happened in the last `seconds`."""
 
     def __init__(self, seconds: float = 1) -> None:
         self.seconds = seconds
@@ -86,7 +87,7 @@ class Recent:
         self._lock = Lock()
 
     def takes(self, at: float, most: int | None) -> bool:
-        """Whether fewer than `most` came; if so, another one is counted."""
+        """Counts one more if fewer than `most` were counted, and returns whether it did."""
         with self._lock:
             while self._times and self._times[0] <= at - self.seconds:
                 self._times.popleft()
@@ -96,15 +97,15 @@ class Recent:
             return True
 
     def clear(self) -> None:
-        """Forgets what came."""
+        """Resets the count."""
         with self._lock:
             self._times.clear()
 
 
 class Fake(ABC):
-    """A server on a loopback port; a subclass says what it answers.
+    """A server on a loopback port; a subclass defines its responses.
 
-    `rate` is how many requests in any second `passes` lets through, `latency` how many seconds every answer takes.
+    `passes` lets `rate` requests through in any second; every response takes `latency` seconds.
     """
 
     root = "/v1"
@@ -143,7 +144,7 @@ class Fake(ABC):
         return f"{self.origin}{self.root}"
 
     def order(self, method: str, path: str, **what: Any) -> Fault:
-        """Adds a Fault; `path` may hold `*`. The first one that matches a request is used.
+        """Adds and returns a Fault; `path` may contain `*`. The first fault that matches a request is used.
 
         Examples: `order("GET", "/contacts", status=429, retry_after=1, times=2)`, `order("*", "*", drop="before")`,
         `order("GET", "/contacts/*", edit=lambda page: page | {"bookmark": "person_1"})`.
@@ -163,12 +164,12 @@ class Fake(ABC):
             return next((fault for fault in self.faults if fault.takes(method, path)), None)
 
     def passes(self, at: float) -> bool:
-        """Whether the limit lets a request pass."""
+        """Returns whether the rate limit lets a request pass."""
         return self._passed.takes(at, self.rate)
 
     @abstractmethod
     def answer(self, request: Request) -> Answer:
-        """What the API says."""
+        """Returns the response to a request."""
 
 
 # ---- HTTP ----------------------------------------------------------------------------------------------------------
@@ -204,10 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: Any) -> None:
-        """The requests are recorded, not printed."""
+        """Prints nothing, because requests are recorded."""
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # clients that go away are expected
+        with suppress(ConnectionError):  # clients may disconnect
             super().handle()
 
     def _handle(self) -> None:
@@ -270,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(head + body)
 
     def _reset(self) -> None:
-        """Resets the connection, like a server that crashed."""
+        """Resets the connection, as a server that crashes does."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()

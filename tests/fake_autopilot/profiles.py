@@ -16,7 +16,7 @@ SPACE = "spa_7Qx"
 class FakeProfiles(Fake):
     """The server: `with FakeProfiles() as server: server.happen("email:a@b.c", "Email Opened") ...`.
 
-    `everyone` makes events for whoever is asked for: `(person) -> events`.
+    `everyone` is a function `(person) -> events` that makes events for any requested person.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class FakeProfiles(Fake):
         self.ids = count(1)
 
     def happen(self, person: str, event: str = "Email Opened", *, ago: float = 3600, **more: Any) -> dict[str, Any]:
-        """An event of a person, so many seconds ago; `more` are its fields, `...` takes one away."""
+        """Adds an event of a person, `ago` seconds ago, and returns it; `more` are its fields, `...` removes one."""
         at = datetime.now(UTC) - timedelta(seconds=ago)
         kind, _, value = person.partition(":")
         fields = {
@@ -57,13 +57,13 @@ class FakeProfiles(Fake):
         return made
 
     def asked(self) -> list[str]:
-        """Returns about whom it was asked since the last call, sorted, one for each first page."""
+        """Returns the people who were requested since the last call, sorted, one for each first page."""
         firsts = [person_of(request) for request in self.requests if "next" not in query_of(request)]
         self.requests.clear()
         return sorted(firsts)
 
     def answer(self, request: Request) -> Answer:
-        """What the API says."""
+        """Returns the response to a request."""
         answered = self._answer(request)
         return answered._replace(headers={"Request-Id": f"req-{len(self.requests):04d}", **answered.headers})
 
@@ -111,17 +111,17 @@ def _chosen(events: Iterable[dict[str, Any]], query: dict[str, str]) -> Iterable
 
 
 def ago(days: float) -> str:
-    """A time before now, as the API spells it."""
+    """Returns the time so many days before now, in the API's notation."""
     return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def person_of(request: Request) -> str:
-    """Returns the person that a request asks about."""
+    """Returns the person whose events a request asks for."""
     return unquote(request.path.partition("?")[0].split("/")[-2])
 
 
 def query_of(request: Request) -> dict[str, str]:
-    """Returns the part after the `?`."""
+    """Returns the query parameters of a request."""
     return {name: values[0] for name, values in parse_qs(request.path.partition("?")[2]).items()}
 
 

@@ -16,7 +16,7 @@ MOST_CONTACTS = 100
 class FakeAutopilot(Fake):
     """The server on a loopback port: `with FakeAutopilot(contacts=250) as server: ... server.base_url, server.key ...`.
 
-    `rate` is how many requests in any second are answered before 429, `latency` how many seconds every answer takes.
+    In any second it answers `rate` requests, and the others with 429; every response takes `latency` seconds.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class FakeAutopilot(Fake):
         self.account = Account(contacts, seed)
         self.key = key
         self.hook_events: tuple[str, ...] = HOOKS
-        self.overlap = 0  # contacts of the page before that a page repeats
-        self.poison: set[str] = set()  # emails that make an error of the server wherever they come
-        self.refused_faxes: set[str] = set()  # as if they were no numbers
+        self.overlap = 0  # how many contacts of the previous page a page repeats
+        self.poison: set[str] = set()  # emails that cause a 500 for each batch that has one
+        self.refused_faxes: set[str] = set()  # fax numbers that cause a 400, as if they were invalid
 
     def answer(self, request: Request) -> Answer:
-        """What the API says."""
+        """Returns the response to a request."""
         key = request.headers.get("autopilotapikey")
         if key is None:
             return _error(400, "No autopilotapikey header provided.")
@@ -189,7 +189,7 @@ HOOKS = (
     "contact_entered_segment",
     "contact_left_segment",
 )
-# In order: `contact/{}` must not take what `contacts/custom_fields` means.
+# The order matters: `contacts/{}` also matches `contacts/custom_fields`.
 ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
     ("GET", "account", _account),
     ("GET", "contacts/custom_fields", _custom_fields),
@@ -220,7 +220,7 @@ ROUTES: tuple[tuple[str, str, Callable[..., Answer]], ...] = (
 
 
 def _matched(pattern: str, parts: tuple[str, ...]) -> list[str] | None:
-    """The parts that stand for `{}`; None where the path is another one."""
+    """Returns the parts of the path that match a `{}` of the pattern; None if the path does not match it."""
     names = pattern.split("/")
     if len(names) != len(parts) or any(name not in ("{}", part) for name, part in zip(names, parts, strict=True)):
         return None

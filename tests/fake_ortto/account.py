@@ -13,7 +13,7 @@ from .made_up import activities as made_activities
 
 __all__ = ["Account", "Record"]
 
-# The fields of people that are not custom, with their names and display types.
+# The fields of people that are not custom fields, with their names and display types.
 SYSTEM_FIELDS = {
     "str::email": ("Email", "email"), "str::ei": ("External ID", "text"), "str::first": ("First name", "text"),
     "str::last": ("Last name", "text"), "str::name": ("Name", "text"), "bol::p": ("Email permission", "bool"),
@@ -63,26 +63,26 @@ class Account:
         self.custom_activities = {key: (name, dict(attrs)) for key, (name, attrs) in CUSTOM_ACTIVITIES.items()}
         self.suppressed: set[str] = set()  # emails
         self.tags: dict[str, set[str]] = {}  # ids of people by tag
-        self.most_contacts: int | None = None  # that the plan allows
+        self.most_contacts: int | None = None  # how many the plan allows
         self.created: list[Record] = []  # activities that were created, as they were written, in order
-        self.campaigns: dict[str, Record] = {}  # that were added to the made-up ones
+        self.campaigns: dict[str, Record] = {}  # campaigns that tests add to the made-up ones
         self._people: dict[str, Record] = {}  # fields of the people that are new or changed
         self._happened: dict[str, list[Record]] = {}
-        self._keys: dict[tuple[str, str], str] = {}  # ids of people by field and value, of those
+        self._keys: dict[tuple[str, str], str] = {}  # ids of those people by field and value
         self._drawn = 0
         self.lock = RLock()
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def ids(self, start: int = 0) -> Iterator[tuple[int, str]]:
-        """The positions and ids of all people, those that were made up first."""
+        """Yields the positions and ids of all people from position `start` on, the made-up ones first."""
         for position in range(start, self.made):
             yield position, person_id(position)
         new = [id_ for id_ in self._people if (number_of(id_) or 0) >= self.made]
         yield from list(enumerate(new, self.made))[max(0, start - self.made) :]
 
     def fields(self, id_: str) -> Record | None:
-        """A person's fields, the times of activities among them."""
+        """Returns a person's fields, including the times of activities; None if there is no such person."""
         with self.lock:
             number = number_of(id_)
             own = self._people.get(id_)
@@ -107,7 +107,7 @@ class Account:
         return sorted(found, key=lambda one: (one["created_at"], one["id"]), reverse=True)
 
     def find(self, field: str, value: Any) -> str | None:
-        """The id of the person who has that value in `str::email`, `str::ei` or `str::person_id`."""
+        """Returns the id of the person with that value in `str::email`, `str::ei` or `str::person_id`, if any."""
         with self.lock:
             key = str(value).lower()
             if found := self._keys.get((field, key)):
@@ -124,7 +124,7 @@ class Account:
             return person_id(number) if str(fields(self.seed, number).get(field, "")).lower() == key else None
 
     def members(self, audience: str) -> int:
-        """Returns n if every n-th made-up person is in the audience of that id, 0 if none is."""
+        """Returns n if every n-th made-up person is in the audience with that id; 0 if it has no members."""
         return next((every for name, every in AUDIENCES.items() if self.audience_id(name) == audience), 0)
 
     def audience_id(self, name: str) -> str:
@@ -136,7 +136,7 @@ class Account:
     # ---- changing ------------------------------------------------------------------------------------------------
 
     def write(self, id_: str | None, values: Mapping[str, Any]) -> str:
-        """Writes fields of a person, of a new one without an id, and returns the id."""
+        """Writes fields of a person, or of a new one if `id_` is None, and returns the id."""
         with self.lock:
             if id_ is None:
                 self._drawn += 1
@@ -152,7 +152,7 @@ class Account:
             return id_
 
     def happen(self, who: str, kind: str, *, ago: int = 0, **attr: Any) -> Record:
-        """An activity of the person with that email or id, so many seconds ago; `attr` has `_` for `::`."""
+        """Adds an activity of the person with that email or id, `ago` seconds ago; `attr` has `_` in place of `::`."""
         with self.lock:
             id_ = self.find("str::email", who) if "@" in who else who
             if id_ is None:
@@ -162,7 +162,7 @@ class Account:
             )
 
     def add(self, id_: str, kind: str, at: int, attr: Mapping[str, Any]) -> Record:
-        """Adds an activity."""
+        """Adds an activity, and returns it."""
         with self.lock:
             happened = self._happened.setdefault(id_, [])
             name = f"{kind}/{id_}/{len(happened)}/new"
@@ -171,14 +171,14 @@ class Account:
             return happened[-1]
 
     def created_today(self, id_: str, kind: str) -> int:
-        """How many activities of that kind a person got in the last day."""
+        """Returns how many activities of that kind a person got in the last day."""
         since = iso(self.now() - DAY)
         return sum(one["field_id"] == kind and one["created_at"] >= since for one in self._happened.get(id_, []))
 
     # ---- campaigns -----------------------------------------------------------------------------------------------
 
     def all_campaigns(self) -> list[Record]:
-        """The account's campaigns, as `/campaign/get-all` has them; the last one was never sent."""
+        """Returns the account's campaigns as `/campaign/get-all` does; the last one was never sent."""
         made = [
             {
                 "id": campaign_id(self.seed, number),
@@ -194,7 +194,7 @@ class Account:
         return [*made, draft, *self.campaigns.values()]
 
     def counts(self, campaign: str, since: str = "") -> Counter[str]:
-        """How many activities of each kind the account has of a campaign, from a time on. Asks everyone."""
+        """Returns the number of a campaign's activities of each kind, from a time on. Reads all people."""
         return Counter(
             one["field_id"]
             for _, id_ in self.ids()

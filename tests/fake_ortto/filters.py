@@ -1,4 +1,4 @@
-"""The filters of `/person/get`: those whose form is documented, and likely forms of some others."""
+"""The filters of `/person/get`: those whose form is documented, and some others in their likely forms."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,16 +7,16 @@ from .made_up import Record
 
 
 class Refused(Exception):
-    """The account refuses a filter; its text is the error's."""
+    """The account refuses a filter. The message is that of the response."""
 
 
 Test = Callable[[str, Record], bool]
 
 
 def test_of(body: Any, *, times: bool, members: Callable[[str], Callable[[str], bool]]) -> Test:
-    """Returns what says whether a person, given by id and fields, matches.
+    """Returns a function that tells whether a person, given by id and fields, matches. Raises Refused.
 
-    Without `times`, filters on times and activities are refused, as if their form were another one.
+    Without `times`, filters on times and activities are refused, as if they had a different form in reality.
     """
     if not isinstance(body, Mapping) or len(body) != 1:
         raise Refused(f"Failed to decode filter {body}: Invalid value")

@@ -1,4 +1,4 @@
-"""The made-up people of an account: number i is computed, not kept, so that a million of them take no memory."""
+"""The made-up people of an account: number i is computed, not stored, so that a million people take no memory."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +19,7 @@ COUNTRIES = (
 )
 PLANS = ("free", "team", "business")
 CAMPAIGNS = ("Onboarding", "Spring sale", "Newsletter", "Renewal / 2026", "Müller's tips", "Receipts")
-AUDIENCES = {"Subscribers": 1, "Customers": 3, "Slipping": 7, "Nobody": 0}  # every how manieth person is a member
+AUDIENCES = {"Subscribers": 1, "Customers": 3, "Slipping": 7, "Nobody": 0}  # n: every n-th person is a member
 
 
 def person_id(number: int) -> str:
@@ -27,7 +27,7 @@ def person_id(number: int) -> str:
 
 
 def number_of(id_: str) -> int | None:
-    """Which made-up person has that id."""
+    """Returns the number of the made-up person with that id, None if it is none of theirs."""
     if len(id_) != 24 or id_[:2] != "00" or id_[-2:] != "00":
         return None
     try:
@@ -37,7 +37,7 @@ def number_of(id_: str) -> int | None:
 
 
 def fields(seed: int, number: int) -> Record:
-    """The fields of a person that do not come from activities."""
+    """Returns the fields of a person that do not come from activities."""
     dice = digest(seed, number)
     first, last = FIRST_NAMES[dice[0] % len(FIRST_NAMES)], LAST_NAMES[dice[1] % len(LAST_NAMES)]
     made: Record = {
@@ -63,9 +63,9 @@ def fields(seed: int, number: int) -> Record:
 
 
 def activities(seed: int, number: int, now: int) -> list[Record]:
-    """A person's email activities of the last 90 days, the newest first, none for a person without an email.
+    """Returns a person's email activities of the last 90 days, the newest first; none for a person without an email.
 
-    `now` is in epoch seconds; a person's activities stay at their distance from it.
+    `now` is in epoch seconds; the activities keep their distance from it.
     """
     if number % 50 == 49:
         return []

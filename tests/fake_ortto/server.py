@@ -14,10 +14,10 @@ from .made_up import AUDIENCES, RETENTION, SYSTEM_ACTIVITIES, Record, iso, numbe
 from .writing import error
 
 KEY = "ortto-0123456789abcdef0123456789abcdef"
-NULL = b"null"  # in place of a list
+NULL = b"null"  # the response in place of an empty list
 MOST_BAD = 15  # malformed or wrongly authenticated requests in so many seconds
 SECONDS = 15.0
-JOURNEY_DAYS = 30  # that its report counts
+JOURNEY_DAYS = 30  # how many days a journey's report counts
 TIMEFRAMES = {
     "last-24-hours": 1,
     "last-7-days": 7,
@@ -31,8 +31,8 @@ TIMEFRAMES = {
 class FakeOrtto(Fake):
     """The server on a loopback port: `with FakeOrtto(people=250) as server: ... server.base_url, server.key ...`.
 
-    `rate` is how many requests in any second are answered before 429, `latency` how many seconds every answer takes.
-    Its attributes are the faults that last: see __init__.
+    In any second it answers `rate` requests, and the others with 429; every response takes `latency` seconds.
+    Its attributes, which __init__ describes, change its behaviour until they are reset.
     """
 
     def __init__(
@@ -49,21 +49,21 @@ class FakeOrtto(Fake):
         super().__init__(host=host, port=port, rate=rate, latency=latency)
         self.account = Account(people, seed)
         self.key = key
-        self.activity_rate: int | None = None  # as `rate`, for people's activities
-        self.takes_filters = True  # on times and activities
-        self.takes_times = True  # the fields tme::…
+        self.activity_rate: int | None = None  # like `rate`, for people's activities
+        self.takes_filters = True  # accepts filters on times and activities
+        self.takes_times = True  # knows the fields tme::…
         self.oldest_first = False
-        self.before: Callable[[Request], object] = lambda _: None  # is called before each answer: to change the account
-        self.drift = 0  # by how many a next_offset is too low, as where people leave while pages are read
-        self.names_spans = True  # the span of time that a journey's report counts
-        self.bans = 0  # how often an address was shut out
+        self.before: Callable[[Request], object] = lambda _: None  # called before each response, to change the account
+        self.drift = 0  # by how much a next_offset is too low, as when people leave while pages are read
+        self.names_spans = True  # names the span of time that a journey's report counts
+        self.bans = 0  # how often an address was banned
         self.cursors: dict[str, tuple[str, int, int]] = {}  # filter, position and offset of the next page
         self._bad = Recent(SECONDS)
         self._banned_until = 0.0
         self._activities = Recent()
 
     def answer(self, request: Request) -> Answer:
-        """What the API says."""
+        """Returns the response to a request."""
         if request.at < self._banned_until:
             return Answer(403, b"Forbidden")
         answer = self._answer(request)
@@ -131,9 +131,9 @@ def _people(server: FakeOrtto, body: Record) -> Answer:
 def _page(
     server: FakeOrtto, chosen: Callable[[str, Record], bool], start: tuple[int, int], limit: int, offset: int
 ) -> tuple[list[tuple[str, Record]], int | None, int]:
-    """Returns who matches from `offset` on, the position of the next one, and how many match up to here.
+    """Returns who matches from `offset` on, the position of the next match, and the number of matches so far.
 
-    `start` is a position, and how many match before it.
+    `start` is a position, with the number of matches before it.
     """
     position, matched = start
     found: list[tuple[str, Record]] = []

@@ -1,4 +1,4 @@
-"""What `/person/merge` and `/activities/create` do to an account."""
+"""The requests `/person/merge` and `/activities/create`, which change an account."""
 
 import json
 import re
@@ -19,7 +19,7 @@ MOST_BYTES_EACH = 16_000
 
 
 class Invalid(Exception):
-    """A person or an activity is refused; its text is the error's."""
+    """A person or an activity is refused. The message is that of the response."""
 
     status = "invalid"
 
@@ -33,7 +33,7 @@ class Full(Exception):
 
 
 def error(status: int, text: str, **more: Any) -> Answer:
-    """An error in the form that was recorded."""
+    """Returns an error in the form that was recorded from the real API."""
     return Answer(status, {"request_id": str(uuid.UUID(int=status)), "code": status, "error": text} | more)
 
 
@@ -72,7 +72,7 @@ def _result(write: Callable[[], Record]) -> Record:
 
 
 def _answer(results: list[Record], key: str, nothing: str) -> Answer:
-    """200 where one was taken at least, as far as was recorded; 400 with details where none was."""
+    """Returns a 200 if at least one was accepted, as far as was recorded; otherwise a 400 with details."""
     if all("error" in one for one in results):
         return error(400, f"{nothing} ({results[0]['error']})", details=results)
     return Answer(200, {key: results})
@@ -147,7 +147,7 @@ def _check_field(account: Account, name: str, value: Any) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Raises Invalid where a value is not of the type that its name begins with."""
+    """Raises Invalid if a value is not of the type that the field's name begins with."""
     kind = name.partition(":")[0]
     good = {
         "str": isinstance(value, str),

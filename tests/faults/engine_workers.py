@@ -1,4 +1,4 @@
-"""The imports of engine workers: a process imports them once, and the tests' workers are forked from it."""
+"""The imports of engine workers. One process imports them once, and the tests' workers are forked from it."""
 
 import duckdb
 import pyarrow.parquet
@@ -6,4 +6,4 @@ import pyarrow.parquet
 from autopilothq.sources.engine import coordinator
 
 _ = coordinator, pyarrow.parquet
-duckdb.default_connection().close()  # its threads would not be there after a fork
+duckdb.default_connection().close()  # its threads would not exist after a fork

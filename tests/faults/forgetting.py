@@ -1,4 +1,4 @@
-"""Forgets Ada, and is killed on the way: a program of the tests. It prints `number status` for each plan.
+"""Forgets Ada, and is killed meanwhile. This program of the tests prints `number status` for each plan.
 
 Its argument is a file with a list of plans. Each runs in a process of its own, which kills itself at the plan's point.
 """
@@ -15,16 +15,16 @@ from faults.killed import kill_at, run_plans
 
 
 def words(folder: str, rewrite: bool = False) -> list[str]:
-    """Those of the call in a folder."""
+    """Returns the arguments of the command, for the dataset and the archive in a folder."""
     place = ["--credentials", f"{folder}/autopilot.duckdb", "--archive", f"{folder}/archive"]
     return ["forget", "--email", "ada@example.com", *place, *(["--rewrite"] if rewrite else [])]
 
 
 class Plan(NamedTuple):
-    """Where it is killed, in the folder that has the dataset and the archive.
+    """The folder that has the dataset and the archive, and the point at which the command is killed.
 
-    `piecemeal`: as where the destination has no transactions, so that each statement stands by itself. `rewrite`: the
-    database is written anew in the end.
+    With `piecemeal` it runs as on a destination without transactions, so that each statement takes effect by itself.
+    With `rewrite` it rewrites the database in the end.
     """
 
     folder: str

@@ -1,4 +1,4 @@
-"""Holds a DuckDB file open until its standard input ends. A program that tests start."""
+"""Holds a DuckDB file open until its standard input ends: a program of the tests."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Loads an archive, and is killed on the way: a program of the tests. It prints `number status` for each plan.
+"""Loads an archive, and is killed meanwhile. This program of the tests prints `number status` for each plan.
 
-Its argument is a file with a list of plans. Each runs in a process of its own, forked before anything has begun, that
-kills itself (SIGKILL: no handler, no `finally`) at the plan's point.
+Its argument is a file with a list of plans. Each runs in a forked process of its own, which kills itself (SIGKILL: no
+handler, no `finally`) at the plan's point.
 """
 
 import json
@@ -27,17 +27,17 @@ from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
 
 MAIN = f"import sys; sys.argv[0] = 'autopilothq'; {calling.MAIN}"
-"""The program under its name, as Python's `-c` takes it."""
+"""Code that runs the program under its own name by `python -c`."""
 
 
 class Plan(NamedTuple):
-    """A load of `archive` by a pipeline whose folder is `folder`, into DuckDB there, a PostgreSQL or a lake.
+    """A load of `archive` by a pipeline in `folder`, into DuckDB there, a PostgreSQL or a lake.
 
-    `staged` is DuckDB as dlt has it, with staging tables; the command's own has none.
+    `staged` is dlt's own DuckDB destination, which has staging tables; the command's has none.
 
-    `point` is where it is killed: `module:Class.method`, `before` or `after`, and at which call of it; or seconds.
-    On a new machine nothing is there of earlier runs but the destination. `run` loads as the command does, else as a
-    script. `begun` is the folder of a killed load that this one goes on with, in a copy.
+    `point` is where it is killed: `module:Class.method`, `before` or `after`, and the number of the call; or after how
+    many seconds. On a new machine, only the destination is left of earlier runs. With `run` it loads as the command
+    does, otherwise as a script. `begun` is the folder of a killed load that this one continues, in a copy.
     """
 
     archive: str
@@ -81,10 +81,10 @@ def kill_at(place: str, when: str, call: int) -> None:
 
 
 def load(plan: Plan) -> None:
-    """Loads as a user's script or the command would."""
+    """Loads as a user's script or the command does."""
     if plan.begun:
         shutil.copytree(plan.begun, plan.folder, dirs_exist_ok=True)
-        # Where the destination has no state yet, dlt would drop what waits, and extract it again.
+        # If the destination has no state yet, dlt would drop the pending packages, and extract the data again.
         os.environ["RESTORE_FROM_DESTINATION"] = "false"
     if plan.new_machine:
         shutil.rmtree(Path(plan.folder, "state"), ignore_errors=True)
@@ -111,7 +111,7 @@ def load(plan: Plan) -> None:
 
 
 def kill_when(point: "tuple[str, str, int] | float") -> None:
-    """Makes a method kill the process, as `kill_at` does, or kills it after so many seconds."""
+    """Makes a method kill the process, as `kill_at` does, or a timer after so many seconds."""
     if isinstance(point, float):
         timer = threading.Timer(point, die)
         timer.daemon = True
@@ -121,7 +121,7 @@ def kill_when(point: "tuple[str, str, int] | float") -> None:
 
 
 def run_plans(run: Callable[..., object]) -> None:
-    """Runs each plan of the file that the program was called with in a process of its own, and prints how it ended."""
+    """Runs each plan of the file named by the argument, in a process of its own, and prints its exit status."""
     statuses, sys.stdout = sys.stdout, sys.stderr
     for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         statuses.write(f"{number} {run_apart(run, *plan)}\n")
@@ -129,7 +129,7 @@ def run_plans(run: Callable[..., object]) -> None:
 
 
 def run_apart(run: Callable[..., object], *words: Any) -> int:
-    """Calls a function in a process of its own, and returns how it ended."""
+    """Calls a function in a process of its own, and returns the exit status, minus the signal if it was killed."""
     child = os.fork()
     if not child:
         status = 1

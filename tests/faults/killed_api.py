@@ -1,4 +1,4 @@
-"""Scans an account, and is killed on the way: a program of the tests. It prints `number status` for each plan.
+"""Scans an account, and is killed meanwhile. This program of the tests prints `number status` for each plan.
 
 Its argument is a file with a list of plans, each `[url of the API, key, folder, point]` with a point as in `killed`.
 """
@@ -23,7 +23,7 @@ TABLES = (
 
 
 def load(url: str, key: str, folder: str, point: tuple[str, str, int]) -> None:
-    """Loads as a user's script would, with a pipeline in that folder."""
+    """Loads as a user's script does, with a pipeline in that folder."""
     kill_at(*point)
     source = autopilothq.api(key, base_url=url, requests_per_second=10_000)
     pipeline(Path(folder)).run(source.with_resources(*TABLES))

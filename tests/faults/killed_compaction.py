@@ -1,7 +1,7 @@
-"""Puts a receiver's files together, and is killed on the way: a program of the tests.
+"""Joins a receiver's files, and is killed meanwhile. This program of the tests prints `number status` for each plan.
 
-Its argument is a file with a list of plans: a folder with the archive, beside the dataset, and the point where it is
-killed. It prints `number status` for each. Each runs in a process of its own.
+Its argument is a file with a list of plans, each with a folder that has the archive and the dataset, and the point at
+which it is killed. Each runs in a process of its own.
 """
 
 import os

@@ -1,7 +1,6 @@
-"""Pulls from Ortto in parts, and is killed on the way: a program of the tests.
+"""Pulls from Ortto in parts, and is killed meanwhile. This program of the tests prints `number status` for each plan.
 
-Its argument is a file with a list of plans, each `[folder, url of the API, key, point]` with a point as in `killed`. It
-prints `number status` for each.
+Its argument is a file with a list of plans, each `[folder, url of the API, key, point]` with a point as in `killed`.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Pulls from the Profile API in parts, and is killed on the way: a program of the tests.
+"""Pulls from the Profile API in parts, and is killed meanwhile: a program of the tests.
 
 Its argument is a file with a list of plans, each `[folder with people.txt, url of the API, token, space, point]` with a
-point as in `killed`. It prints `number status` for each.
+point as in `killed`. It prints `number status` for each plan.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Kills a receiver again and again while senders send, and looks for what it acknowledged.
+"""Kills a receiver again and again while senders send, and checks that it kept what it acknowledged.
 
     python tests/faults/killed_receiver.py [ROUNDS]
 
@@ -25,10 +25,10 @@ BATCH = 20
 
 
 def rounds(folder: Path, number: int, chance: random.Random, workers: int = 1, least: int = 0) -> tuple[list[str], int]:
-    """Kills a receiver so many times; returns the ids that were acknowledged, and how many messages were sent.
+    """Kills a receiver `number` times; returns the ids that were acknowledged, and the number of messages sent.
 
-    Where the machine is so busy that fewer than `least` were acknowledged, it goes on until they are. In one round
-    several workers are spawned, as they are outside of tests, which takes longer than to fork them.
+    It continues until at least `least` are acknowledged, which takes longer on a busy machine. In one round, several
+    workers are spawned, as they are outside of tests; that takes longer than forking them.
     """
     acknowledged: list[str] = []
     numbers = itertools.count()
@@ -41,7 +41,7 @@ def rounds(folder: Path, number: int, chance: random.Random, workers: int = 1, l
             senders = [
                 threading.Thread(target=_send, args=(one.url, numbers, acknowledged, stop)) for _ in range(SENDERS)
             ]
-            one.http.get(f"{one.url}/healthz")  # its processes are there
+            one.http.get(f"{one.url}/healthz")  # waits until its processes have started
             for sender in senders:
                 sender.start()
             time.sleep(chance.uniform(0.02, 0.5))
@@ -67,7 +67,7 @@ def _send(url: str, numbers: "itertools.count[int]", acknowledged: list[str], st
 
 
 def lost(folder: Path, acknowledged: list[str]) -> set[str]:
-    """The acknowledged messages that the archive lacks; fails where a file is left, or a line is torn."""
+    """Returns the acknowledged messages that the archive lacks; fails if a hidden file is left, or a line is torn."""
     assert hidden(folder) == []
     found = published(folder)
     assert all(isinstance(one, dict) for one in found), [one for one in found if not isinstance(one, dict)]
@@ -77,7 +77,7 @@ def lost(folder: Path, acknowledged: list[str]) -> set[str]:
 
 
 def main() -> int:
-    """Returns 1 if anything is lost."""
+    """Runs the rounds; returns 1 if anything is lost."""
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     seed = random.randrange(1 << 32)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Calls the program, and is killed on the way: a program of the tests.
+"""Calls the program, and is killed meanwhile: a program of the tests.
 
-Its argument is a file with a list of plans. Each runs in a process of its own, and `status` in its folder says how it
-ended.
+Its argument is a file with a list of plans. Each runs in a process of its own, whose exit status is then in the file
+`status` in its folder.
 """
 
 import json
@@ -17,9 +17,9 @@ from faults.killed import kill_when, run_apart
 
 
 class Plan(NamedTuple):
-    """The words of a call in `folder`, its environment, and where it is killed: a place, or after so many seconds.
+    """The words of a call in `folder`, its environment, and when it is killed: at a place, or after so many seconds.
 
-    The word `pipeline` and a file of rows run a dlt pipeline. `-` is the file of messages.
+    The word `pipeline` with a file of rows runs a dlt pipeline instead. `-` is the file of messages.
     """
 
     folder: str
@@ -42,7 +42,7 @@ def call(plan: Plan) -> None:
 
 
 def pipeline(rows: list[dict[str, Any]]) -> None:
-    """Runs a pipeline as a user's script would."""
+    """Runs a pipeline as a user's script does."""
     to_autopilot = dlt.pipeline("to_autopilot", destination=autopilot(), pipelines_dir="pipelines")
     while to_autopilot.has_pending_data:
         to_autopilot.run()

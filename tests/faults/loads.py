@@ -29,7 +29,7 @@ from servers import S3
 
 DATASET = "autopilothq"
 OLD_DAY = "1551398400000"
-# Columns that tell when and by which load a row came: no two loads agree on them.
+# Columns that depend on the load that stored a row, so they differ between any two loads.
 WHEN = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
 OTHERS = {
     "tracks", "identifies", "users", "aliases", "groups", "accounts", "pages", "screens", "_rejects", "_discards",
@@ -72,7 +72,7 @@ class Table(NamedTuple):
 
 
 def track(number: int, event: str | None = "Email Opened", **fields: Any) -> dict[str, Any]:
-    """A small track, `received_at` in the order of the numbers."""
+    """Returns a small track; a higher number was received later."""
     clock = f"2019-03-01T00:{number // 60 % 60:02d}:{number % 60:02d}.{number // 3600:03d}Z"
     message = {"type": "track", "event": event, "messageId": f"m-{number}", "userId": "u", "receivedAt": clock}
     return message | {"timestamp": clock, "properties": {"campaign_id": f"c-{number}"}} | fields
@@ -83,7 +83,7 @@ def line(message: Any) -> bytes:
 
 
 def file(folder: Path, name: str, messages: Sequence[Any], day: str = OLD_DAY) -> Path:
-    """Returns a file of an archive, in a day folder of its own."""
+    """Writes a file of an archive into a day folder, and returns its path."""
     path = folder / "segment-logs" / "AbC123xYz9" / day / name
     path.parent.mkdir(parents=True, exist_ok=True)
     content = b"".join(map(line, messages))
@@ -101,7 +101,7 @@ ODDITIES: list[Any] = [
     track(2, messageId="no-event", event=None),
     track(3, messageId="no-properties", properties=[1]),
     b'{"type":"track","bytes":"\xff"}',
-    # Discards: text that no warehouse holds, what does not fit, keys that collide, a name without a slug.
+    # Discards: text that no warehouse can store, values that do not fit, keys that collide, a name without a slug.
     track(4, messageId="nul", properties={"note": "a\0b", "email_subject": "c\0d"}),
     b'{"type":"track","event":"Email Opened","messageId":"lone","userId":"u","properties":{"note":"\\ud800"}}',
     b'{"type":"track","event":"Email Opened","messageId":"nan","userId":"u","properties":{"a":NaN,"transactional":3}}',
@@ -128,8 +128,8 @@ ODDITIES: list[Any] = [
     {"type": "track", "event": "Email Opened", "userId": "u"},
 ]
 
-# Those of tracks of one event and of persons, because each table takes its time: other kinds of messages are added as
-# identifies are, and accounts merged as users are.
+# The oddities in tracks of one event and of persons, because each table takes time. Other types of messages are stored
+# as identifies are, and accounts are merged as users are.
 FEW_TABLES = [
     line
     for line in ODDITIES
@@ -140,9 +140,9 @@ FEW_TABLES = [
 
 
 def odd_archive(folder: Path, events: int, oddities: Sequence[Any] = ODDITIES) -> Path:
-    """An archive with oddities, a part of which is there twice; with events, a believable source lies beside it.
+    """Writes an archive with oddities, some of them twice; with `events`, also a realistic source of so many messages.
 
-    To load an archive takes as long as it has tables: the believable one has a dozen more.
+    The realistic source adds a dozen tables, and a load takes longer the more tables it has.
     """
     if events:
         sample.write(str(folder), events, 3)
@@ -152,12 +152,12 @@ def odd_archive(folder: Path, events: int, oddities: Sequence[Any] = ODDITIES) -
 
 
 def in_memory() -> duckdb.DuckDBPyConnection:
-    """A DuckDB without a file, where nobody else opens it: a load takes a quarter less, one of nothing new half."""
-    return duckdb.connect(":memory:", config={"threads": 1})  # a second has nothing to do but to wait
+    """Returns a DuckDB without a file: a load takes a quarter less time there, one with nothing new half."""
+    return duckdb.connect(":memory:", config={"threads": 1})  # so few rows leave no work for a second one
 
 
 def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
-    """A pipeline whose working folder, and DuckDB file unless it has another destination, lie in `folder`."""
+    """Returns a pipeline with its working folder in `folder`, and by default its DuckDB file."""
     if isinstance(destination, duckdb.DuckDBPyConnection):
         destination = direct(destination)
     return dlt.pipeline(
@@ -169,7 +169,7 @@ def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
 
 
 def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.LoadReport:
-    """Makes one good load, whatever an earlier one has left behind; returns its report."""
+    """Makes one complete load, whatever an earlier one left behind; returns its report."""
     reports: list[autopilothq.LoadReport] = []
     with keep_database_open(into):
         drop_partial_files(into)  # as the command does
@@ -180,12 +180,12 @@ def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.Loa
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files below a folder."""
+    """Returns all files below a folder."""
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def content(database: Path | str | duckdb.DuckDBPyConnection) -> dict[str, Table]:
-    """All tables of the dataset of a DuckDB file or, by its URL, of a PostgreSQL database; dlt's own left out."""
+    """Returns all tables of the dataset in a DuckDB file or, by its URL, a PostgreSQL database, except dlt's own."""
     if isinstance(database, duckdb.DuckDBPyConnection):
         connection = database.execute("SET TimeZone = 'UTC'")
         return _content(lambda sql: connection.execute(sql).fetchall())
@@ -202,7 +202,7 @@ def content(database: Path | str | duckdb.DuckDBPyConnection) -> dict[str, Table
 
 
 def lake_content(bucket: str, s3: S3 | None = None) -> dict[str, Table]:
-    """All Delta tables of the dataset in a bucket; dlt's own files left out."""
+    """Returns all Delta tables of the dataset in a bucket or folder, without dlt's own files."""
     folder = (
         fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if s3 else fsspec.filesystem("file")
     )
@@ -213,7 +213,7 @@ def lake_content(bucket: str, s3: S3 | None = None) -> dict[str, Table]:
     for name in sorted(names):
         if name.startswith("_dlt_"):
             continue
-        with suppress(TableNotFoundError):  # to ask first whether it is one takes as long as to read it
+        with suppress(TableNotFoundError):  # checking first whether it is a table takes as long as reading it
             table = DeltaTable(f"{bucket}/{DATASET}/{name}", storage_options=options)
             found = pa.table(table.scan()).cast(pa.schema(table.schema().to_arrow()))
             types = {field.name: TYPES[str(field.type)] for field in found.schema}
@@ -252,18 +252,18 @@ def _cell(column: str, cell: Any) -> Any:
 
 
 def messages(tables: dict[str, Table]) -> int:
-    """How many messages are stored: a track has a row in `tracks` and perhaps one more, all others have one."""
+    """Returns the number of stored messages, from the tables in which each message has exactly one row."""
     kinds = ("tracks", "identifies", "aliases", "pages", "screens", "groups")
     return sum(len(tables[kind].rows) for kind in kinds if kind in tables)
 
 
 def assert_sound(tables: dict[str, Table]) -> None:
-    """Checks what holds after any load: unique keys, an event row for each track, and an account of every line."""
+    """Checks what holds after any load: keys are unique, each track has an event row, every line is accounted for."""
     for name, table in tables.items():
         keys = [(row["file"], row["version"]) if name == "_audit" else row["id"] for row in table.dicts()]
         assert len(set(keys)) == len(keys), f"{name} has a key twice"
     tracks = {(row["id"], row["event"]) for row in tables["tracks"].dicts() if row["event"]}
-    # A table's name may be shortened; the slug is not.
+    # A table's name may be shortened, but `event` is not.
     rows = {(row["id"], row["event"]) for name in tables if name not in OTHERS for row in tables[name].dicts()}
     assert rows == tracks
     for row in tables["_audit"].dicts():

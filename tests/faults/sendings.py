@@ -1,4 +1,4 @@
-"""Calls that send and are killed on the way, as the tests of this folder run them."""
+"""Runs calls that send and are killed meanwhile, for the tests of this folder."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from shared_loads import bare_environment
 
 
 def run_sendings(plans: Sequence[Plan], folder: Path) -> None:
-    """Runs plans one after the other; afterwards `status` in each one's folder says how it ended."""
+    """Runs plans one after the other; afterwards, the file `status` in each one's folder has its exit status."""
     listed = folder / "plans.json"
     listed.write_text(json.dumps(plans))
     done = forked.run(killed_sending.__file__, str(listed), env=bare_environment())
