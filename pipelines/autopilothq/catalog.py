@@ -761,7 +761,7 @@ ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
 
 
 class Epoch(NamedTuple):
-    """A unit of time since 1970, `per_second` of it a second. Numbers from `least` to below `below` are taken as it."""
+    """A unit of epoch times, `per_second` of it a second. Numbers from `least` to below `below` are in this unit."""
 
     least: int
     below: int

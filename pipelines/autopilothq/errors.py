@@ -23,8 +23,8 @@
     │   ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
     │   ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
     │   └── UnexpectedResponse    a success whose body is not what the API documents
-    ├── DeliveryFailed            rows cannot be delivered now; also a DestinationTransientException of dlt
-    └── DeliveryImpossible        no row can be, by a wrong key or setting; also a DestinationTerminalException of dlt
+    ├── DeliveryFailed            rows cannot be delivered now; also dlt's DestinationTransientException
+    └── DeliveryImpossible        a key or setting is wrong, so no row can be; also dlt's DestinationTerminalException
 
 The last two are in `destination.errors`, because they derive from dlt's errors as well.
 

@@ -57,7 +57,7 @@ def apply(
 def remove(target: TargetOptions, models_dataset: str | None = None, wait: timedelta = timedelta()) -> AppliedModels:
     """Drops the views that `apply` made, and their dataset if it is empty then and this user may drop it.
 
-    Returns what was there before. Which views were up to date is not reliable in it, because no model is rendered.
+    Returns what was there before, but not reliably which views were up to date, because no model is rendered.
     """
     with _opened(target, wait) as dataset:
         before = applied_models(dataset, models_dataset, [ModelView(model, "") for model in MODELS])

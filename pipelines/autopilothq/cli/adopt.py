@@ -57,7 +57,7 @@ def adopt_tables(
     """Adopt tables that Segment's loader left in a warehouse: exported files, s3://, gs://, az://, or a database.
 
     Rows are stored unchanged, and rows that are stored already stay. Texts that Segment has cut become whole if the
-    archive is loaded, before or after. A URL of a database may be env:NAME or @FILE.
+    archive is loaded as well, before or after this. The URL of a database may be given as env:NAME or @FILE.
     """
     from ..sources.adopt.origin import AdoptedTables
     from . import adopting

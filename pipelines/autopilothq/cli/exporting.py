@@ -41,7 +41,7 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if the user may not read every table except those of locks."""
+    """Raises RunError if there is a table that the user may not read, except those of locks."""
     if hidden := [f"{dataset.name}.{table}" for table in dataset.unreadable() if not is_lock(table)]:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read: an export"
