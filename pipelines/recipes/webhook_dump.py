@@ -24,7 +24,7 @@ LINES_PER_BATCH = 5_000
 
 
 class DumpFile(NamedTuple):
-    """A file of the dump. Its name and version say whether it is loaded already."""
+    """A file of the dump. Its URL and version tell whether it was loaded before."""
 
     path: Path
     url: str
