@@ -39,7 +39,7 @@ help:
 	@echo 'make docs          write the generated parts of the documents'
 	@echo 'make bench         measure'
 	@echo 'make check         test what needs an environment of its own: dbt, Airflow, ...'
-	@echo 'make mutate        what no test notices of small changes in a room: ROOM=segment'
+	@echo 'make mutate        what no test notices of small changes in some modules: TARGET=segment'
 	@echo 'make setup         create only the environment, in $(VENV)'
 	@echo 'make lock          rewrite the lock files of constraints.txt, with hashes'
 	@echo 'make clean         remove what these created'
@@ -108,7 +108,7 @@ test: $(VENV)/.dev
 	exit $$((tests ? tests : linted))
 
 # What another Python can do differently: reading and writing JSON, texts and times, the libraries' own wheels, threads
-# and HTTP. These test the rooms below the sources, the contract's loads in memory, and the clients; then the demo runs
+# and HTTP. These test the layers below the sources, the contract's loads in memory, and the clients; then the demo runs
 # the command from end to end. The modules of all other tests are only imported.
 PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names \
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
@@ -174,10 +174,10 @@ CHECKS = $(basename $(notdir $(wildcard tests/checks/check_*.py)))
 check: $(VENV)/.dev
 	$(BIN)/python -m pytest -o python_files='check_*.py' --durations=0 --durations-min=1 $(CHECKS:%=tests/checks/%.py)
 
-# An hour or so for a large room; see docs/contributing.md.
-ROOM ?= segment
+# An hour or so for a large target; see docs/contributing.md.
+TARGET ?= segment
 mutate: $(VENV)/.dev
-	$(BIN)/python tests/mutate.py $(ROOM)
+	$(BIN)/python tests/mutate.py $(TARGET)
 
 clean:
 	rm -rf build dist "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,9 +2,9 @@
 
     python tests/mutate.py segment [--within SECONDS] [MUTANT...]
 
-ROOMS names the groups of modules, each with the tests that should notice. mutmut, in an environment of its own, changes
-a copy in `build/mutate`. `mutated.py` tries each change there, and prints the survivors: `docs/contributing.md` says
-what to do about them.
+TARGETS names the groups of modules, each with the tests that should notice. mutmut, in an environment of its own,
+changes a copy in `build/mutate`. `mutated.py` tries each change there, and prints the survivors:
+`docs/contributing.md` says what to do about them.
 """
 
 import argparse
@@ -29,10 +29,10 @@ SENDING = ("delivery_log", "dispatch", "send_again", "send_identify", "send_ortt
 HABITS = "tests/dlt_habits/test_habits.py"
 
 
-class Room(NamedTuple):
+class Target(NamedTuple):
     """Modules to change, and the tests that run for each change, except those with a word of `slow` in their names.
 
-    All tests of its line run for a survivor, so a test that takes a second costs an hour in a large room.
+    All tests of its line run for a survivor, so a test that takes a second costs an hour for a large target.
     """
 
     modules: list[str]
@@ -45,8 +45,8 @@ def contract(*names: str) -> list[str]:
     return [f"tests/contract/test_{name}.py" for name in names]
 
 
-ROOMS = {
-    "segment": Room(
+TARGETS = {
+    "segment": Target(
         ["segment/*.py"],
         [
             *(f"tests/test_{name}.py" for name in ("messages", "naming", "persons")),
@@ -54,7 +54,7 @@ ROOMS = {
         ],
         ["a_mapped_event_is_in_its_table", "mapped_events_can_be_asked_for"],
     ),
-    "books": Room(
+    "books": Target(
         ["projection/audit.py", "projection/deduplicate.py"],
         [
             *contract("books", "collisions", "once", "partitions", "suppressed"),
@@ -63,7 +63,7 @@ ROOMS = {
             f"{LIMITS}::test_events_beyond_the_number_of_tables_are_in_tracks_alone",
         ],
     ),
-    "columns": Room(
+    "columns": Target(
         [f"projection/{name}.py" for name in ("columns", "tables", "types", "users")],
         [
             "tests/test_column_plans.py",
@@ -73,7 +73,7 @@ ROOMS = {
             *contract("limits", "names", "collisions", "identity", "partitions"),
         ],
     ),
-    "parse": Room(
+    "parse": Target(
         [
             f"projection/{name}.py"
             for name in ("cells", "irregular", "keys", "line_reader", "parse", "shapes", "unreadable")
@@ -87,7 +87,7 @@ ROOMS = {
             f"{MEMORY}::test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory",
         ],
     ),
-    "projection": Room(
+    "projection": Target(
         [f"projection/{name}.py" for name in ("context", "engine", "projection")],
         [
             *(f"tests/test_{name}.py" for name in ("projection", "projection_context", "projection_sql")),
@@ -95,12 +95,12 @@ ROOMS = {
             "tests/contract/test_partitions.py::test_what_one_worker_knows_of_a_partition_another_goes_on_with",
         ],
     ),
-    "partition": Room(["projection/partition.py"], contract("partitions")),
-    "mend": Room(["projection/mend.py"], contract("mends")),
-    "snapshot": Room(
+    "partition": Target(["projection/partition.py"], contract("partitions")),
+    "mend": Target(["projection/mend.py"], contract("mends")),
+    "snapshot": Target(
         ["projection/snapshot.py", "projection/people.py"], ["tests/test_people.py", "tests/test_snapshot.py"]
     ),
-    "suppression": Room(
+    "suppression": Target(
         ["projection/suppression.py", "projection/mentions.py"],
         [
             *(f"tests/test_{name}.py" for name in ("mentions", "suppressions", "forget_ids")),
@@ -108,7 +108,7 @@ ROOMS = {
         ],
         ["postgres", "agreed_to", "pairs_a_hundred", "key_later", "second_id", "odd_ids_go", "key_is_documented"],
     ),
-    "sources": Room(
+    "sources": Target(
         [f"sources/{name}.py" for name in SHARED],
         [
             "tests/test_sources.py",
@@ -128,64 +128,64 @@ ROOMS = {
         ],
         ["batch_has_fifty", "rate_allows"],
     ),
-    "rows": Room(
+    "rows": Target(
         [f"sources/{name}.py" for name in ("plan", "report", "row_files", "table_hints")],
         [f"tests/test_{name}.py" for name in ("given_to_dlt", "load_plan", "native", "rows_to_dlt", "sources")],
     ),
-    "archive": Room(
+    "archive": Target(
         ["sources/archive/*.py"],
         [f"tests/test_archive{name}.py" for name in ("", "_blocks", "_finding", "_listing", "_source")],
         ["bomb", "bounded_by", "cut_anywhere", "few_bytes", "many_small", "over_http", "64_megabytes"],
     ),
-    "api": Room(
+    "api": Target(
         ["sources/api/contacts.py", "sources/contact_records.py", "sources/api/scan.py", "sources/api/scan_plan.py"],
         ["tests/test_api.py", "tests/test_scans.py", "tests/test_scan_plan.py"],
         ["batch_has_fifty", "rate_allows"],
     ),
-    "ortto": Room(
+    "ortto": Target(
         [f"sources/ortto/{name}.py" for name in ("activities", "records", "search")],
         [*(f"tests/test_{name}.py" for name in ("ortto_pull", "ortto_records", "cli_ortto")), *contract("ortto_pull")],
     ),
-    "receive": Room(
+    "receive": Target(
         [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],
         [f"tests/test_receive{name}.py" for name in ("_auth", "_messages", "_hooks")],
         ["who_may_send", "no_body_is_refused", "is_published"],
     ),
-    "clients": Room(
+    "clients": Target(
         ["clients/autopilot.py", "clients/ortto*.py"],
         ["tests/test_client.py", "tests/test_ortto_client.py"],
         ["activities_have_a_pace"],
     ),
-    "refusals": Room(
+    "refusals": Target(
         ["sources/data_errors.py", "sources/isolate.py", "sources/load_folder.py"],
         [
             *(f"tests/test_{name}.py" for name in ("load_folder", "refused_messages", "refused_rows")),
             "tests/faults/test_refused.py",
         ],
     ),
-    "compaction": Room(["compaction.py"], ["tests/test_compaction.py", "tests/faults/test_compact_killed.py"]),
-    "batch": Room(
+    "compaction": Target(["compaction.py"], ["tests/test_compaction.py", "tests/faults/test_compact_killed.py"]),
+    "batch": Target(
         [f"destination/{name}.py" for name in ("batch", "counts", "held")],
         [f"tests/test_{name}.py" for name in ("batch", "counts", "sending_rules")],
     ),
-    "sending": Room(
+    "sending": Target(
         [f"destination/{name}.py" for name in ("delivery_log", "dispatch", "emails", "log_table", "sender")],
         [f"tests/test_{name}.py" for name in SENDING],
     ),
-    "events": Room(["destination/event_batches.py"], ["tests/test_event_batches.py", "tests/test_send_ortto.py"]),
-    "forward": Room(["destination/forward*.py"], ["tests/test_forwarder.py", "tests/test_forward.py"]),
-    "contacts": Room(
+    "events": Target(["destination/event_batches.py"], ["tests/test_event_batches.py", "tests/test_send_ortto.py"]),
+    "forward": Target(["destination/forward*.py"], ["tests/test_forwarder.py", "tests/test_forward.py"]),
+    "contacts": Target(
         [f"destination/{name}.py" for name in ("audiences", "contact_requests", "contacts", "lists")],
         ["tests/test_audiences.py", "tests/test_contacts.py", "tests/test_lists.py"],
     ),
-    "lock": Room(["warehouses/lock.py"], ["tests/test_lock.py"]),
-    "private": Room(["private.py"], ["tests/faults/test_private.py"]),
-    "upgrade": Room(
+    "lock": Target(["warehouses/lock.py"], ["tests/test_lock.py"]),
+    "private": Target(["private.py"], ["tests/faults/test_private.py"]),
+    "upgrade": Target(
         ["upgrade.py"], ["tests/test_upgrade.py", "tests/test_books_dataset.py"], ["missing_tables_have_their_reasons"]
     ),
-    "merging": Room(["warehouses/merging.py"], ["tests/test_native.py"]),
-    "disk": Room(["disk.py"], ["tests/test_disk.py"]),
-    "duckdb": Room(
+    "merging": Target(["warehouses/merging.py"], ["tests/test_native.py"]),
+    "disk": Target(["disk.py"], ["tests/test_disk.py"]),
+    "duckdb": Target(
         ["warehouses/duckdb_parts.py", "warehouses/duckdb_pool.py"],
         [
             "tests/test_duckdb_pool.py",
@@ -206,34 +206,34 @@ ROOMS = {
             "tests/faults/test_destinations.py::test_a_duckdb_file_that_another_process_holds",
         ],
     ),
-    "names": Room(
+    "names": Target(
         ["warehouses/dataset/table_names.py"],
         [
             f"{HABITS}::test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table",
             "tests/test_dialects.py::test_columns_have_the_types_of_the_contract",
         ],
     ),
-    "halving": Room(
+    "halving": Target(
         ["destination/halving.py", "destination/requests.py"], ["tests/test_contact_writer.py", "tests/test_halving.py"]
     ),
-    "mended": Room(
+    "mended": Target(
         ["sources/adopted_rows.py"],
         [
             "tests/test_mending.py",
             "tests/test_adopt.py::test_a_later_load_of_messages_leaves_what_only_adopted_users_and_accounts_have",
         ],
     ),
-    "plan": Room(
+    "plan": Target(
         [f"destination/{name}.py" for name in ("addresses", "changes", "deferred", "history", "order", "plan")],
         ["tests/test_plan.py", "tests/test_deferred.py"],
     ),
-    "privacy": Room(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
-    "export": Room(
+    "privacy": Target(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
+    "export": Target(
         ["export/*.py"],
         [f"tests/test_export{name}.py" for name in ("", "_rows", "_tables", "_targets")],
         ["exported_and_loaded", "names_of_mixed_case", "same_tables_again"],
     ),
-    "profiles": Room(
+    "profiles": Target(
         [f"sources/profiles/{name}.py" for name in ("events", "people", "pull")],
         ["tests/test_pull.py", "tests/test_segment.py"],
         ["pace_is_reached"],
@@ -253,7 +253,7 @@ use_git_change_detection = false
 """
 
 
-def copy(room: Room) -> None:
+def copy(target: Target) -> None:
     """Copies the package next to its tests, where mutmut looks for it, and writes the configuration.
 
     Deletes what mutmut kept of earlier runs, because it would not try a survivor again with a new test.
@@ -262,9 +262,9 @@ def copy(room: Room) -> None:
     for name, source in (("autopilothq", ROOT / "pipelines" / "autopilothq"), ("tests", ROOT / "tests")):
         shutil.rmtree(HOME / name, ignore_errors=True)
         shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
-    modules = [f"autopilothq/{pattern}" for pattern in room.modules]
-    choice = " and ".join(f"not {word}" for word in room.slow)
-    (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests, choice=choice))
+    modules = [f"autopilothq/{pattern}" for pattern in target.modules]
+    choice = " and ".join(f"not {word}" for word in target.slow)
+    (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=target.tests, choice=choice))
 
 
 def python() -> Path:
@@ -279,13 +279,13 @@ def python() -> Path:
 def main() -> int:
     """Runs the trials; returns 1 if a mutant survived."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("room", choices=ROOMS)
+    words.add_argument("target", choices=TARGETS)
     words.add_argument("--within", type=float, default=math.inf, help="seconds of tests that a mutant meets at most")
     words.add_argument("mutants", nargs="*", help="names, or patterns of names, in this order; else all")
     given = words.parse_intermixed_args()
     HOME.mkdir(parents=True, exist_ok=True)
     interpreter = python()
-    copy(ROOMS[given.room])
+    copy(TARGETS[given.target])
     program = [interpreter, "tests/mutated.py", str(given.within), *given.mutants]
     return subprocess.run(program, cwd=HOME, check=False).returncode
 

@@ -1,4 +1,4 @@
-"""Enforces the layout of the package: which room may call which, names, sizes, words, and uses of dlt's internals.
+"""Enforces the layout of the package: which layer may call which, names, sizes, words, and uses of dlt's internals.
 
 Each rule has a table of exceptions with their reasons. The tables are exact: an exception that is no longer needed
 fails its test too. `python tests/test_house.py` prints the exceptions that the code needs at present.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autopilothq.warehouses.dlt_internals import clients
-from mutate import ROOMS
+from mutate import TARGETS
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 PACKAGE = PIPELINES / "autopilothq"
@@ -47,9 +47,9 @@ class Module(NamedTuple):
     tree: ast.Module
 
     @property
-    def room(self) -> str:
-        """The module's room: a folder, a module beside the folders, or a folder of `sources`; `""` is the package."""
-        return room_of(self.name)
+    def layer(self) -> str:
+        """The module's layer: a folder, a module beside the folders, or a folder of `sources`; `""` is the package."""
+        return layer_of(self.name)
 
 
 @cache
@@ -75,8 +75,8 @@ def modules() -> list[Module]:
     return found
 
 
-def room_of(module: str) -> str:
-    """Example: `room_of("sources.api.scan") == "sources.api"`, `room_of("sources.load") == "sources"`."""
+def layer_of(module: str) -> str:
+    """Example: `layer_of("sources.api.scan") == "sources.api"`, `layer_of("sources.load") == "sources"`."""
     parts = module.split(".")
     return ".".join(parts[:2]) if len(parts) > 1 and ".".join(parts[:2]) in origins() else parts[0]
 
@@ -161,22 +161,22 @@ MAY_CALL = {
     "cli": COMMANDS | {"compaction", "export", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
-"""What each room may import of the package: only rooms below it. Origins never import each other."""
+"""What each layer may import of the package: only layers below it. Origins never import each other."""
 
 UPWARD_CALLS: dict[str, str] = {}
 
 
 def upward_calls() -> set[str]:
     return {
-        f"{module.name} -> {room_of(imported)}"
+        f"{module.name} -> {layer_of(imported)}"
         for module in modules()
         for own, imported in imports(module)
-        if own and room_of(imported) not in MAY_CALL[module.room] | {module.room}
+        if own and layer_of(imported) not in MAY_CALL[module.layer] | {module.layer}
     }
 
 
-def test_rooms_call_only_rooms_below_them() -> None:
-    assert {module.room for module in modules()} == MAY_CALL.keys(), "A room is in no line of MAY_CALL, or gone."
+def test_layers_call_only_layers_below_them() -> None:
+    assert {module.layer for module in modules()} == MAY_CALL.keys(), "A layer is in no line of MAY_CALL, or gone."
     check_exceptions("UPWARD_CALLS", upward_calls(), UPWARD_CALLS)
 
 
@@ -196,7 +196,7 @@ ONLY_IN = {
     "isal": {"receive", "sources.archive"},
     "zstandard": {"clients", "sources.adopt", "sources.archive"},  # bodies of responses; files
 }
-"""Which rooms may import a library: only clients speak HTTP, only the archive's origin opens archive files."""
+"""Which layers may import a library: only clients speak HTTP, only the archive's origin opens archive files."""
 
 PURE = ("catalog", "segment", "projection")
 IMPURE_LIBRARIES = {"dlt", "socket", "subprocess", "asyncio", *ONLY_IN}
@@ -214,13 +214,13 @@ def is_part_of(module: str, library: str) -> bool:
     return module == library or module.startswith(f"{library}.")
 
 
-def test_each_library_is_used_in_its_room_alone() -> None:
+def test_each_library_is_used_in_its_layer_alone() -> None:
     assert [
         f"{module.name} -> {imported}"
         for module in modules()
         for own, imported in imports(module)
-        for library, rooms in ONLY_IN.items()
-        if not own and is_part_of(imported, library) and module.room not in rooms
+        for library, layers in ONLY_IN.items()
+        if not own and is_part_of(imported, library) and module.layer not in layers
     ] == []
 
 
@@ -229,7 +229,7 @@ def test_the_segment_rules_and_the_projection_know_no_files_and_no_network() -> 
         f"{module.name} -> {imported}"
         for module in modules()
         for own, imported in imports(module)
-        if module.room in PURE and not own and any(is_part_of(imported, library) for library in IMPURE_LIBRARIES)
+        if module.layer in PURE and not own and any(is_part_of(imported, library) for library in IMPURE_LIBRARIES)
     ] == []
 
 
@@ -240,7 +240,7 @@ def test_archive_files_are_opened_by_their_origin() -> None:
         module.name
         for module in modules()
         for own, imported in imports(module)
-        if own and imported in files and module.room != "sources.archive"
+        if own and imported in files and module.layer != "sources.archive"
     }
     check_exceptions("OPENS_ARCHIVES", found, OPENS_ARCHIVES)
 
@@ -334,8 +334,8 @@ def references() -> Iterator[tuple[str, str, str]]:
 def test_mutation_runs_change_modules_that_are_there() -> None:
     missing = [
         (file, test)
-        for room in ROOMS.values()
-        for home, patterns in ((PACKAGE, room.modules), (PIPELINES.parent, room.tests))
+        for target in TARGETS.values()
+        for home, patterns in ((PACKAGE, target.modules), (PIPELINES.parent, target.tests))
         for file, _, test in (pattern.partition("::") for pattern in patterns)
         if not any(test in path.read_text() for path in home.glob(file))
     ]
