@@ -168,8 +168,10 @@ NAMES_TAKEN = ["Abroad", "Ticket", "Mood", "Seen", "Shoe", "Bill", "Receipt", "L
 
 
 def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> None:
+    query(postgres, f"ALTER DATABASE {postgres.rpartition('/')[2]} SET timezone = 'Asia/Tokyo'")
     lines = [order(f"m{n}", revenue=number, total="7.5") for n, number in enumerate(NUMBERS)]
-    person = identify(messageId="i1", traits={"ltv": 5358.99, "name": "Ada", "age": 40})
+    last = "9999-12-31T23:59:59Z"  # in Tokyo in a year that the driver does not have
+    person = identify(messageId="i1", traits={"ltv": 5358.99, "name": "Ada", "age": 40, "until": last})
     write("1.ndjson", *lines, person, event("Order Changed", "c1", revenue="0.1", n="1"))
     load(call, postgres)
     # A second load: duplicates, new rows, a new column, a new value of a person's. Staging is made again, because
@@ -214,7 +216,8 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
     assert described(postgres) == before
     sql = "SELECT id, revenue FROM autopilothq.order_completed WHERE id IN ('m0', 'n2') ORDER BY id"
     assert query(postgres, sql) == [("m0", Decimal("0.1")), ("n2", Decimal("0.3"))]
-    assert query(postgres, "SELECT ltv, plan FROM autopilothq.users") == [(Decimal("5358.99"), "pro")]
+    sql = "SELECT ltv, plan, (until AT TIME ZONE 'UTC')::text FROM autopilothq.users"
+    assert query(postgres, sql) == [(Decimal("5358.99"), "pro", "9999-12-31 23:59:59")]
 
 
 def numeric(url: str, type_: str = "numeric") -> set[tuple[str, str]]:

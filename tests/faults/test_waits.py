@@ -18,6 +18,7 @@ from autopilothq.warehouses import postgres_adbc, postgres_waits
 from autopilothq.warehouses.postgres import postgres as patient_postgres
 from calling import Call, errors
 from faults.loads import content, line, track
+from servers import ask
 
 # Tables of other events would be empty, and take time.
 INTO = ("--events", "Email Opened", "--destination", "postgres", "--credentials")
@@ -68,10 +69,14 @@ def test_a_table_that_another_connection_has_locked(call: Call, postgres: str, m
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [("", ("10min", "2h", "on")), ("options=-c%20lock_timeout%3D7s%20-c%20geqo%3Doff", ("7s", "2h", "off"))],
+    [
+        ("", ("10min", "2h", "on", "UTC")),
+        ("options=-c%20lock_timeout%3D7s%20-c%20geqo%3Doff", ("7s", "2h", "off", "UTC")),
+    ],
 )
-def test_all_connections_have_the_limits(options: str, expected: tuple[str, str, str], postgres: str) -> None:
-    asked = ["lock_timeout", "statement_timeout", "geqo"]
+def test_all_connections_have_the_limits(options: str, expected: tuple[str, ...], postgres: str) -> None:
+    ask(postgres, f"ALTER DATABASE {postgres.rpartition('/')[2]} SET timezone = 'Asia/Tokyo'")
+    asked = ["lock_timeout", "statement_timeout", "geqo", "TimeZone"]
     sql = "SELECT " + ", ".join(f"current_setting('{name}')" for name in asked)
     into = dlt.pipeline("limits", destination=patient_postgres(f"{postgres}?{options}"), dataset_name="d")
     with into.sql_client() as client:

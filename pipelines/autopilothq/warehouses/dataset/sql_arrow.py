@@ -79,6 +79,8 @@ def _read_postgres(
 ) -> Iterator[pa.RecordBatch]:
     """Yields the result from a named cursor: without one the driver would hold all of it in memory."""
     with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
+        # The driver reads no time that is not within the years 1 to 9999 in the session's zone; dlt sets none.
+        client.execute_sql("SET LOCAL TimeZone = 'UTC'")
         cursor.execute(sql)
         while rows := cursor.fetchmany(rows_at_once):
             cells = zip(*rows, strict=True)
