@@ -231,8 +231,8 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
     )
     # PostgreSQL distinguishes names that differ only in case, and so does the export.
     twins = (
-        'CREATE TABLE autopilothq.myshoes (name integer, "Name" text, worn real, marks integer[])',
-        "INSERT INTO autopilothq.myshoes VALUES (7, 'x', 1.5, '{1,2}')",
+        'CREATE TABLE autopilothq.myshoes (name integer, "Name" text, worn real, marks integer[], size char(4))',
+        "INSERT INTO autopilothq.myshoes VALUES (7, 'x', 1.5, '{1,2}', ' 9')",
         'ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" integer',
     )
     with isolation(tmp_path):
@@ -255,5 +255,7 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
         shoes = [{"shoesize": 43, "name": "brogue"}]
         assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == [{**shoes[0], "marks": "[1, 2]"}]
         assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
-        assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [{"name": 7, "worn": "1.5", "marks": "[1, 2]"}]
+        assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [
+            {"name": 7, "worn": "1.5", "marks": "[1, 2]", "size": " 9"}
+        ]
         assert "own col" in pq.read_schema("postgres/tracks.parquet").names

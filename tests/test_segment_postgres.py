@@ -315,6 +315,8 @@ def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with postgresql.database() as url:
         with isolation(tmp_path_factory.mktemp("twice")), pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(postgres_copies.PostgresCopyJob, "run", run_twice)
+            key = "id char(40) PRIMARY KEY"  # which adds blanks to values
+            query(url, f"CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.pages ({key}, received_at timestamptz)")
             write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
             into = pipeline(segment_postgres(url))
             into.run(autopilothq.archive("archive"))

@@ -132,8 +132,9 @@ class CopyNew(PostgresCopyJob):
         client, seen, rows = client_of(self).sql_client, set[Any](), 0
         [key] = keys_of(table_of(self))
         column = client.escape_column_name(key)
-        stored_keys = f"SELECT {column} FROM {self._table_name()} WHERE {column} = ANY(%s)"
         with pq.ParquetFile(file_of(self)) as file, pq.ParquetWriter(path, file.schema_arrow) as writer:
+            as_text = "::text" if file.schema_arrow.field(key).type == pa.string() else ""  # without blanks of char(n)
+            stored_keys = f"SELECT {column}{as_text} FROM {self._table_name()} WHERE {column} = ANY(%s)"
             for batch in file.iter_batches():
                 keys = batch[key].to_pylist()
                 seen.update(value for (value,) in client.execute_sql(stored_keys, keys) or ())

@@ -15,6 +15,7 @@ from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, ro
 
 CELLS_PER_READ = 40_000
 BYTES_PER_READ = 16 << 20  # from a table with long texts
+_CHAR = 1042  # PostgreSQL's number of its type `char(n)`, which adds blanks to values
 
 
 def _read_query(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
@@ -83,16 +84,17 @@ def _read_postgres(
         client.execute_sql("SET LOCAL TimeZone = 'UTC'")
         cursor.execute(sql)
         while rows := cursor.fetchmany(rows_at_once):
-            cells = zip(*rows, strict=True)
-            yield pa.record_batch(
-                [_from_driver(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
-            )
+            codes = [column.type_code for column in cursor.description]
+            columns = zip(zip(*rows, strict=True), schema.types, codes, strict=True)
+            yield pa.record_batch([_from_driver(*column) for column in columns], schema=schema)
 
 
-def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    """Returns the cells of a column as Arrow. The driver returns `numeric` as `Decimal`."""
+def _from_driver(column: tuple[Any, ...], type_: pa.DataType, code: int) -> pa.Array:
+    """Returns the cells of a column as Arrow. The driver returns `numeric` as `Decimal`, `char(n)` with its blanks."""
     if pa.types.is_floating(type_):
         column = tuple(None if cell is None else float(cell) for cell in column)
+    elif code == _CHAR:
+        column = tuple(None if cell is None else cell.rstrip(" ") for cell in column)
     try:
         return pa.array(column, type_)
     except pa.ArrowTypeError:
