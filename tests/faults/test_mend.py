@@ -12,7 +12,8 @@ from calling import Call, errors
 from contract.duck import held
 from faults.loads import Table, assert_same, assert_sound, content, line, track
 
-EVENTS = [track(1), track(2, properties={"price": 3}), track(3, event="Order", properties={"price": 5}), b"no JSON"]
+ORDER = track(3, event="Order", properties={"price": 5.5, "pieces": 1})
+EVENTS = [track(1), track(2, properties={"price": 3}), ORDER, b"no JSON"]
 PERSON = {"type": "identify", "userId": "u", "messageId": "i-1", "receivedAt": "2019-03-01T00:00:00Z"}
 
 
@@ -113,13 +114,13 @@ def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, cal
 def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
     place.execute(
-        'ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR',
+        'ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR, ALTER COLUMN pieces TYPE SMALLINT',
         "ALTER TABLE autopilothq.users ALTER COLUMN plan TYPE BIGINT USING NULL",
     )
-    Path("b.ndjson").write_bytes(line(track(4, event="Order", properties={"price": 6.5})))
+    Path("b.ndjson").write_bytes(line(track(4, event="Order", properties={"price": 6.5, "pieces": 2})))
     assert call("load", "archive", "b.ndjson", *place.words).status == 0
     rows = place.content()["order"].dicts()
-    assert [row["price"] for row in rows] == ["5", "6.5"]
+    assert [(row["price"], row["pieces"]) for row in rows] == [("5.5", 1), ("6.5", 2)]
     # Nor is it left behind where the table is created again, as it was before.
     place.execute("DROP TABLE autopilothq.users")
     Path("c.ndjson").write_bytes(line(PERSON | {"userId": "v", "messageId": "i-2", "traits": {"plan": "free"}}))

@@ -87,12 +87,18 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
 
 
 def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
-    """Returns a table's columns for a SELECT, with floats cast to the type that they have in dlt's files."""
-    float_: str = client.capabilities.get_type_mapper().to_destination_type({"data_type": "double"}, {})
+    """Returns a table's columns for a SELECT, cast to the types that they have in dlt's files.
+
+    PostgreSQL copies no value into a column of another type, such as `integer`. Other destinations cast all but floats.
+    """
+    mapper, dialect = client.capabilities.get_type_mapper(), client.capabilities.sqlglot_dialect
     cells = []
     for name, column in columns.items():
-        quoted = client.sql_client.escape_column_name(name)
-        cells.append(f"CAST({quoted} AS {float_}) AS {quoted}" if column.get("data_type") == "double" else quoted)
+        cell = quoted = client.sql_client.escape_column_name(name)
+        if (of := column.get("data_type")) in (ARROW if dialect == "postgres" else ("double",)):
+            hints = {"data_type": of, "timezone": column.get("timezone")}
+            cell = f"CAST({quoted} AS {mapper.to_destination_type(hints, {})}) AS {quoted}"
+        cells.append(cell)
     return ", ".join(cells)
 
 
