@@ -5,6 +5,7 @@ import gzip
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -242,10 +243,9 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             assert command("load", "archive", "archive", *target).status == 0
             if kind == "duckdb":
                 with duckdb.connect(url) as con:
-                    for statement in (
-                        *own,
-                        "ALTER TABLE autopilothq.MyShoes ADD COLUMN marks INTEGER[] DEFAULT [1, 2]",
-                    ):
+                    wider = "ALTER TABLE autopilothq.MyShoes ADD COLUMN"
+                    made = f"{wider} made TIMESTAMP_NS DEFAULT '2019-03-01 00:00:00.123456789'"
+                    for statement in (*own, f"{wider} marks INTEGER[] DEFAULT [1, 2]", made):
                         con.execute(statement)
             else:
                 ask(url, "; ".join((*own, *twins)))
@@ -253,7 +253,9 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             left_out = "" if kind == "duckdb" else "Warning: Not exported: myshoes: Name\n"
             assert (said.status, said.err) == (0, left_out)
         shoes = [{"shoesize": 43, "name": "brogue"}]
-        assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == [{**shoes[0], "marks": "[1, 2]"}]
+        assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == [
+            {**shoes[0], "marks": "[1, 2]", "made": datetime(2019, 3, 1, microsecond=123456, tzinfo=UTC)}
+        ]
         assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
         assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [
             {"name": 7, "worn": "1.5", "marks": "[1, 2]", "size": " 9"}

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from dlt.common.schema import TColumnSchema
 
 from ...catalog import Type
@@ -108,12 +109,15 @@ def _texts(cells: Iterable[Any]) -> pa.Array:
 
 
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    """Returns a column cast to a type. Times without a zone count as UTC; SQLite returns them as text."""
+    """Returns a column cast to a type. Times without a zone count as UTC; SQLite returns them as text.
+
+    Nanoseconds, which DuckDB may have, are left out.
+    """
     if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
         with suppress(pa.ArrowInvalid):  # raised for text with a zone
             column = column.cast(pa.timestamp(type_.unit))
     try:
-        return column.cast(type_)
+        return column.cast(options=pc.CastOptions(type_, allow_time_truncate=True))
     except pa.ArrowNotImplementedError:  # DuckDB's lists, structs and intervals, which dlt takes for text
         return pa.chunked_array([_texts(column.to_pylist()).cast(type_)])
 
