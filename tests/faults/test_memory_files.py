@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -23,7 +23,7 @@ from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses import duckdb_parts as parts
 from autopilothq.warehouses import duckdb_pool
 from autopilothq.warehouses.dataset import sql_arrow
-from autopilothq.warehouses.dlt_internals import DuckDbConnectionPool, SqlLoadJob
+from autopilothq.warehouses.dlt_internals import DatabaseException, DuckDbConnectionPool, SqlLoadJob
 from autopilothq.warehouses.dlt_internals.clients import file_of
 from autopilothq.warehouses.duckdb import direct
 from contract.loading import identify, message, write
@@ -190,6 +190,8 @@ def test_what_was_read_of_a_file_in_parts_is_not_kept(tmp_path: Path, monkeypatc
     assert found == [text for some in texts_of for text in some]
     assert max(taken) < os.path.getsize(path) / 4
     assert rows == [*[12] * 25, 10]
+    [full] = pa.table([["text" * 250_000, "text" * 30_000]], ["text"]).to_batches()  # nothing is left of it for a part
+    assert [part.num_rows for part in parts.split_batches([full])] == [2]
 
 
 def test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each(
@@ -371,7 +373,14 @@ def test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out(
 def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
     direction: str | None, first: int | None, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    replace, replacing = parts.replace_rows, list[str]()
+
+    def replaced(client: Any, table: str, rows: str, keys: Sequence[str]) -> None:
+        replacing.append(rows)
+        replace(client, table, rows, keys)
+
     monkeypatch.setattr(parts, "STAGED_ROWS", 2)
+    monkeypatch.setattr(parts, "replace_rows", replaced)
     with pipeline(tmp_path, in_memory()).sql_client() as client:
         client.execute_sql(f"CREATE TABLE main.a AS SELECT unnest(['x', 'y', 'z']) AS id, 1 AS part, 0 AS {column}")
         rows = "('x', 2), ('y', 5), ('x', 3), ('w', 4), ('x', 1), ('x', NULL), ('v', NULL)"
@@ -385,6 +394,18 @@ def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
         parts.replace_from_staging(client, "main.a", "main.b", ["id", "part"], order)
         found = client.execute_sql(f"SELECT id, part, {column} FROM main.a ORDER BY id, part")
     assert found == [("v", 1, None), ("w", 1, 4), ("x", 1, first or 0), ("x", 2, 9), ("y", 1, 5), ("z", 1, 0)]
+    # The numbers are those of the rows, of which others with the same key are deleted first.
+    parts_of_numbers = {"desc": (1, 3, 5, 7), "asc": (1, 3, 5, 7), None: (0, 2)}[direction]
+    few = [f"(SELECT * FROM main.b WHERE rowid BETWEEN {start} AND {start + 1})" for start in parts_of_numbers]
+    assert (len(replacing) == 1) if column == "rowid" else (replacing == few)
+
+
+def test_rows_that_cannot_be_stored_replace_none(tmp_path: Path) -> None:
+    with pipeline(tmp_path, in_memory()).sql_client() as client:
+        client.execute_sql("CREATE TABLE main.a AS SELECT 'x' AS id")
+        with pytest.raises(DatabaseException):
+            parts.replace_rows(client, "main.a", "(SELECT 'x' AS id, 1 AS other)", ["id"])
+        assert client.execute_sql("FROM main.a") == [("x",)]
 
 
 def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
