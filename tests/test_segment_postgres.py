@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -381,7 +382,11 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str, caplog: p
     into = pipeline(segment_postgres(postgres))
     doubled = opened()
     doubled.resources["tracks"].add_map(lambda rows: pa.concat_tables([rows, rows]))
+    before = set(threading.enumerate())
     into.run(doubled)
+    for thread in set(threading.enumerate()) - before:  # each would ask the server forever what it waits for
+        thread.join(5)
+        assert not thread.is_alive()
     rows = query(postgres, "SELECT id, event FROM autopilothq.tracks ORDER BY id")
     assert rows == [(f"m{number}", "email_opened") for number in range(3)]
     assert query(postgres, "SELECT count(*) FROM autopilothq.email_opened") == [(3,)]
@@ -390,6 +395,22 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str, caplog: p
     for table in ("mine", "_rejects"):  # the user's own has rows
         logging.getLogger("dlt").warning(slow.format(table))
     assert caplog.messages == [slow.format("mine")]
+
+
+def test_own_tables_are_loaded_as_dlt_does(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'autopilothq_staging'"
+    for n in (1, 2):
+        rows = [{"id": 1, "n": n, "parts": [{"m": n}]}]
+        merged = dlt.resource(rows, name="merged", primary_key="id", write_disposition="merge")
+        replaced = dlt.resource(rows, name="replaced", write_disposition="replace")
+        pipeline(segment_postgres(postgres)).run([merged, replaced])
+        assert {name for (name,) in query(postgres, staged)} == {
+            "_dlt_version", "merged", "merged__parts", *(("replaced", "replaced__parts") if n == 2 else ()),
+        }  # fmt: skip
+        for table in ("merged", "replaced"):
+            found = f"SELECT (SELECT array_agg(n) FROM {{}}.{table}), (SELECT array_agg(m) FROM {{}}.{table}__parts)"
+            assert query(postgres, found.format(*["autopilothq"] * 2)) == [([n], [n])]
+        monkeypatch.setenv("DESTINATION__REPLACE_STRATEGY", "insert-from-staging")
 
 
 def test_a_load_of_an_earlier_version_is_completed_from_staging(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -310,12 +310,17 @@ def test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them(monkeypatch:
     with duckdb.connect() as con:
         con.execute("CREATE TABLE t AS SELECT 'text' AS a FROM range(3)")
 
+        error: duckdb.Error = duckdb.OutOfMemoryException("rows are long")
+
         def ask(sql: str) -> Any:
             if "strlen" in sql:
-                raise duckdb.OutOfMemoryException("rows are long")
+                raise error
             return con.execute(sql).fetchall()
 
         assert list(parts.split_table(ask, "t")) == [f"rowid BETWEEN {row} AND {row}" for row in range(3)]
+        error = duckdb.IOException("the disk was away")
+        with pytest.raises(duckdb.IOException):
+            list(parts.split_table(ask, "t"))
 
 
 NEWEST = {"received_at": {"dedup_sort": "desc"}}  # of a person's rows this one is merged: they come to staging first
