@@ -25,13 +25,12 @@ MAY_OMIT = "x-may-omit"
 class _StatementParts:
     """The parts of a statement that moves a table's rows from staging: names of tables, keys, columns and cells."""
 
-    def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
+    def __init__(self, table: Any, client: SqlClientBase[Any]) -> None:
         self.table, self.staged = client.get_qualified_table_names(table["name"])
         names = {name: client.escape_column_name(name) for name in get_columns_names_with_prop(table, "name")}
-        cells = {name: f"{alias}{quoted}" for name, quoted in names.items()}
-        cells |= {
-            name: f"{cell}::text::numeric"
-            for name, cell in cells.items()
+        cells = names | {
+            name: f"{quoted}::text::numeric"
+            for name, quoted in names.items()
             if table["columns"][name].get("data_type") == "double"
         }
         self.may_omit = bool(table.get(MAY_OMIT))
@@ -76,7 +75,7 @@ class Merge(SqlMergeFollowupJob):
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """Returns the statement."""
-        parts = _StatementParts(table_chain[0], sql_client, "s.")
+        parts = _StatementParts(table_chain[0], sql_client)
         insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
         into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same_key()}"
         return parts.checked(f"{into} WHEN NOT MATCHED THEN {insert};")
