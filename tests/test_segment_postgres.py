@@ -175,17 +175,18 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
     person = identify(messageId="i1", traits={"ltv": 5358.99, "name": "Ada", "age": 40, "until": last})
     write("1.ndjson", *lines, person, event("Order Changed", "c1", revenue="0.1", n="1"))
     load(call, postgres)
-    # A second load: duplicates, new rows, a new column, a new value of a person's. Staging is made again, because
-    # somebody changed a column's type.
+    # A second load, of another version of the file: duplicates, new rows, a new column, a new value of a person's.
+    # Staging is made again, because somebody changed a column's type.
     query(postgres, f"ALTER TABLE autopilothq.order_changed ALTER COLUMN n TYPE varchar; {TAKEN}")
     write(
-        "2.ndjson", *lines[:2], order("n1", revenue="2", tax="0.07"),
+        "1.ndjson", *lines[:2], order("n1", revenue="2", tax="0.07"),
         message("Late", messageId="l", properties={"f": 0.3}),
         identify(messageId="i2", receivedAt="2020-01-01T00:00:00Z", traits={"plan": "pro"}),
         event("Order Changed", "c2", revenue="0.2", n="2"),
         *(message(name, messageId=name) for name in NAMES_TAKEN),
     )  # fmt: skip
     load(call, postgres)
+    assert query(postgres, "SELECT count(*), count(DISTINCT file) FROM autopilothq._audit") == [(2, 1)]
     # Whatever has the name of an event already, in this schema or as an index of a table that comes with this load.
     tables = [f"{name.replace(' ', '_').lower()}_table" for name in NAMES_TAKEN]
     assert query(postgres, " UNION ALL ".join(f"SELECT id FROM autopilothq.{table}" for table in tables)) == [
