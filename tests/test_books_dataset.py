@@ -322,9 +322,9 @@ def test_nothing_is_done_while_books_are_in_another_dataset(
     assert there["autopilothq"] == EVENTS
 
     dlt.config["books_dataset"] = ""  # another process does not know what these calls said
-    # Another dataset, whose staging dataset has tables named like books, comes first in the alphabet.
-    staged = [f"CREATE TABLE a_staging.{name} (id int)" for name in ("_audit", "_dlt_version")]
-    run(target, ["CREATE SCHEMA a", "CREATE SCHEMA a_staging", "CREATE TABLE a.tracks (id int)", *staged])
+    # Another dataset has its own books, and its staging dataset tables named like them; both come first by name.
+    books = [f"CREATE TABLE {of}.{name} (id int)" for of in ("a", "a_staging") for name in ("_audit", "_dlt_version")]
+    run(target, ["CREATE SCHEMA a", "CREATE SCHEMA a_staging", "CREATE TABLE a.tracks (id int)", *books])
     for words in (("load", "archive", file), ("forget", "--user-id", "other")):
         said = call(*words, *target)
         assert (said.status, said.err) == (1, NOT_KNOWN), words
