@@ -61,10 +61,7 @@ def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
             has_users.set()
 
     monkeypatch.setattr(SqlLoadJob, "run", overtaken)
-    jobs = first.run(source_of("a")).load_packages[0].jobs["completed_jobs"]
-    merged = {job.job_file_info.table_name for job in jobs if job.job_file_info.file_format == "sql"}
-    # There is nothing to merge in `email_opened`. dlt's PostgreSQL has files without rows that are not Parquet.
-    assert merged - ({"email_opened"} if kind == "dlt's PostgreSQL" else set()) == {*SELECTED} - {"email_opened"}
+    first.run(source_of("a"))
     monkeypatch.setattr(SqlLoadJob, "run", merge)
     other.run()
 

@@ -37,18 +37,17 @@ def merge_only_own_rows() -> None:
 
 
 def _condition(client: SqlJobClientBase, table: str, files: Sequence[Path]) -> str | None:
-    """Returns the SQL condition for a load's rows, or "" if it has none.
-
-    Returns None if their times are unknown, or may not be stored exactly.
-    """
+    """Returns the SQL condition for a load's rows; None if their times are unknown, or may not be stored exactly."""
     hints = cast(Mapping[str, Any], client.schema.tables[table])
     if not stores_exact_times(client) or not is_known_by_time(hints, table):
         return None
     found = _times_of(table, files)
     if found is None or not _is_staged_exactly(client, table, files[0].parent.parent):
         return None
+    if not found:
+        return "1 = 0"  # without rows a merge still deletes those of a snapshot
     times = ", ".join(f"TIMESTAMPTZ '{at.isoformat()}'" for at in sorted(found))
-    return f"{client.sql_client.escape_column_name(stored_at(table))} IN ({times})" if times else ""
+    return f"{client.sql_client.escape_column_name(stored_at(table))} IN ({times})"
 
 
 def stores_exact_times(client: JobClientBase) -> bool:

@@ -224,9 +224,8 @@ def _staged_files(step: Load, load_id: str, client: JobClientBase) -> dict[str, 
 def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]], str | None]) -> None:
     """Patches dlt, once per process, to merge only those staged rows of a table that meet a condition.
 
-    `condition_of` gets a client, the table, and the files that were staged for it. It returns an SQL condition, "" if
-    these files have no rows, so that there is nothing to merge, or None for all rows. If a table has nested tables, all
-    its rows are merged.
+    `condition_of` is called with a client, the table, and the files that were staged for it. It returns an SQL
+    condition, or None for all rows. If a table has nested tables, all its rows are merged.
     """
     create = SqlJobClientBase.create_table_chain_completed_followup_jobs
     select = SqlMergeFollowupJob.gen_select_from_dedup_sql.__func__  # type: ignore[attr-defined]
@@ -240,8 +239,6 @@ def narrow_merges(condition_of: Callable[[SqlJobClientBase, str, Sequence[Path]]
         condition = condition_of(self, str(table_chain[0]["name"]), files) if files and merges_one else None
         if condition is None:
             return create(self, table_chain, jobs)
-        if not condition:
-            return []
         names = self.sql_client.get_qualified_table_names
 
         def narrow(*args: Any, **kwargs: Any) -> tuple[str, str]:
