@@ -34,7 +34,7 @@ from .warehouses.dlt_internals import (
     logger,
 )
 from .warehouses.dlt_internals.caching import cache_repeated_work
-from .warehouses.dlt_internals.clients import StepCollector
+from .warehouses.dlt_internals.clients import StepCollector, copy_no_empty_files
 from .warehouses.duckdb_open import keep_database_open
 from .warehouses.pipeline_names import PIPELINE, UNFINISHED_TARGET, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.repair import repair_tables
@@ -99,6 +99,7 @@ def pipeline(
     cache_repeated_work()
     complete_only_whole_loads()
     merge_only_own_rows()
+    copy_no_empty_files()
     with explained():
         options = TargetOptions(destination, credentials, dataset)
         to, dataset_name = make_destination(options, create, wait)

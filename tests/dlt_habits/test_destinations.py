@@ -60,13 +60,17 @@ def postgres_target(postgres: str) -> Iterator[PostgresTarget]:
 
 
 def test_postgresql(postgres_target: PostgresTarget, folder: Path, here: dict[str, int]) -> None:
-    """With steps, a limit, a selection, replaced, dropped, and in another dataset."""
+    """With steps, some of which leave no row, a limit, a selection, replaced, dropped, and in another dataset."""
     url = str(folder)
     target, mine = postgres_target, archive(url)
     for resource in mine.resources.values():
         resource.add_map(lambda rows: rows)
     target.run(mine.with_resources("tracks", "users", "identifies", "_audit"))
     target.run(mine.with_resources("email_opened", "_discards", "_audit").add_limit(1))
+    emptied = archive(url).with_resources("email_delivered", "other_events", "_audit").add_limit(1)
+    for resource in (emptied.email_delivered, emptied.other_events):
+        resource.add_map(lambda rows: rows.slice(0, 0))
+    target.run(emptied)
     target.run(mine)
     whole = target.tables()
     assert sizes(whole) == here

@@ -16,6 +16,7 @@ from ..errors import InvalidSetting, NotSupported
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.dlt_internals import resources as dlt_resources
 from ..warehouses.dlt_internals.caching import cache_repeated_work
+from ..warehouses.dlt_internals.clients import copy_no_empty_files
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 from .completion import complete_only_whole_loads
@@ -116,6 +117,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     cache_repeated_work()
     complete_only_whole_loads()
     merge_only_own_rows()
+    copy_no_empty_files()
     loads = SourceLoads(origin, settings)
     names = (*origin.tables, *(book.name for book in BOOKS))
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]

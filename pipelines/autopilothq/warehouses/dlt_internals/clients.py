@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import dlt
 import duckdb
+import pyarrow.parquet as pq
 from dlt import Schema
 from dlt.common.configuration import configspec, inject_section
 from dlt.common.configuration.container import Container
@@ -23,6 +24,7 @@ from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaCol
 from dlt.common.storages.load_package import LoadJobInfo, PackageStorage, ParsedLoadJobFileName
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.typing import is_optional_type
+from dlt.destinations._adbc_jobs import AdbcParquetCopyJob
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -218,6 +220,19 @@ def _staged_files(step: Load, load_id: str, client: JobClientBase) -> dict[str, 
             files.setdefault(job.table_name, []).append(path)
     staged = client.should_load_data_to_staging_dataset if isinstance(client, WithStagingDataset) else None
     return {table: paths for table, paths in files.items() if staged is not None and staged(table)}
+
+
+@cache
+def copy_no_empty_files() -> None:
+    """Patches dlt, once per process, to copy no Parquet file without rows by ADBC, which refuses it in each attempt."""
+    run = AdbcParquetCopyJob.run
+
+    @wraps(run)
+    def copied(self: AdbcParquetCopyJob) -> None:
+        if pq.read_metadata(self._file_path).num_rows:
+            run(self)
+
+    setattr(AdbcParquetCopyJob, run.__name__, copied)
 
 
 @cache
