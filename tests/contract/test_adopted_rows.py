@@ -1,4 +1,4 @@
-"""What becomes of rows of adopted tables: kept, duplicates, rejected, discarded, counted (docs/contract/adopt.md)."""
+"""Rows of adopted tables are kept or rejected, and duplicates are left out and counted (docs/contract/adopt.md)."""
 
 import hashlib
 import tempfile
@@ -52,7 +52,7 @@ class Adopting(Store):
 def wait(
     con: duckdb.DuckDBPyConnection, scratch: str, number: int, table: str, given: Sequence[Row]
 ) -> buffer.BufferedRows:
-    """Has the rows of a file wait, whose columns have the types of their values."""
+    """Buffers the rows of a file for the adoption; each column has the type of its values."""
     names = list(dict.fromkeys(name for row in given for name in row))
     with engine.registered(con, given=pa.Table.from_pylist([{name: row.get(name) for name in names} for row in given])):
         types = {name: str(of) for name, of in zip(names, con.table("given").types, strict=True)}
@@ -62,7 +62,7 @@ def wait(
 
 
 def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: HashedIds, files: int) -> Iterator[TableRows]:
-    """Makes the rows of all tables as a load does."""
+    """Yields the rows of all tables, made in the same steps as in a load."""
     kept.reject_refused_rows(adoption, refused)
     kept.reject_rows_without_id(adoption)
     kept.reject_deleted_persons(adoption, suppressed)
@@ -98,7 +98,7 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
             "email_opened",
             [opened("twice", EARLY, note="early"), opened("null", LATE, note="late"), opened("tie", note="2", n=1)],
         ),
-        # These are read before those, because they have the columns of the first file.
+        # Read before the second file, because its columns are those of the first.
         (
             "email_opened",
             [opened("stored", EARLY), opened("stored"), opened("one", note="one"), opened("tie", note="3")],
@@ -110,7 +110,7 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
         ("null", "late"), ("one", "one"), ("other", "x"), ("same", "1"), ("stored", "first"), ("tie", "2"),
         ("twice", "early"),
     ]  # fmt: skip
-    # Each table of events has its own rows, and `tracks` one of them.
+    # Ids are deduplicated in each event table on its own; `tracks` gets one row per id.
     assert [row["id"] for row in found["email_clicked"]] == ["clicked", "twice"]
     assert [(row["id"], row["event"]) for row in found["tracks"]] == [
         ("clicked", "email_clicked"), ("null", "email_opened"), ("one", "email_opened"), ("other", "email_opened"),
@@ -126,7 +126,7 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
 
 
 def test_rows_without_an_id_that_can_be_stored_are_not_taken_for_one() -> None:
-    """Those of messages get a digest each, and what their id was is kept; those of users are rejected."""
+    """Rows of messages get a digest as their id, and an id that is not valid text is a discard; users are rejected."""
     store = Adopting()
     no_ids = ["n\0", "m\0", None, "", " \t"]
     files = [(name, [opened(id_, note=f"{n}") for n, id_ in enumerate(no_ids)]) for name in ("pages", "email_opened")]
@@ -180,7 +180,7 @@ def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
     ]  # fmt: skip
     assert hashlib.sha256(f"file 1\n2\n{digest}".encode()).hexdigest() in {row["id"] for row in found["_rejects"]}
     assert store.audit == [FileCount(0, 2, 1, 0, 1, DAY, DAY), FileCount(1, 6, 1, 3, 2, DAY, DAY)]
-    of_pages = opened("of pages", event="pages")  # an event, whose table cannot be that of the pages
+    of_pages = opened("of pages", event="pages")  # an event called "pages", which cannot have the table `pages`
     own = [opened("own", event="gone"), opened("new", event="gone"), of_pages]
     found = store.adopt(("pages", [opened("page")]), ("tracks", own))
     assert [row["id"] for row in found["tracks"]] == ["here", "new", "of pages", "own", "stored"]
@@ -261,7 +261,7 @@ def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
 
 
 def test_only_what_spells_a_value_of_a_columns_type_becomes_one() -> None:
-    """The times of messages may be numbers, as senders write them; no other column makes a time of a number."""
+    """The times of messages may be numbers, as senders write them; in other columns a number never becomes a time."""
     store = Adopting()
     store.adopt(("email_opened", [opened("first", since=DAY, score=1, ratio=0.5)]))
     spelt: dict[str, Row] = {
@@ -281,7 +281,7 @@ def test_only_what_spells_a_value_of_a_columns_type_becomes_one() -> None:
 
 
 def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
-    """Columns that the table has get room first, then the others by name, as in a load of messages."""
+    """The table's existing columns get room first, then the others by name, as in a load of messages."""
     store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))
     store.adopt(("email_opened", [opened("first", zz="stays")]))
     texts = {f"t{n:02}": f"{n}".ljust(30, "x") for n in reversed(range(60))}
@@ -301,14 +301,14 @@ def test_a_row_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
     assert [filled(row).get("t59") for row in found["email_opened"] if row["id"] == "narrow"] == ["fits"]
     assert {row["id"]: row["context_n"] for row in found["tracks"]} == {"first": None, "narrow": None, "wide": 5}
     assert store.audit == [FileCount(0, 3, 2, 1, 0, EARLY, LATE)]
-    # Other destinations have room.
+    # Destinations without that limit store all of them.
     roomy = Adopting().adopt(("email_opened", [wide]))
     assert "_discards" not in roomy
     assert {name: roomy["email_opened"][0][name] for name in texts} == texts
 
 
 def test_a_row_of_users_has_no_more_values_than_fit_a_page_and_is_kept() -> None:
-    """What fits is the same as in a table of messages, whether a value is the row's own or of a message."""
+    """The same values fit as in a table of messages, whether they come from the row itself or from a message."""
     store = Adopting(LIMITS["postgres"]._replace(row_bytes=1_400))
     store.adopt(("users", [opened("first", zz="stays")]))
     texts = {f"t{n:02}": f"{n}".ljust(30, "x") for n in reversed(range(60))}
@@ -329,7 +329,7 @@ def test_a_row_of_users_has_no_more_values_than_fit_a_page_and_is_kept() -> None
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
     store = Adopting()
     both = opened("both", EARLY, plan="old", city="Rome", size="small")
-    # Names that the columns of queries have are those of values, too.
+    # Values may have the names of the queries' own columns.
     named: Row = {"seq": 70, "layer": 71, "raw": 72, "row": 73}
     found = store.adopt(("pages", [opened("p", **named)]), ("users", [opened("named", **named)]))
     assert [{name: row[name] for name in named} for row in (*found["pages"], *found["users"])] == [named, named]
@@ -381,11 +381,11 @@ def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> Non
     assert compared(store, "email_clicked", [opened("a")]) == verify.TableComparison(
         "email_clicked", 1, 0, 1, digest("a"), "0", {"2019-03-01": (1, 0)}
     )
-    # Rows of users without an id are not stored, and each of them counts.
+    # Rows without an id are not stored, and each of them counts.
     assert compared(store, "email_opened", [opened(None), opened("a", EARLY), opened(None)]) == verify.TableComparison(
         "email_opened", 3, 1, 2, digest("a", "", ""), digest("a"), {"2019-02-28": (1, 1), "2019-03-01": (2, 0)}
     )
-    # The time of a row of users is that of its last message, which the other side may not have.
+    # Users are not compared by day: their time is that of the last message, which the other side may not have.
     assert compared(store, "users", [opened("u")]) == verify.TableComparison("users", 1, 0, 1, digest("u"), "0", {})
     assert compared(store, "email_opened", []) == verify.TableComparison("email_opened", 0, 0, 0, "0", "0", {})
 

@@ -1,4 +1,4 @@
-"""What a scan of an account stores, and what the next one changes (docs/contract/autopilot-api.md)."""
+"""A scan stores an account's contacts and events, the next one what is new (docs/contract/autopilot-api.md)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ BOOKS = ["_rejects", "_discards", "_audit"]
 
 @pytest.fixture
 def server() -> Iterator[FakeAutopilot]:
-    """An account without made-up contacts; the file into which it is loaded is kept open."""
+    """An empty account; the DuckDB file into which it is loaded is kept open."""
     with FakeAutopilot(contacts=0) as running, held():
         yield running
 
 
 def scan(server: FakeAutopilot, *only: str, into_tables: bool = True, **words: Any) -> LoadReport:
-    """A load of some tables, or of all, or what it would load; its report."""
+    """Loads the tables named, or all, and returns the report; extracts them only unless `into_tables`."""
     reports: list[LoadReport] = []
     settings: dict[str, Any] = {
         "base_url": server.base_url,
@@ -44,7 +44,7 @@ def scan(server: FakeAutopilot, *only: str, into_tables: bool = True, **words: A
 
 
 def answer(server: FakeAutopilot, *pages: Sequence[Any], path: str = "/contacts") -> None:
-    """The pages that the next scan gets at `path`."""
+    """Sets the pages that the next scan gets at `path`."""
     for number, contacts in enumerate(pages, 1):
         bookmark = f"b{number}" if number < len(pages) else None
         content = {"contacts": contacts, "total_contacts": sum(map(len, pages)), "bookmark": bookmark}
@@ -86,7 +86,7 @@ def test_a_contacts_emails_are_events_of_the_contract(server: FakeAutopilot) -> 
     assert datetime.fromisoformat(audit["version"]) == received_at == audit["first_received_at"]
 
 
-# Contacts of several tests, told apart by their ids; each answer belongs to one of four scans.
+# Contacts of several tests, told apart by their ids. Each entry has the pages of one of four scans.
 BAD = contact(
     1,
     created_at="yesterday",
@@ -151,11 +151,11 @@ ANSWERS: list[list[list[Any]]] = [
     [[]],
 ]  # fmt: skip
 USER_ID_FIELDS = {1: "Review Rating", 2: "User", 3: "User"}
-"""The fields that scans are told of: one that the account has, and one that it has not, also if it does not tell."""
+"""The `user_id_field` of scans: a field of the account, an unknown one, and one where the fields cannot be read."""
 
 
 class Scanned(NamedTuple):
-    """What a scan said, and what there was after it."""
+    """The report of a scan, and the tables after it."""
 
     report: LoadReport
     tables: dict[str, list[Row]]
@@ -225,7 +225,7 @@ def test_a_second_scan_adds_what_is_new_alone(scanned: list[Scanned]) -> None:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
-    """What there is after a scan whose numbers Python would spell otherwise."""
+    """The tables after a scan whose numbers Python would spell differently."""
     fields = (
         b'[{"kind":"Version","value":1.10,"fieldType":"string"},'
         b'{"kind":"Account","value":12345678901234.123456,"fieldType":"string"},'
@@ -450,7 +450,7 @@ def test_a_dataset_that_also_has_an_archive_causes_a_warning(server: FakeAutopil
     [warning] = scan(server, "tracks", into_tables=False).warnings
     assert warning.endswith("Say where they end: --until 2019-03-01T12:00:00Z")
     pipeline().abort_packages()
-    assert scan(server, "lists", into_tables=False).warnings == []  # of which no row is an event
+    assert scan(server, "lists", into_tables=False).warnings == []  # `lists` has no events, so nothing can come twice
 
 
 def test_a_user_id_field_that_the_account_does_not_have_is_told(scanned: list[Scanned]) -> None:

@@ -11,7 +11,7 @@ from autopilothq.projection.deduplicate import LeftOut
 from autopilothq.segment.message import Reject, digest
 from contract.loading import NOW, RECEIVED, Line, Store, batches, discards, message, new_projection, rows_of, to_line
 
-# The line and its reason; those that are `truncated` or `line_too_long` come from the origin.
+# A line, and the reason for its rejection. `truncated` and `line_too_long` are missing: the origin rejects those.
 REJECTS: list[tuple[Line, str]] = [
     ("{", "not_json"),
     ("hello", "not_json"),
@@ -145,7 +145,7 @@ def test_a_discard_is_a_whole_row() -> None:
 
 
 def test_a_value_that_is_lost_twice_is_one_discard() -> None:
-    """If two reasons apply, the same one is chosen in any order of the keys."""
+    """If two reasons apply, the choice does not depend on the order of the keys."""
     store = Store()
     store.run([message(messageId="first", properties={"a": 1, "b": 1})])
     found = store.run([message(messageId="m1", properties={"a": "x", "A": "x", "B": "y", "b": "y"})])
@@ -160,7 +160,7 @@ def test_each_value_that_loses_its_column_is_a_discard() -> None:
 
 
 def test_what_neither_table_of_a_track_takes_is_a_discard_of_the_events() -> None:
-    """Whichever of the tables' names comes first."""
+    """Also where `tracks` comes first by name."""
     store = Store()
     events = ("Alpha", "Zulu")
     store.run([message(event, messageId=event, context={"zoo": 1}) for event in events])
@@ -214,7 +214,7 @@ def test_counts_of_a_file_in_several_partitions_are_added() -> None:
 
 
 def test_values_beyond_the_limits_are_counted_by_reason_and_table() -> None:
-    """The events without a table are named, or a hundred of them: those with most messages, then by name."""
+    """Up to a hundred events without a table are named: those with most messages, then by name."""
     discarded = [
         ("too_many_columns", "tracks", 1), ("not_a_time", "tracks", 2), ("row_too_wide", "users", 3),
         ("too_many_columns", "pages", 4), ("too_many_columns", "tracks", 50),

@@ -1,4 +1,4 @@
-"""Times are read in every notation that senders use, and corrected (docs/contract/warehouse.md#timestamps)."""
+"""Times are read in every notation that senders use, and clocks corrected (docs/contract/warehouse.md#timestamps)."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def test_times_are_corrected_as_in_the_vectors() -> None:
 
 
 def test_a_time_without_a_zone_is_utc_in_all_zones_of_the_machine() -> None:
-    assert time.localtime(0).tm_hour == 19  # of the tests, it is New York's
+    assert time.localtime(0).tm_hour == 19  # the tests run in New York's time zone
     clocks = {"receivedAt": "2019-03-04 12:00", "sentAt": "2019-03-04", "timestamp": "2019-03-04T12:00:07"}
     read_alone = raw(message(messageId="m2", properties={"a": "$a"}, **clocks), a="1.10")
     found = rows_of(message(messageId="m1", **clocks), read_alone)["tracks"]
@@ -148,7 +148,7 @@ READ: list[tuple[str, datetime | None]] = [
             '"1e9"', '"01551700807"', '"1551700807."', '" 1551700807"', '"1_551_700_807"', "253402300799999999999",
             "true", "false", "[]", "{}", "[1551700807]", '{"a":1}', "NaN", "1e400", "9999999999999999999999",
             "-99999999999999", '"\\uD800"', '"\\u0000"',
-            '"Mon Mar 04 2019 12:00:07 GMT+0000 (\\\\)"',  # no time has a backslash
+            '"Mon Mar 04 2019 12:00:07 GMT+0000 (\\\\)"',  # a backslash makes it no time
         )
     ),
 ]  # fmt: skip
@@ -162,7 +162,7 @@ FIELDS = {
 
 @cache
 def clocks() -> dict[str, list[Row]]:
-    """Each field in each notation, in one load."""
+    """The tables after one load of each field in each notation."""
     return rows_of(
         *(
             raw(message(messageId=f"{field} {n:03}", **{field: "$t"}), t=text)
@@ -184,7 +184,7 @@ def test_a_clock_is_read_in_every_notation(field: str) -> None:
 
 # ---- any text ------------------------------------------------------------------------------------------------------
 
-# Numbers with more or fewer digits than their notation has; the engine's own reader takes some of them.
+# Numbers with more or fewer digits than their notation has, some of which DuckDB's own reader would accept.
 WIDTHS = [
     *(
         f"{year}-03-04T05:06:27{fraction}Z"
@@ -213,7 +213,7 @@ NOTATIONS = [
 
 
 def plainly(value: str) -> datetime | None:
-    """Reads a clock from JSON text, slowly."""
+    """Reads a time from JSON text, one value at a time: the reference for the macros."""
     if "\\" in value:
         return None
     try:
@@ -238,7 +238,7 @@ def counted(number: Decimal) -> datetime | None:
 
 
 def spelt(year: str, day: str, month: str = "", name: str = "", **parts: str | None) -> datetime:
-    """The moment that these words tell; the year 400 has the calendar of the year 0, which Python has not."""
+    """Returns the moment with these parts. Python has no year 0, so 400, which has the same calendar, stands in."""
     hour, minute, second = (int(parts.get(part) or 0) for part in ("hour", "minute", "second"))
     fraction, zone = (parts.get(part) or "" for part in ("fraction", "zone"))
     # 24:00:00 is the end of a day.
@@ -258,7 +258,7 @@ def as_json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-# Parts of a time, now and then such as no time has.
+# Parts of a time, some of them out of range.
 parts = st.tuples(
     st.integers(1, 9999) | st.sampled_from((0, 1, 9999)), st.integers(1, 12) | st.integers(0, 13),
     st.integers(1, 28) | st.integers(0, 32), st.integers(0, 24), st.integers(0, 60), st.integers(0, 60),
@@ -268,7 +268,7 @@ parts = st.tuples(
 
 
 def notations(parts: tuple[int, int, int, int, int, int, str, str]) -> list[str]:
-    """A time in every notation."""
+    """Returns a time in every notation."""
     year, month, day, hour, minute, second, fraction, zone = parts
     date, time = f"{year:04}-{month:02}-{day:02}", f"{hour:02}:{minute:02}:{second:02}"
     name, numeric = MONTHS[month - 1] if 0 < month < 13 else "Foo", zone.replace(":", "").strip()
@@ -281,7 +281,7 @@ def notations(parts: tuple[int, int, int, int, int, int, str, str]) -> list[str]
 
 
 def changed(of: tuple[str, int, str]) -> str:
-    """A text with another one in it at some place, over as many characters or beside them."""
+    """Returns a text into which another one is inserted, or which it overwrites if the position is above 0."""
     text, at, by = of
     return text[: abs(at)] + by + text[abs(at) + (len(by) if at > 0 else 0) :]
 
@@ -304,7 +304,7 @@ def engine() -> Iterator[duckdb.DuckDBPyConnection]:
 def read(
     engine: duckdb.DuckDBPyConnection, values: Sequence[str]
 ) -> list[tuple[str, datetime | None, datetime | None]]:
-    """Each value with its time as the macro for the usual notation reads it, and as the one for all notations does."""
+    """Returns each value, its time from the macro for the usual notation, and that from both macros together."""
     engine.register("given", pa.table({"v": pa.array(values, pa.string())}))
     clock = "coalesce(usual_clock(v), unusual_clocks([v])[1])"
     found = engine.execute(f"SELECT v, usual_clock(v)::TIMESTAMPTZ, {clock}::TIMESTAMPTZ FROM given").to_arrow_table()
@@ -320,7 +320,7 @@ def check(engine: duckdb.DuckDBPyConnection, values: Sequence[str]) -> None:
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(values=st.lists(clock_values, min_size=20, max_size=80))
 def test_any_text_is_read_as_it_is_plainly_read(engine: duckdb.DuckDBPyConnection, values: list[str]) -> None:
-    """Nothing raises; the macro for the usual notation reads what the other one reads, or leaves it to that."""
+    """Nothing raises, and the macro for the usual notation returns the right time or null, never another time."""
     check(engine, values)
 
 
@@ -382,7 +382,7 @@ TIMES: list[tuple[dict[str, Any], datetime | None]] = [
     ({"receivedAt": ...}, None),
     ({"timestamp": "soon", "originalTimestamp": A}, None),
     ({"timestamp": None, "originalTimestamp": A}, datetime.fromisoformat(A)),
-    # Where the correction leaves the calendar, the sender's clock stays.
+    # Where the corrected time is outside the calendar, the sender's time stays.
     ({"sentAt": "0001-01-01T00:00:00Z", "originalTimestamp": "9999-12-31T00:00:00Z"}, when(9999, 12, 31)),
 ]
 

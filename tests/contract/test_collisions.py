@@ -1,4 +1,4 @@
-"""If values share a column, one of them gets it, the others are kept (docs/contract/warehouse.md#collisions)."""
+"""If values share a column, one of them gets it, the others are discards (docs/contract/warehouse.md#collisions)."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ CONTEXTS: list[dict[str, Any]] = [{"context": {"zoo": 1}}, {"context_zoo": 1}, {
 KINDS = [("page", "name"), ("page", "category"), ("screen", "name"), ("group", "groupId")]
 REPEATED = ["Email Opened", "email_opened"]
 REPEATED_DIGIT = ["2FA Enabled", "2fa_enabled", "_2fa_enabled"]
-# The event that has the property; one with a number has a table of its own, so that it stays a number.
+# The event and its property `event`. The one with a number is alone in its table, so that the column is numeric.
 OTHER: list[tuple[str, object]] = [
     ("Email Replied", "replied"), ("Email Replied", "Email replied"), ("Email Bounced", 5),
     ("Email Replied", ["Email Replied"]),
@@ -39,7 +39,7 @@ NO_SLUG = ["名前", "", "_", "🎉"]
 
 @cache
 def apart() -> dict[str, list[Row]]:
-    """The rows of the messages that are told below, after one load: each is alone in its table, or known by its id."""
+    """The tables after one load of the messages above; each is alone in its table, or told apart by its id."""
     lines = [
         message(f"Prefixed {n}", messageId=f"p{n}", properties={key: "mine"}) for n, (key, _) in enumerate(PREFIXED)
     ]
@@ -164,7 +164,7 @@ def test_a_trait_event_is_kept() -> None:
     )
 
 
-# The object's JSON text, the column, its value, what is discarded.
+# The object's JSON text, the column, its value, the discards.
 COLLISIONS = [
     ('{"Plan":1,"plan":2}', "plan", 2, ["1"]),
     ('{"plan":2,"Plan":1}', "plan", 2, ["1"]),

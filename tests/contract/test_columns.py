@@ -1,4 +1,4 @@
-"""Whole loads through dlt: tables, columns, and what dlt knows about them (docs/contract/warehouse.md#columns)."""
+"""Whole loads through dlt make the right tables, columns and dlt schema (docs/contract/warehouse.md#columns)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ from shared_loads import isolation
 
 ALWAYS = {"tracks", *(table.name for table in EVENT_TABLES), "_rejects", "_discards", "_audit"}
 
-# As the contract has it, not as the catalogue does.
+# Copied from the contract, so that it does not change with the catalogue.
 DOCUMENTED = {
     "id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "anonymous_id": "text", "user_id": "text",
     "event": "text",
@@ -41,7 +41,7 @@ BOOKS = {
 
 
 class After(NamedTuple):
-    """The content after a load, read without the loader."""
+    """The content of the destination after a load, read without the loader."""
 
     rows: dict[str, list[Row]]
     columns: dict[str, list[tuple[str, str]]]
@@ -52,7 +52,7 @@ class After(NamedTuple):
 
 
 class Loads(NamedTuple):
-    """The loads into one dataset, in their order, and the first file that there was, with its size then."""
+    """The loads into one dataset, in order, and the first file with its size at the first load."""
 
     after: list[After]
     file: Path
@@ -62,7 +62,7 @@ class Loads(NamedTuple):
 
 @pytest.fixture(scope="module", params=["DuckDB", "PostgreSQL", "lake"])
 def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Loads]]:
-    """Writes files and loads the archive, again and again, in a new dataset of each destination of the contract."""
+    """Returns a function that writes files and loads the archive repeatedly, in a new dataset of each destination."""
     with ExitStack() as databases:
 
         def place() -> Place:
@@ -80,7 +80,7 @@ def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def into(place: Place, *archives: Callable[[Place], dict[str, list[Line]]]) -> Loads:
-    """A load after each of these had its files written, by their names."""
+    """Returns the loads, one after each step; a step maps the names of files to their lines."""
     after, written = [], []
     for archive in archives:
         paths = [write(name, *lines).absolute() for name, lines in archive(place).items()]
@@ -93,13 +93,13 @@ def into(place: Place, *archives: Callable[[Place], dict[str, list[Line]]]) -> L
 
 @pytest.fixture(scope="module")
 def broken(load: Callable[..., Loads]) -> Loads:
-    """An archive that has one line, which is no message."""
+    """A load of an archive whose only line is not a message."""
     return load(lambda _: {"1.ndjson": ["{"]})
 
 
 @pytest.fixture(scope="module")
 def growing(load: Callable[..., Loads]) -> Loads:
-    """An empty archive, then one with messages of all sorts, then one with a file that changed."""
+    """Loads of an empty archive, then of one with messages of all types, then of one with a changed file."""
     return load(
         lambda _: {"0.ndjson": [""]},
         lambda place: {"1.ndjson": [SMALL, "{"], "2.ndjson": [OTHER], "3.ndjson": [*named(place.longest), *UNSTORABLE]},
@@ -109,7 +109,7 @@ def growing(load: Callable[..., Loads]) -> Loads:
 
 @pytest.fixture(scope="module")
 def usual(load: Callable[..., Loads]) -> Loads:
-    """A load, a later one, the same lines again in a file of another name, and the same files again."""
+    """A load, a later one, one of the same lines in a new file, and one of the same files."""
     return load(
         lambda _: {"1.ndjson": FIRST},
         lambda _: {"2.ndjson": SECOND},
@@ -140,7 +140,7 @@ def test_the_catalogue_has_the_contracts_columns() -> None:
 
 @pytest.mark.parametrize("number", [0, 1], ids=["empty", "broken"])
 def test_an_archive_without_a_message_makes_the_tables(number: int, growing: Loads, broken: Loads) -> None:
-    """Tracks, the seven events and the books exist after any load, with their columns in order and described."""
+    """`tracks`, the seven event tables and the books exist after any load, with columns in order and described."""
     after = (growing, broken)[number].after[0]
     assert set(after.rows) == ALWAYS
     assert [row["reason"] for row in after.rows["_rejects"]] == ["not_json"] * number
@@ -284,7 +284,7 @@ def test_what_a_later_load_adds(usual: Loads) -> None:
 
 def test_the_same_lines_and_the_same_files_again_change_nothing(usual: Loads) -> None:
     later, again, once_more = (after.rows for after in usual.after[1:])
-    # The same lines again, in a file of another name: nothing but its row of the audit is new, and its rejected line's.
+    # The same lines in a new file: only its row of `_audit` and that of its rejected line are new.
     for table in again.keys() - {"_audit", "_rejects", "users", "accounts"}:
         assert again[table] == later[table]
     assert [row["raw"] for row in again["_rejects"]] == [row["raw"] for row in later["_rejects"]] * 2
@@ -293,7 +293,7 @@ def test_the_same_lines_and_the_same_files_again_change_nothing(usual: Loads) ->
     assert [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in again["_audit"]][2:] == [
         (17, 0, 16, 1)
     ]
-    # And the same files again: no row at all.
+    # The same files again: no row is new.
     assert once_more == again
 
 
@@ -308,13 +308,13 @@ NAMES = {
 
 
 def named(longest: int) -> list[Line]:
-    """Events and properties with names that are hard to spell, or as long as may be."""
+    """A load of events and properties whose names are hard to spell, or of the greatest length."""
     properties = NAMES | {"b" * longest: 7}
     return [message(name, messageId=f"{n}", properties=properties) for n, name in enumerate([*SLUGS, "a" * longest])]
 
 
 def test_names_reach_the_destination_unchanged(growing: Loads) -> None:
-    """dlt's own naming would spell several of these otherwise, or prefix them."""
+    """dlt's own naming convention would change several of these or add a prefix."""
     found = growing.after[1].rows
     slugs = [*SLUGS.values(), "a" * growing.longest]
     assert found.keys() - ALWAYS == set(slugs)

@@ -14,15 +14,15 @@ from contract import generated
 from contract.loading import Row, Store, message, raw, rows_of
 
 pytestmark = pytest.mark.usefixtures("several_threads")
-# A load costs more than its lines: few loads of more lines try as much as many loads of a few.
+# A load costs more than its lines, so a few loads of many lines are cheaper than many small ones.
 few = settings(max_examples=4, deadline=None)
 Key = dict[str, Any]
 
 
 def comparable(tables: dict[str, list[Row]], *but: str) -> dict[str, list[Key]]:
-    """The tables without their times of loading, their places in files and their nulls.
+    """Returns the tables without times of loading, places in files, nulls, and the columns in `but`.
 
-    A rejected line has a row for each of its places: what is the same is which lines were rejected, and why.
+    A rejected line has a row for each of its places; only the line and the reason are compared.
     """
     but = (*but, "uuid_ts", "rejected_at", "discarded_at", "file", "line")
     found = {
@@ -40,7 +40,7 @@ def comparable(tables: dict[str, list[Row]], *but: str) -> dict[str, list[Key]]:
 
 
 def numbered(lines: list[str]) -> list[str]:
-    """The lines with an id of its own for each."""
+    """Returns the lines, each with an id of its own."""
     return [line.replace("$id", f"m{number:02}") for number, line in enumerate(lines)]
 
 
@@ -60,7 +60,7 @@ def test_the_engine_reads_lines_as_they_are_read_one_by_one(lines: list[str]) ->
 
 # ---- cuts ----------------------------------------------------------------------------------------------------------
 
-# Values of one type a column, so that the first load that brings one says the same as the last.
+# All values of a key have the same type, so that a column's type does not depend on which load creates it.
 STEADY = {
     "a": st.sampled_from(("1", "2", '"3"', "4.0", "null")),
     "A": st.sampled_from(("5", "null")),
@@ -72,7 +72,7 @@ STEADY = {
     "nan": st.just("NaN"),
     "email": st.sampled_from(('"a@b"', '"c@d"')),
 }
-# The types are there already: what the columns take from the first load is held elsewhere.
+# These columns exist before the loads; other tests check how the first load chooses types.
 TYPED = (
     '{"a":1,"b_c":"x","b c":"y","d":{"e":1,"f":0},"d_e_f":"x","when":"2019-03-04T05:06:07Z","transactional":true,'
     '"email":"a@b"}'
@@ -98,7 +98,7 @@ def steady_message(fields: tuple[str, str, str, str, str, str]) -> str:
 
 
 def steady_lines(events: list[str]) -> st.SearchStrategy[list[str]]:
-    """Lines of a load whose tracks have these events."""
+    """Returns a strategy for the lines of a load whose tracks have these events."""
     messages = st.tuples(
         generated.kinds,
         st.sampled_from(events),
@@ -111,7 +111,7 @@ def steady_lines(events: list[str]) -> st.SearchStrategy[list[str]]:
     return st.lists(line, min_size=8, max_size=24).map(numbered)
 
 
-# A load takes longer the more tables it has.
+# Few events for each load, because each table takes time.
 lines = st.lists(st.sampled_from(generated.EVENTS), min_size=1, max_size=3).flatmap(steady_lines)
 
 
@@ -123,7 +123,7 @@ def _known() -> Store:
 
 
 def known() -> Store:
-    """A destination that has a row of each kind, with all columns."""
+    """Returns a destination that has a row of each kind, with all columns."""
     return deepcopy(_known())
 
 
@@ -170,7 +170,7 @@ IDS = st.sampled_from(('"a"', '"b"', '"c"', "null", "5"))
 def test_every_line_is_accounted_for_and_their_order_does_not_matter(
     lines: list[str], random: Random, size: int
 ) -> None:
-    """Messages with few ids, so that most of them meet; columns take their types from what there is.
+    """The messages share few ids, so most are duplicates; nothing is loaded before, so columns get their types here.
 
     A second load of them all adds nothing.
     """

@@ -14,19 +14,19 @@ EACH = [generated.each_value, generated.each_key, generated.each_depth, generate
 
 @pytest.mark.parametrize("lines", EACH, ids=lambda lines: lines.__name__)
 def test_each_oddity_is_read_at_once_as_it_is_read_alone(lines: Callable[[], list[bytes]]) -> None:
-    """Rows, types, rejects, discards and counts are the same, and nothing raises."""
+    """Both paths give the same rows, types, rejects, discards and counts, and nothing raises."""
     assert differences(lines(), before=generated.TYPED) == []
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(generated.odd_lines(shapes=5, others=24))  # few loads of more lines, because a load costs more than its lines
+@given(generated.odd_lines(shapes=5, others=24))  # few large loads, because a load costs more than its lines
 def test_lines_are_read_at_once_as_they_are_read_one_by_one(lines: list[bytes]) -> None:
     """The short form of `benchmarks/fuzz.py`."""
     assert differences(lines) == []
 
 
 def test_numbers_keep_their_digits_as_text() -> None:
-    """Both ways could change them alike."""
+    """Asserts the text itself, because both paths could make the same mistake."""
     places = {
         "campaign_id": "properties",
         "context_library_name": "context",

@@ -55,7 +55,7 @@ SHAPES: dict[str, tuple[Callable[[int], Line], str]] = {
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[list[str], dict[str, list[Row]]]:
-    """One load of 20 lines of each shape, which have its number in their ids: those read one by one, and the tables."""
+    """Loads 20 lines of each shape, with its number in their ids; returns the ids on the slow path, and the tables."""
     lines = [line(number * 100 + n) for number, (line, _) in enumerate(SHAPES.values()) for n in range(20)]
     with mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message) as read:
         found = rows_of(*lines)
@@ -81,7 +81,7 @@ def test_they_are_read_at_once_as_they_are_read_one_by_one() -> None:
 
 
 def test_lines_without_an_id_are_read_at_once() -> None:
-    """Their id is the digest of the line, whatever ends it; an object for an id is read by itself."""
+    """Their id is the digest of the line without its ending. A line whose id is an object takes the slow path."""
     ids = ("", ',"messageId":null', ',"messageId":""', ',"messageId":" \\t"', ',"messageId":{}', ',"messageId":7')
     lines = [
         f'{{"type":"track","event":"Email Opened","userId":"ü{n}"{id_}}} {end}'.encode()
@@ -97,7 +97,7 @@ def test_lines_without_an_id_are_read_at_once() -> None:
 
 
 def test_lines_with_a_shape_each_are_read_at_once_if_their_keys_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a key has no object that has one elsewhere; odd lines among them are read one by one."""
+    """Also if an object such as `context` is missing in some lines. Odd lines among them take the slow path."""
     monkeypatch.setattr(shapes, "MAX_SHAPES", 1)
     body = {"campaign_id": "c", "plan": {"of": 1}, "score": 2, "a b": "x", "name": [1]}
     subsets = itertools.product((CONTEXT, None), itertools.product((1, 0), repeat=len(body)))
@@ -108,9 +108,9 @@ def test_lines_with_a_shape_each_are_read_at_once_if_their_keys_are_known(monkey
     nulls = [{"plan": None}, {"plan": 1}, {"plan": [{"of": 1}]}]
     odd = [*nulls, {"a_b": 1}, {"a b": 1, "a_b": 2}, {"Score": 1}, {"new": 1}]
     lines += [message(messageId=f"o{n}", properties=properties) for n, properties in enumerate(odd)]
-    lines += [message(messageId=f"l{n}", context=CONTEXT, properties=body) for n in range(3)]  # examined
+    lines += [message(messageId=f"l{n}", context=CONTEXT, properties=body) for n in range(3)]  # sampled
     first: list[Line] = [message(messageId=f"f{n}", context=CONTEXT, properties=body) for n in range(len(lines) + 1)]
     with mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message) as read:
-        assert differences(first + lines) == []  # a load in two batches; the other one does not count
+        assert differences(first + lines) == []  # a load in two batches
     alone = [json.loads(call.args[0])["messageId"] for call in read.call_args_list]
     assert [id_ for id_ in alone if not id_.startswith("f")] == ["o1", "o2", "o3", "o4", "o5", "o6"]

@@ -1,4 +1,4 @@
-"""Which person a message is about, and what is known of each user (docs/contract/warehouse.md#identity)."""
+"""Messages get the right ids, and `users` and `accounts` the latest traits (docs/contract/warehouse.md#identity)."""
 
 import random
 from functools import cache
@@ -11,7 +11,7 @@ from contract.loading import Row, Store, filled, identify, message, raw, rows_of
 
 pytestmark = pytest.mark.usefixtures("several_threads")
 
-# What the message has (as JSON text), then anonymous_id and user_id; None where the line is rejected.
+# The message's fields as JSON text, then its anonymous_id and user_id, or None if the line is rejected.
 IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
     ({"userId": '"u"', "anonymousId": '"a"'}, ("a", "u")),
     ({"userId": '"u"'}, (None, "u")),
@@ -60,7 +60,7 @@ TABLES = {"track": "tracks", "identify": "identifies", "page": "pages"}
 
 @cache
 def identified() -> dict[str, list[Row]]:
-    """A message of each kind for each of the above, in one load."""
+    """The tables after one load of a message of each type for each of IDS."""
     return rows_of(
         *(
             raw(
@@ -116,7 +116,7 @@ USERS = [
 
 
 def users(store: Store, prefix: str = "") -> list[dict[str, Any]]:
-    """The users whose ids start so, without that start."""
+    """Returns the users whose ids have the prefix, without it."""
     rows = [filled(row) for row in store.tables()["users"] if row["id"].startswith(prefix)]
     assert [row.pop("received_at").day for row in rows] == [4, 5]
     return [row | {"id": row["id"].removeprefix(prefix)} for row in rows]
@@ -134,7 +134,7 @@ SEEDS = range(4)
 
 @cache
 def shuffled() -> Store:
-    """After loads of the steps in an order and in cuts of each seed, whose users and messages have ids of their own."""
+    """Loads STEPS once per seed, each time with other ids, in the order and the loads that the seed gives."""
     plans = []
     for seed in SEEDS:
         rng = random.Random(seed)
@@ -171,7 +171,7 @@ def test_a_user_keeps_what_a_later_load_does_not_mention() -> None:
 def test_of_two_identifies_of_one_moment_that_of_the_greater_id_wins(
     many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In any order of the lines; one without a time is earlier than all."""
+    """In any order of the lines. One without a time counts as earlier than all others."""
     monkeypatch.setattr(latest, "MANY_TRAITS", many)
     lines = [
         at(1, messageId="m1", traits={"plan": "free", "seats": 1}),
@@ -225,7 +225,7 @@ ACCOUNTS = [
 
 
 def accounts(store: Store, prefix: str = "") -> list[dict[str, Any]]:
-    """The accounts whose ids start so, without that start."""
+    """Returns the accounts whose ids have the prefix, without it."""
     rows = [filled(row) for row in store.tables()["accounts"] if row["id"].startswith(prefix)]
     assert [row.pop("received_at").hour for row in rows] == [3, 1]
     return [row | {"id": row["id"].removeprefix(prefix)} for row in rows]
@@ -236,7 +236,7 @@ ORDERS = [[0, 1, 2, 3], [1, 3, 0, 2]]
 
 @cache
 def grouped() -> Store:
-    """After loads of the groups in each order, whose accounts and messages have ids of their own, then of all again."""
+    """Loads GROUPS one by one in each of ORDERS, each time with other ids, and then all of them again."""
 
     def owned(number: int, order: int) -> dict[str, Any]:
         line = GROUPS[number]
@@ -245,7 +245,7 @@ def grouped() -> Store:
         return {**line, "messageId": f"{order} {line['messageId']}", "groupId": id_, "traits": traits}
 
     store = Store()
-    store.run([group(9, "g3", mrr=0.5)])  # mrr is a float from here on
+    store.run([group(9, "g3", mrr=0.5)])  # makes mrr a column of floats
     for numbers in zip(*ORDERS, strict=True):
         store.run([owned(number, order) for order, number in enumerate(numbers)])
     store.run([owned(number, order) for order in range(len(ORDERS)) for number in range(len(GROUPS))])
@@ -270,5 +270,5 @@ def test_accounts_that_an_earlier_version_did_not_make_come_with_the_next_group(
     del store.rows["accounts"], store.types["accounts"]
     store.run([message()])
     assert "accounts" not in store.types
-    store.run([group(1, "g2", name="Bolt")])  # a duplicate is enough
+    store.run([group(1, "g2", name="Bolt")])  # a duplicate is enough to create the table again
     assert accounts(store) == ACCOUNTS

@@ -1,4 +1,4 @@
-"""Whatever a line holds, other lines are stored, and what it loses is reported (docs/contract/warehouse.md#limits)."""
+"""No line harms other lines, and values beyond the limits are reported (docs/contract/warehouse.md#limits)."""
 
 import json
 import random
@@ -46,11 +46,11 @@ from contract.partitioned import Partitioned
 
 pytestmark = pytest.mark.usefixtures("several_threads")
 
-ROOM = 3  # columns beyond those that are declared
+ROOM = 3  # columns in addition to the declared ones
 
 
 def narrow(declared: int) -> Limits:
-    """Limits that leave `ROOM` columns beside the declared ones."""
+    """Returns limits that leave room for `ROOM` columns in addition to the declared ones."""
     return Limits(declared + ROOM + COLUMN_RESERVE, None)
 
 
@@ -71,7 +71,7 @@ def test_a_table_gets_as_many_columns_as_the_destination_takes(leaves: int, monk
             message("Email Replied", messageId="m3", properties={"a": 1, "e": 2, "f": 3}),
         ]
     )
-    # Those with most values stay; declared columns have a place of their own, and so has each table.
+    # The columns with the most values stay. Declared columns do not count, and each table has its own limit.
     assert [{name: row[name] for name in "bcd"} for row in found["email_opened"]] == [
         {"b": 2, "c": "[3]", "d": "x"},
         {"b": 5, "c": "[6]", "d": "y"},
@@ -120,7 +120,7 @@ def test_values_of_a_killed_load_that_had_no_column_are_told_once_more() -> None
 
 
 def test_values_of_another_copy_of_a_killed_loads_message_were_not_too_many() -> None:
-    """A table with room took all columns of the copy that was stored; a duplicate's values are not in the books."""
+    """The copy that was stored lost nothing, and values of a duplicate are never discards."""
     store = Store()
     store.run([message(properties={"a": 1})])
     store.kill()
@@ -139,7 +139,7 @@ def test_a_row_has_no_more_values_than_fit_a_page() -> None:
     found = store.run([message(properties={**texts, "zz": "there", "campaign_id": "c" * 100})])
     [row] = [filled(row) for row in found["email_opened"] if row["id"] == "m1"]
     kept = sorted(name for name in texts if name in row)
-    # What is declared and what is there stays, then the others by name.
+    # Declared and existing columns come first, then the others by name.
     assert (row["campaign_id"], row["zz"]) == ("c" * 100, "there")
     assert kept == sorted(texts)[: len(kept)]
     assert 250 <= len(kept) <= 400
@@ -159,7 +159,7 @@ def test_a_persons_row_has_no_more_values_than_fit_a_page() -> None:
     found = store.tables()
     [user] = found["users"]
     assert (user["last"], user["at"]) == (2, datetime(2019, 3, 3, tzinfo=UTC))
-    # Columns that the table has come first, by name, then others by name; of the third 250 many are there as well.
+    # Existing columns come first, by name, then new ones by name. `zz` loses its place to many of the third 250.
     assert zz == ["there", "there", None]
     kept = [name for name, value in user.items() if name.startswith("t") and value is not None]
     assert 250 <= len(kept) <= 400
@@ -227,7 +227,7 @@ def test_what_nests_too_deeply_is_rejected_in_every_part_of_a_message(kind: str)
     found = rows_of(*lines, message(messageId="plain"), nested(100_000, "", kind))
     ids = [f"fits{n} {at}" for n in (1, 2, 3) for at in range(len(BOTTOMS))]
     assert [row["id"] for row in found["tracks"]] == [*ids, "plain"]
-    # Lines are numbered from 1; of each bottom four are too deep, then one has no event.
+    # For each bottom, four lines are too deep and the event of the fifth is not a string.
     rejects = {row["line"]: row for row in found["_rejects"]}
     expected = {
         8 * at + n: "not_json" if n < 5 else "event_not_string" for at in range(len(BOTTOMS)) for n in range(1, 6)
@@ -290,7 +290,7 @@ def test_the_new_events_with_most_messages_get_the_tables_that_are_left() -> Non
     for most, room in ((7, 5), (6, 4), (5, 3), (4, 2), (3, 1), (2, 0), (1, 0)):
         left_out = [(often, 2), (a, 1), (b, 1), (absent, 0)][room:]
         assert choose(most, {"tracks": {}, "known": {}}, ["there", "gone"]) == left_out
-    assert len(counted) == 5  # only where not all of them have room
+    assert len(counted) == 5  # counted only where not all of them have room
     assert choose(1, {}, []) == [(often, 2), (a, 1), (b, 1), (absent, 0), (known, 0)]
 
 
@@ -346,7 +346,7 @@ def test_columns_whose_shortened_names_are_alike_lose_nothing_in_silence(
 
 
 def test_a_line_that_is_made_like_others_hides_nothing() -> None:
-    """Lines with other keys are of other shapes, whatever stands in their keys."""
+    """Keys that contain JSON or separators do not make a line pass for one of another shape."""
     usual = {"a": 1, "b": 2}
     tricks = ['a","b', 'a\\",\\"b', "a],[b", '["a","b"]', "a,b", "a b", "", "\\u0061"]
     lines = [json.dumps(message(messageId=f"t{n}", properties={trick: 9})) for n, trick in enumerate(tricks)]
@@ -373,7 +373,7 @@ def test_a_few_irregular_lines_take_no_columns_from_the_others(monkeypatch: pyte
 
 
 def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_path: Path) -> None:
-    """DuckDB counts a block for each column, however little it holds, while rows are pivoted and written."""
+    """While rows are pivoted and written, DuckDB reserves a block for each column, however little it holds."""
     names, values = random.Random(1), (1, "a", True, 1.5, "1" * 300)
     lines = [
         message(
@@ -395,7 +395,7 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
 
 
 def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of many columns whose values are buffered as rows gets one thread: each thread needs much memory."""
+    """A wide table is written by one thread with more memory; the next tables get the usual settings again."""
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)  # as in a load that takes all threads
     wide = [
         message("Wide", messageId=f"w{number}", properties={f"k{number}_{key}": 1 for key in range(25)})
@@ -420,7 +420,7 @@ def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypa
 
 
 def test_contacts_have_no_more_columns_than_their_table_takes(tmp_path: Path) -> None:
-    """Columns that are there take no room."""
+    """Existing columns do not count towards the limit."""
     things = Snapshot(CONTACTS, NOW, NOW, str(tmp_path), target=SnapshotTarget(existing={"custom_there"}, room=2))
     cells = {f"custom_{name}": "1" for name in ("a", "there", "b", "c")}
     things.add([Record(("c1",), {"email": '"a@b.c"', **cells}, [], {})])
@@ -446,7 +446,7 @@ def test_names_of_100_000_bytes_take_what_others_take() -> None:
 
 @pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
 def test_a_key_that_the_destination_has_no_room_for_is_rejected(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is as long as may be, then a byte longer; a user id is a key only of those who have a row of their own."""
+    """Keys are tried at the greatest length and a byte longer. A user id is a key only of identifies."""
     monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
     most, more = "é" * 4, "é" * 4 + "x"
     lines = [
@@ -489,7 +489,7 @@ def test_events_with_long_names_have_tables_of_their_own() -> None:
         [(f"{n:02}", text)] for n, text in enumerate(texts)
     ]
     assert [row["event_text"] for row in found["tracks"]] == texts
-    # What only repeats the name is dropped, however long it is.
+    # A property that only repeats the event's name is dropped, however long it is.
     assert [rows[0].get("_event") for rows in own] == [
         f"{text}!" if n % 3 == 2 else None for n, text in enumerate(texts)
     ]

@@ -1,4 +1,4 @@
-"""Messages of a load make stored texts whole that Segment has cut (docs/contract/adopt.md#cut-text)."""
+"""Messages of a load restore stored texts that Segment has cut (docs/contract/adopt.md#cut-text)."""
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ def row(id_: str, **cells: Any) -> Row:
 
 
 class Destination(Store):
-    """A destination with rows that were not made of messages, and the ids that it is asked for."""
+    """A destination with adopted rows, which records the ids that are read from it."""
 
     def __init__(self, **tables: Sequence[Row]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Destination(Store):
         return made
 
     def rows_of(self, made: Deduplicated) -> dict[str, dict[str, Row]]:
-        """The rows that replace the stored ones, or come new, by table and id."""
+        """Returns the rows that replace stored ones or are new, by table and id."""
         found = {}
         for rows in made.with_mended_rows(self.read):
             cells = [filled(row) for row in rows.relation.to_arrow_table().to_pylist()]

@@ -1,4 +1,4 @@
-"""Messages make cut texts of adopted rows whole: without a destination (docs/contract/adopt.md#cut-text)."""
+"""Messages restore cut texts of adopted rows, with a destination in memory (docs/contract/adopt.md#cut-text)."""
 
 import shutil
 import tempfile
@@ -23,7 +23,7 @@ STORED: list[Line] = [
     message(messageId="gone", properties={"note": CUT}),
     identify(messageId="i1", traits={"bio": CUT, "plan": "free"}),
     message("Other", messageId="o1", properties={"note": CUT, "email_subject": CUT}),
-    message(type="page", messageId="p1"),  # of which the load has none
+    message(type="page", messageId="p1"),  # the later load has no pages
     message(type="screen", messageId="s1", name=CUT),
 ]
 LINES: list[Line] = [
@@ -45,7 +45,7 @@ IRREGULAR: list[Line] = [
 
 
 class Adopted(Store):
-    """A destination whose rows of STORED were adopted, but those of `m3`, which a load has made."""
+    """A destination with adopted rows of STORED; only those of `m3` were made by a load."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Adopted(Store):
         for table, rows in self.rows.items():
             for id_, row in rows.items() if table != "_audit" else ():
                 row["uuid_ts"] = LOADED if id_ == "m3" else ADOPTED
-        self.types["tracks"]["campaign_name"] = "text"  # though rows of `tracks` have no properties
+        self.types["tracks"]["campaign_name"] = "text"  # loads never give `tracks` such a column
         for row in self.rows["tracks"].values():
             row["campaign_name"] = CUT
         self.asked: dict[tuple[str, ...], list[Sequence[str]]] = {}
@@ -63,7 +63,7 @@ class Adopted(Store):
         self.made: dict[str, list[Row]] = {}
 
     def mend(self, lines: Sequence[Line], tables: Sequence[str], loads: Sequence[datetime], leave: str = "") -> None:
-        """Loads the lines; `made` are the rows that dlt gets."""
+        """Loads the lines; keeps the rows for dlt in `made`."""
         scratch = tempfile.mkdtemp()
         projection = new_projection(scratch)
         try:
@@ -113,7 +113,7 @@ def test_texts_of_long_lines_become_whole_as_others(monkeypatch: pytest.MonkeyPa
 
 
 def stored(table: str, id_: str, **whole: str) -> Row:
-    """A row as it was adopted, with whole texts."""
+    """Returns the row as it was adopted, but with these whole texts."""
     row = mended().rows[table][id_]
     return {"uuid_ts": row["uuid_ts"], **filled(row), **whole}
 
@@ -148,7 +148,7 @@ def test_values_that_wait_as_rows_and_texts_that_are_left_cut(monkeypatch: pytes
     monkeypatch.setattr(mend, "TEXTS_PER_QUERY", 1)
     monkeypatch.setattr(mend, "MOST_IDS", 1)
     store = Adopted()
-    del store.types["identifies"]["uuid_ts"]  # so nobody knows which rows a load has made
+    del store.types["identifies"]["uuid_ts"]  # without it, loaded and adopted rows cannot be told apart
     store.mend(IRREGULAR, ["email_opened", "identifies", "other", "screens"], [], leave="other")
     assert store.mended == {"email_opened": 2, "other": 1, "screens": 1}
     assert store.lengths == {

@@ -34,7 +34,7 @@ BODIES = {"track": "properties", "identify": "traits", "page": "properties", "sc
 
 @cache
 def named() -> dict[str, list[Row]]:
-    """A message of each kind for each name, in one load."""
+    """The tables after one load of a message of each type for each name."""
     return rows_of(
         *(
             message(**{"type": kind, "messageId": f"{kind} {n:02}", body: {name: n}})

@@ -1,4 +1,4 @@
-"""A message is stored once, and what comes again changes nothing (docs/contract/warehouse.md#exactly-once)."""
+"""A message is stored once, and duplicates change nothing (docs/contract/warehouse.md#exactly-once)."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def plans(store: Store, table: str = "email_opened") -> list[Any]:
 
 
 def test_the_earlier_of_two_in_one_load_stays() -> None:
-    """In one file or in two, whichever comes first."""
+    """In one file or in two, in either order."""
 
     def early(id_: str) -> dict[str, Any]:
         return message(messageId=id_, receivedAt=EARLY, properties={"plan": f"of {EARLY}"})
@@ -37,7 +37,7 @@ def test_the_earlier_of_two_in_one_load_stays() -> None:
 
 
 def test_of_one_id_and_one_moment_the_same_message_stays_in_any_order_of_the_lines() -> None:
-    """Nothing but the text tells such messages apart; every other line is one that the engine does not read."""
+    """Only their text differs; every other line takes the slow path."""
     plans = [f"plan {n}" for n in range(4)]
     lines = [
         message(messageId=f"m{at}", receivedAt=received, properties={"plan": plan} | ({"\0": 1} if at % 2 else {}))
@@ -85,13 +85,13 @@ Discards = list[tuple[str, str, str, str, str]]
 
 @cache
 def loaded() -> tuple[Store, list[Discards]]:
-    """A destination after three loads, whose messages are those of several tests, and what each had discarded."""
+    """Makes three loads with the messages of several tests; returns the destination and the discards after each."""
     store = Store()
     return store, [discards(store.run(lines)) for lines in LOADS]
 
 
 def discarded(id_: str) -> list[Discards]:
-    """What was discarded of a message until the end of each load."""
+    """Returns the discards of a message as they were after each load."""
     return [[entry for entry in found if entry[1] == id_] for found in loaded()[1]]
 
 
@@ -119,7 +119,7 @@ SECONDS: list[dict[str, Any]] = [
 
 @cache
 def met() -> list[dict[str, list[Row]]]:
-    """Messages of all kinds that have the ids of tracks, after one load of them all, and after a later load of them."""
+    """The tables where messages of all types repeat the ids of tracks: in the same load, and in a later one."""
     firsts = [message(messageId=f"m{n}") for n in range(len(SECONDS))]
     seconds = [second | {"messageId": f"m{n}"} for n, second in enumerate(SECONDS)]
     one, two = Store(), Store()
@@ -157,7 +157,7 @@ def test_a_second_message_of_the_same_moment_leaves_no_discard_either() -> None:
 
 
 def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
-    lines = [  # read alone, read at once, and of an event without a table
+    lines = [  # on the slow path, on the fast path, and of an event without a table
         message(messageId="m2", sentAt="soon", properties={"a": "x", "名": 1}, context={"zoo": "x"}),
         message(messageId="m3", properties={"a": "x"}, context={"zoo": "x"}),
         message("名前", messageId="m4", properties={"a": "x"}, context={"zoo": "x"}),
@@ -174,7 +174,7 @@ def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
     store.kill("_discards")
     assert discards(store.run(lines)) == whole
 
-    first = Store()  # the first load of all was killed, so that the destination has no audit
+    first = Store()  # its first load was killed, so there is no audit
     lines = [FOUR_TIMES_BAD, message(messageId="never", receivedAt=None, sentAt="soon")]
     whole = discards(first.run(lines))
     assert len(whole) == 5
@@ -183,7 +183,7 @@ def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
 
 
 def test_no_other_messages_discards_are_taken_for_those_of_a_killed_load() -> None:
-    """One that a whole load stored, of the moment of one that a killed load stored; one of that one's id alone."""
+    """Neither those of a complete load's message of the same time, nor those of the same id at another time."""
     store = Store()
     store.run([message(receivedAt=EARLY)])
     store.run([message(messageId="m2", receivedAt=EARLY)])
@@ -213,7 +213,7 @@ def test_ids_that_look_alike_are_different() -> None:
 
 
 def test_a_track_whose_other_row_was_lost_gets_it() -> None:
-    """What a load that was killed between two tables leaves behind."""
+    """A load that was killed between two tables leaves such a track."""
     lines = [
         message(properties={"plan": "pro"}),
         message("Trial Extended", messageId="m2"),
@@ -281,7 +281,7 @@ def test_an_event_row_whose_track_was_lost_gets_it() -> None:
 
 
 class Asked(Store):
-    """A destination that keeps what it is asked for."""
+    """A destination that records what is read from it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,13 +293,13 @@ class Asked(Store):
 
 
 def test_a_load_reads_no_more_of_the_destination_than_it_must() -> None:
-    """To read a table costs money in some of them: an event's table is read where `tracks` has messages of it again."""
+    """Reads cost money in some warehouses: an event table is read only if `tracks` has some of its messages already."""
     store = Asked()
     store.run([message(), message(messageId="m2"), message("Email Clicked", messageId="m3"), identify(messageId="i")])
     ids = [("tracks", "id", "event"), ("identifies", "id")]
     for lines, more in (
         ([message(messageId="new")], []),
-        ([message("Email Clicked"), message("Trial", messageId="m2")], []),  # stored as another event
+        ([message("Email Clicked"), message("Trial", messageId="m2")], []),  # m2 is stored already, as another event
         ([message(), message(messageId="m2")], [("email_opened", "id")]),
     ):
         store.asked.clear()

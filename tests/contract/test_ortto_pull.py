@@ -24,27 +24,27 @@ from shared_loads import command
 
 @pytest.fixture
 def server() -> Iterator[FakeOrtto]:
-    """An account without made-up people; the file into which it is pulled is kept open."""
+    """An account without people; the DuckDB file into which it is pulled is kept open."""
     with FakeOrtto(people=0) as running, held():
         yield running
 
 
-# A load costs more the more tables it has; these are enough for most of what is tested.
+# Each table makes a load slower; these are enough for most tests.
 SOME = ("_profiles", "tracks", "email_clicked", "email_opened", "other_events")
 
 
 def pull(server: FakeOrtto, *tables: str, **words: Any) -> LoadReport:
-    """A load of tables, some of those of events unless others are named; its report."""
+    """Pulls the tables named, or SOME, and returns the report."""
     return pulling_ortto.pull(server, *(tables or SOME), **words)
 
 
 def filled(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns the cells of a row that are not null, except when it came and by which load."""
+    """Returns the cells of a row that are not null, except `uuid_ts` and `received_at`."""
     return {name: of for name, of in row.items() if of is not None and name not in ("uuid_ts", "received_at")}
 
 
 class Pulled(NamedTuple):
-    """An account and where it was pulled into, the report, the ids of Ada and the others, and Ada's activity."""
+    """A pull: the account, the folder, the report, the ids of Ada and the others, and Ada's activity."""
 
     server: FakeOrtto
     home: Path
@@ -56,7 +56,7 @@ class Pulled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def first_pull(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
-    """A pull of all that three people have, whose activities are a day old; one of them was pushed before."""
+    """A pull of everything about three people. Their activities are a day old; one was pushed to a receiver before."""
     day = 86_400
     with FakeOrtto(people=0) as server:
         ada = server.account.write(
@@ -95,7 +95,7 @@ def first_pull(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
 
 @pytest.fixture
 def pulled(first_pull: Pulled) -> Iterator[Pulled]:
-    """Works in the folder of that pull; no test changes the account."""
+    """Works in a copy of that pull's folder; tests must not change the account."""
     first_pull.server.requests.clear()
     with as_prepared(first_pull.home), held():
         yield first_pull
@@ -132,7 +132,7 @@ def test_an_activity_and_its_person_become_whole_rows(pulled: Pulled) -> None:
 
 
 def ways(server: FakeOrtto) -> list[tuple[Any, ...]]:
-    """Returns the requests for people since the last call: whether they have a filter, and times."""
+    """Returns for each request for people whether it has a filter, whether it asks for times, and its limit."""
     return [
         (bool(of.body.get("filter")), any(field.startswith("tme::") for field in of.body["fields"]), of.body["limit"])
         for of in server.requests
@@ -149,7 +149,7 @@ FILTERED, TIMED, PLAIN = (True, False), (False, True), (False, False)
 
 
 def schema_without_times(answer: Any) -> Any:
-    """The times of activities are not in it; a field of the account's own still is: `tme:cm:last-order`."""
+    """Removes the times of activities from the schema, but keeps the account's own field `tme:cm:last-order`."""
     fields = answer["namespaces"][""]["fields"]
     answer["namespaces"][""]["fields"] = {name: of for name, of in fields.items() if not name.startswith("tme:")}
     return answer
@@ -194,7 +194,7 @@ def test_what_an_account_takes_is_not_trusted_where_it_finds_nobody(server: Fake
     report = pull(server)
     assert (asked(server), report.people_found_by) == ([(ada, 0)], "the times of everyone's last activities")
     server.takes_filters = False
-    # Whoever takes the fields and gives none: not one of all people has a time.
+    # An account may take the fields and return none of them: nobody has a time.
     server.order("POST", "/person/get", edit=without_times, times=1, skip=2)
     report = pull(server)
     assert report.people_found_by == "everyone, because the account does not say who was active"
@@ -261,16 +261,16 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     server.account.happen(cat, "act::o", ago=7200)
     other = new_person(server, "other@example.com", "act::o", ago=7200)
     Path("people.txt").write_text(f"Ada@example.com\n\n{bob}\nC-3\nnobody@example.com\nAda@example.com\n")
-    # Who names people is not told that Ortto keeps activities for 90 days.
+    # With a list there is no warning that Ortto keeps activities for 90 days.
     report = pull(server, people="people.txt", since=datetime.now(UTC) - timedelta(days=100))
-    # Who was found by an email or an id of one's own came with both.
+    # Only Bob is looked up by his Ortto id: people who are found by email or external id come complete.
     assert [of.body["contact_ids"] for of in server.requests if of.path == "/person/get-by-ids"] == [[bob]]
     assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
     assert report.warnings == ["1 of 4 people of the list are not in the account."]
     assert query("SELECT context_traits_email, user_id FROM autopilothq.tracks ORDER BY ALL") == [
         ("ada@example.com", None), ("bob@example.com", None), (None, "C-3"),
     ]  # fmt: skip
-    # An account that does not take the lookup has everyone compared.
+    # If the account does not take the lookup, everyone is read and compared with the list.
     server.order("POST", "/person/get", status=400)
     server.order("POST", "/person/get", edit=with_someone_without_an_id)
     report = pull(server, people="people.txt")
@@ -280,7 +280,7 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
         "The account does not take a filter by email, so everyone is read. POST /person/get",
         "1 of 4 people of the list are not in the account.",
     ]
-    # Of the active, those count who were active since they were asked for.
+    # Of active people only those are due who were active since their last request.
     server.takes_filters = False
     pull(server)
     assert asked(server) == [(other, 0)]
@@ -296,7 +296,7 @@ def test_pages_are_left_out_only_behind_activities_that_are_seen_to_be_old(serve
     assert asked(server) == [(ada, 0), (ada, 40), (ada, 80)]
     server.account.happen(ada, "act::c", ago=60)
     pull(server)
-    assert asked(server) == [(ada, 0)]  # its page ends with activities that are long loaded
+    assert asked(server) == [(ada, 0)]  # this page reaches back to loaded activities
     server.oldest_first = True
     server.account.happen(ada, "act::c", ago=30)
     report = pull(server)
@@ -315,7 +315,7 @@ def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> N
         "Expected _profiles among the selected resources: it records whose activities were requested, and without it"
         " the next load requests them again.\nSelect it too."
     )
-    report = pull(server)  # what was not selected is requested once it is
+    report = pull(server)  # tables that were not selected are requested once they are
     assert (report.stored, report.rows["email_opened"]) == (2, 1)
 
 
@@ -361,7 +361,7 @@ def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto, monkeypatch: pyt
     assert (report.stored, {id_ for id_, _ in asked(server)}) == (2, {ada, bob})
     assert report.warnings == [gap("Activities were requested since", now - 100 * day, now - 7 * day)]
     assert pulled_at(now).warnings == []
-    report = pulled_at(now + 20 * day)  # there is nobody to ask, so how long they are kept is known from before
+    report = pulled_at(now + 20 * day)  # nobody is due, so the retention is known from the last run
     assert (report.people, report.warnings) == (0, [gap("No run was complete since", now, now + 13 * day)])
 
 
@@ -376,7 +376,7 @@ def does_not_say_how_long_it_keeps(answer: Any) -> Any:
 
 
 def gap(what: str, since: datetime, kept: datetime) -> str:
-    """The warning of activities between two times, of an account that keeps them for a week."""
+    """Returns the warning about a gap between two times, in an account that keeps activities for a week."""
     begin, end = (f"{at:%Y-%m-%dT%H:%M:%S}.000Z" for at in (since, kept))
     return (
         f"{what} {begin}, and Ortto keeps activities for 7 days: those between {begin} and {end} are missing, except"
@@ -385,7 +385,7 @@ def gap(what: str, since: datetime, kept: datetime) -> str:
 
 
 class Later:
-    """A clock that is ahead."""
+    """A clock that always shows the given time."""
 
     def __init__(self, at: datetime) -> None:
         self._at = at
@@ -398,7 +398,7 @@ def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(
     pulled: Pulled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = pulled.server
-    monkeypatch.setattr(server, "takes_filters", False)  # so that it is known that nobody was active since
+    monkeypatch.setattr(server, "takes_filters", False)  # else people who might have been active since are due too
     for on_another_machine in (False, True):
         if on_another_machine:
             shutil.rmtree(Path(pipeline().working_dir, "autopilothq-ortto"))
@@ -436,7 +436,7 @@ def test_people_without_an_answer_are_rejected_if_one_came_and_asked_for_again(s
     [warning] = report.warnings
     assert warning.startswith("No answer could be read for 2 of 3 people: they are due again next time. POST /per")
     [row] = rows_in("_rejects")
-    assert row["line"] == 2  # after that of the other person
+    assert row["line"] == 2  # line 1 is the other person's activity
     first, second, _ = (id_ for id_, _ in asked(server))
     assert json.loads(row["raw"]) == {"person": f"contact_id:{first}", "answer": "{}"}
     server.account.now = lambda: int(time.time()) + 7200  # nobody was active for two hours
@@ -451,12 +451,12 @@ def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: Fak
     since = datetime.now(UTC) - timedelta(days=100)
     report = pull(server, since=since)
     assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
-    assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
+    assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five failures in a row end the load
     [warning] = report.warnings
     assert warning.startswith(f"Activities were requested since {since:%Y-%m-%dT%H:%M}")
     assert ", and Ortto keeps activities for 90 days: those between " in warning
     server.faults.remove(outage)
-    report = pull(server, since=since)  # of the same run, which has warned
+    report = pull(server, since=since)  # it continues the run, which has warned already
     assert (report.people, len(asked(server)), report.cut_off, report.warnings) == (10, 10, None, [])
     assert query("SELECT lines, stored FROM autopilothq._audit") == [(12, 12)]
     assert {row["person"] for row in rows_in("_profiles")} == {f"contact_id:{id_}" for id_ in people}
@@ -469,7 +469,7 @@ def test_a_service_that_fails_before_has_nobody_asked_for(server: FakeOrtto) -> 
     why = "POST /tags/get: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     unfinished = {f"{server.base_url}/{path}": why for path in ("tags/get", "person/get/activities")}
     assert (asked(server), report.unfinished, report.cut_off) == ([], unfinished, why)
-    assert report.files == report.files_done == 3  # people, too
+    assert report.files == report.files_done == 3  # `ortto_people` was read as well
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_a_reject_has_its_number_in_the_whole_run(server: FakeOrtto, monkeypatch
     server.order("POST", FEED, content={"activities": {}}, status=200)
     report = pull(server, "_profiles", "tracks", "_rejects", people_per_load=1)
     assert [row["line"] for row in rows_in("_rejects")] == [2]
-    [warning] = report.warnings  # and none that nobody is known
+    [warning] = report.warnings  # there is no warning that the account knows nobody
     assert warning.startswith("No answer could be read for 1 of 1 people: they are due again next time. POST /per")
 
 
@@ -529,7 +529,7 @@ def test_what_came_of_somebody_before_the_service_failed_is_loaded(
     for name in range(5):
         new_person(server, f"{name}@example.com", *["act::o"] * number)
     server.order("POST", FEED, status=status, skip=1, times=9)
-    # The time is up with the last request, too.
+    # Each request takes a second, so the time is also up after the last one.
     monkeypatch.setattr(scans, "monotonic", lambda: sum(request.path == FEED for request in server.requests))
     report = pull(server, "_profiles", "tracks", people="all", max_seconds=requests)
     assert (report.cut_off, report.unfinished) == (why, {f"{server.base_url}{FEED}#all": why})
@@ -578,16 +578,16 @@ def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
     other, one = sorted(pulled.others)
 
     def with_address_of_ada(answer: Any) -> Any:
-        """Ada's other address is that of one whose id in Ortto is not known to be hers."""
+        """Gives another person one of Ada's addresses, so that only the address shows that it is Ada."""
         next(of for of in answer["contacts"] if of["id"] == one)["fields"]["str::email"] = "Ada@home.example"
         return answer
 
     assert command("forget", "--email", "ada@example.com", "--email", "ada@home.example").status == 0
     asked(server)
-    server.order("POST", "/person/get", edit=with_address_of_ada, skip=2)  # what is for `ortto_people` comes before
+    server.order("POST", "/person/get", edit=with_address_of_ada, skip=2)  # after those for `ortto_people`
     report = pull(server, *SOME, "ortto_people", people="all")
     assert asked(server) == [(other, 0)]
     assert {row["contact_id"] for row in rows_in("ortto_people")} == pulled.others
     assert report.warnings == ["1 person was left out: deleted here, and still in Ortto."]
-    assert (report.people, report.people_total) == (2, 2)  # else this run would not end, and nobody new would be found
+    assert (report.people, report.people_total) == (2, 2)  # the one left out counts, or the run would never end
     assert not [row for row in rows_in("_profiles") if ada in row["person"]]

@@ -1,4 +1,4 @@
-"""A load in partitions makes the same rows as a load in one process, and reads no more of the destination."""
+"""A load in partitions makes the same rows as a load in one process, and reads no more from the destination."""
 
 import copy
 import dataclasses
@@ -43,7 +43,7 @@ from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identi
 from contract.partitioned import Partitioned
 from contract.test_books import place_digest
 
-# Rejects, discards, columns of some messages only, numbers that become text, copies, and persons of both partitions.
+# Rejects, discards, columns of only some messages, numbers that become text, copies, and persons in both partitions.
 LINES: list[Line] = [
     "no JSON",
     message(messageId="nobody", userId=" "),
@@ -60,7 +60,7 @@ LINES: list[Line] = [
         for n in range(6)
     ),
 ]
-# What comes of them later: persons and columns that are there, and others, some of one partition alone.
+# Later lines, with known and new persons and columns, some in one partition only.
 LATER: list[Line] = [
     *LINES,
     *(message(messageId=f"n{n}", properties={"mixed": n / 2, "late": 2, f"x{n // 2}": n, "👍": n}) for n in range(4)),
@@ -72,7 +72,7 @@ LATER: list[Line] = [
 
 @cache
 def both() -> tuple[Store, Partitioned]:
-    """The same load in one process and in partitions, after one that was killed."""
+    """The same load in one process and in partitions, after a load that was killed."""
     one, parts = Store(), Partitioned()
     one.run(LINES[:5], LINES[5:])
     one.kill("_discards", "big")
@@ -132,7 +132,7 @@ def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
 
 @pytest.mark.parametrize("long", [False, True])
 def test_what_is_stored_of_a_refused_user_is_a_duplicate(long: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine keeps the texts of long lines elsewhere."""
+    """Also where texts of long lines are kept in a file of their own."""
     monkeypatch.setattr(ParsedCells, "has_long_lines", long)
     store = Partitioned()
     store.run([identify(messageId="i1"), message(type="group", messageId="g1", groupId="g")])
@@ -148,7 +148,7 @@ def test_what_is_stored_of_a_refused_user_is_a_duplicate(long: bool, monkeypatch
 
 
 def test_a_row_that_loses_a_refused_message_is_made_again_of_those_that_are_stored() -> None:
-    """A first try of the load may have written it with that message."""
+    """The first try of the load may have written the row with that message."""
     store = Partitioned()
     store.run([identify(messageId="i1", traits={"a": 1})])
     store.rows["users"]["u1"]["a"] = 2
@@ -170,7 +170,7 @@ def test_no_more_of_the_destination_is_cut_than_is_needed() -> None:
     line = message(sentAt="soon")
     store.run([line, identify(messageId="i1")])
     store.kill("_discards")
-    store.run([line, identify(messageId="new")])  # nothing of stored identifies has to be read
+    store.run([line, identify(messageId="new")])  # no stored row of `identifies` has to be read
     assert len(store.tables()["_discards"]) == 1
     assert sorted(store.asked) == [
         ("_audit", "load_id", "loaded_at"),
@@ -272,7 +272,7 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         [batch] = batches([lines])
         cells = Parser(str(tmp_path)).parse(LineReader(con), batch)
         of_part = dataclasses.replace(cells, columns={}, events=Counter())
-        assert partition_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
+        assert partition_cells(con, cells, 1, "no folder") == {0: of_part}  # there is only one partition
         context = load.with_cells(cells).open(con, str(tmp_path), of_part)
         together = dataclasses.replace(
             cells, messages=[f"{tmp_path}/no-messages.parquet", *cells.messages], events=Counter(cells.events.keys())
@@ -294,7 +294,7 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
         counts = count_candidates(context, LeftOut(hashes, RefusedIds({"m2": "no"}, {})))
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
-        # If nothing stored counts, it is not read, although there are tables.
+        # Without stored rows to compare with, nothing is read, although there are tables.
         values = deduplicate_partition(context, None, (), NOTHING_LEFT_OUT)
         assert {context.tables.names[number]: count for number, count in values.counts.items()} == {
             "tracks": 1, "email_opened": 1,
@@ -311,12 +311,12 @@ def test_a_partition_leaves_no_event_without_a_table(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(partition, "deduplicate", deduplicate)
     with pytest.raises(InterruptedError):
         deduplicate_partition("context", None, ["1"], NOTHING_LEFT_OUT)  # type: ignore[arg-type]
-    # Which ones have one, all partitions decide.
+    # Which events get a table is decided for all partitions together.
     assert asked == [("context", None, ["1"], {"max_event_tables": sys.maxsize})]
 
 
 def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition, "_no_messages", None)  # a file for an engine
+    monkeypatch.setattr(partition, "_no_messages", None)  # plans need no such file
     plans = PartitionedLoad(loaded_at=NOW.isoformat(), memory=200, partitions=2, shorten=str, event_table=str).plan(
         {}, [1]
     )
@@ -324,7 +324,7 @@ def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def first_of_two(folder: str) -> tuple[PartitionedLoad, ParsedCells, PartitionValues, dict[str, str]]:
-    """What is known of two partitions, and the cells and the state of the first, which lacks a column of the other."""
+    """Returns a load in two partitions, the first one's cells and state (it lacks a column), and the merged values."""
     lines: list[list[Line]] = [
         ["no JSON", message(), message(), message(messageId="bad"), message(messageId="gone", userId="gone"),
          message(messageId="nul", properties={"note": "a\0b"}), identify(messageId="i1", traits={"a": 1})],
@@ -374,7 +374,7 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
         context = dataclasses.replace(load, existing={"identifies": types}).open(con, first, ParsedCells())
         files = made_of.messages[0]
         stored = StoredColumns(list(types), files)
-        # Of this load's messages, of those that are stored, and of none.
+        # From this load's messages, from stored ones, and from none.
         for made in (
             latest_of_partition(context, users, made_of.ids[0], files, types, None),
             latest_of_partition(context, users, [], [], types, stored),

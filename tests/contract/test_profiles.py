@@ -1,4 +1,4 @@
-"""What the Profile API's events become in the tables, and what bad answers do (docs/contract/profile-api.md)."""
+"""Events of the Profile API become rows; bad answers harm only their person (docs/contract/profile-api.md)."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from shared_loads import isolation
 
 @pytest.fixture
 def server() -> Iterator[FakeProfiles]:
-    """A space without people; the file into which they are loaded is kept open."""
+    """A space without people; the DuckDB file into which it is loaded is kept open."""
     with FakeProfiles() as running, held():
         yield running
 
@@ -38,7 +38,7 @@ NO_EVENTS = [7, "x", None, {"event": "Email Opened"}, {"type": "track"}, {"type"
 
 
 class Pulled(NamedTuple):
-    """The result of a load: its report, about whom it asked by which queries, and the tables and watermarks."""
+    """The result of a load: its report, the query for each person, the tables and the watermarks."""
 
     report: LoadReport
     asked: dict[str, dict[str, str]]
@@ -46,13 +46,13 @@ class Pulled(NamedTuple):
     watermarks: dict[str, Row]
 
     def ids(self, person: str, table: str = "tracks") -> set[str]:
-        """The ids of the messages of a person who is known by an email."""
+        """Returns the ids of the messages of a person who is identified by an email."""
         email = person.partition(":")[2]
         return {row["id"] for row in self.tables[table] if row["anonymous_id"] == email}
 
 
 class Loads(NamedTuple):
-    """Two loads of people, one for each test: the events by person, and the content after each load."""
+    """Two loads of people, one person for each test: the events by person, and the content after each load."""
 
     file: str
     """What `_audit` calls the space."""
@@ -63,7 +63,7 @@ class Loads(NamedTuple):
 
 @pytest.fixture(scope="module")
 def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loads]:
-    """An archive has some of the events already; the first load gets bad answers, in the order of the people."""
+    """Makes the two loads. An archive has some of the events already; the first load gets bad answers."""
     with (
         isolation(tmp_path_factory.mktemp("pulled")),
         FakeProfiles() as server,
@@ -96,7 +96,7 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loads]:
 
 
 def pulled(server: FakeProfiles) -> Pulled:
-    """A load of all of them."""
+    """Loads all of these people."""
     server.requests.clear()
     names = (who.partition(":")[2] for who in (BOTH, SINCE, BAD, BROKEN, FAILED, REFUSED))
     report = pull(server, "A@Example.com", "12345", *names, tables=())
@@ -150,7 +150,7 @@ def test_what_a_person_did_since_then_is_added_and_late_events_too(loads: Loads)
     assert loads.first.ids(SINCE) == {first, second}
     assert loads.second.ids(SINCE) == {first, second, late, new}
     assert loads.second.watermarks[SINCE]["watermark"] > asked_at
-    # Of the others, what did not come before: an event of each whose answer could not be read.
+    # The other three are an event of each person whose first answer could not be read.
     report = loads.second.report
     assert (report.lines, report.stored, report.duplicates, report.rejected) == (11, 2 + 3, 6, 0)
     counts = ("lines", "stored", "duplicates", "rejected")
@@ -171,7 +171,7 @@ def test_a_malformed_answer_costs_that_persons_page(loads: Loads) -> None:
     assert json.loads(reject["raw"]) == {"person": BROKEN, "answer": "<html>Bad\0"}
     text = f"No answer could be read for 3 of 8 people: they are due again next time. {reject['message']}"
     assert report.warnings == [text]
-    # From the beginning.
+    # The next load asks for this person from the beginning.
     assert loads.first.watermarks[BROKEN]["watermark"] is None
     assert "start" not in loads.second.asked[BROKEN]
     assert loads.second.ids(BROKEN) == {made["message_id"] for made in loads.made[BROKEN]}
@@ -210,7 +210,7 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
     pull(server, "a@example.com", source_id="AbC123xYz9", tables=())
     assert sorted(row["event"] for row in rows_in("tracks")) == ["email_opened", "email_replied"]
     pull(server, "a@example.com", events=["Order Completed"], source_id="AbC123xYz9", tables=())
-    assert "start" not in query_of(server.requests[-1])  # nothing of it was requested before
+    assert "start" not in query_of(server.requests[-1])  # this event was never requested before
     assert query_of(server.requests[-1])["include"] == "Order Completed"
     assert len(rows_in("order_completed")) == 1
 
@@ -248,7 +248,7 @@ def test_a_token_is_not_sent_where_autopilots_settings_point(
     pipeline().extract(autopilothq.profiles(people="people.txt"))
     pipeline().abort_packages()
     assert server.asked() == [A, B]
-    # Without settings of its own it goes to the region's address.
+    # Without settings of its own, the address is that of the region.
     for name in ("BASE_URL", "REQUESTS_PER_SECOND"):
         monkeypatch.delenv(f"SOURCES__AUTOPILOTHQ__PROFILES__{name}")
     monkeypatch.setitem(BASE_URLS, "us", server.base_url)
@@ -274,7 +274,7 @@ def test_a_few_who_fail_cut_nothing_off(server: FakeProfiles) -> None:
     everyone = [person(number) for number in range(10)]
     server.order("GET", path_of(everyone[0]), status=503)
     report = pull(server, *everyone)
-    [warning] = report.warnings  # and none that nobody is known
+    [warning] = report.warnings  # there is no warning that the space knows nobody
     assert warning.startswith("No answer could be read for 1 of 10 people: they are due again next time. GET /spaces/")
     assert report.cut_off is None
     server.order("GET", "*", content={}, times=2)
@@ -284,11 +284,11 @@ def test_a_few_who_fail_cut_nothing_off(server: FakeProfiles) -> None:
 
 def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "MAX_FAILURES", 5)
-    monkeypatch.setattr(origin, "MAX_THREADS", 1)  # else the first failure may be told before the last answer
+    monkeypatch.setattr(origin, "MAX_THREADS", 1)  # otherwise a failure may overtake the last answer
     everyone = [person(number) for number in range(20)]
     for who in everyone:
         server.happen(who)
-    outage = server.order("GET", "*", skip=15, status=503, times=10**6)  # until the very last people
+    outage = server.order("GET", "*", skip=15, status=503, times=10**6)  # all but the first 15 requests fail
     report = pull(server, *everyone)
     assert report.cut_off is not None
     assert "503 Service Unavailable: Ordered 503; gave up after 1 try" in report.cut_off
@@ -297,7 +297,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, m
     assert len(loaded) == 15
     server.asked()
 
-    with pytest.raises(RunError, match="503"):  # nothing came at all
+    with pytest.raises(RunError, match="503"):  # this load got no answer at all
         pull(server, *everyone)
     assert set(server.asked()) <= set(everyone) - loaded
     outage.times = 0
@@ -305,7 +305,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, m
     assert server.asked() == sorted(set(everyone) - loaded)
     assert len(rows_in("tracks")) == 20
     versions = query("SELECT DISTINCT version, lines, stored FROM autopilothq._audit")
-    assert [(lines, stored) for _, lines, stored in versions] == [(20, 20)]  # one run
+    assert [(lines, stored) for _, lines, stored in versions] == [(20, 20)]  # all loads belong to one run
 
 
 def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +324,6 @@ def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest
     token, secret = "sources.autopilothq.profiles.token", "SOURCES__AUTOPILOTHQ__PROFILES__TOKEN"
     where = f"in .dlt/secrets.toml, or {secret} in the environment"
     assert report.cut_off.endswith(f". Check {token} ({where}) and sources.autopilothq.profiles.space")
-    # Answers that are under way in other threads when the first refusal comes are requested again next time.
+    # Answers under way in other threads at the first refusal may be dropped; they are requested again next time.
     assert 10 - 3 <= report.stored == len(watermarks()) <= 10
     assert len(server.requests) <= 1 + 10 + 4

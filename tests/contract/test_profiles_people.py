@@ -74,7 +74,7 @@ def test_contacts_are_asked_for_when_their_record_tells_of_activity(
 def test_a_scan_of_contacts_that_broke_off_goes_on(server: FakeProfiles) -> None:
     with FakeAutopilot(contacts=120) as autopilot, FakeAutopilot(contacts=110) as other:
         gone = []
-        for account in (other, autopilot):  # what came of another one does not count
+        for account in (other, autopilot):  # another account's spool is not used
             secrets = {"api_key": account.key, "base_url": account.base_url, "requests_per_second": 1000}
             for name, value in secrets.items():
                 dlt.secrets[f"sources.autopilothq.{name}"] = value
@@ -86,11 +86,11 @@ def test_a_scan_of_contacts_that_broke_off_goes_on(server: FakeProfiles) -> None
         seen, gone[-1].times = len(autopilot.requests), 0
         emails = {autopilot.account.contact(number).get("Email") for number in range(120)} - {None}
         assert pull(server, people="api").people == len(emails)
-        assert len(autopilot.requests) == seen + 1  # the page that did not come
+        assert len(autopilot.requests) == seen + 1  # only the missing page is requested
 
 
 def asked_of(server: FakeProfiles, sql: str) -> list[str]:
-    """Returns about whom a load would ask; nothing is loaded."""
+    """Returns the people whose events a load would request; loads nothing."""
     settings: dict[str, Any] = {"token": server.token, "space": server.space, "base_url": server.base_url}
     source = autopilothq.profiles(**settings, people=sql)
     runner.dry_run(TargetOptions("duckdb", "autopilot.duckdb", "autopilothq"), NULL_COLLECTOR, source)
@@ -98,7 +98,7 @@ def asked_of(server: FakeProfiles, sql: str) -> list[str]:
 
 
 def test_people_of_a_query(server: FakeProfiles) -> None:
-    pull(server, people="select 'z@example.com' as e")  # nothing is loaded yet
+    pull(server, people="select 'z@example.com' as e")  # the dataset is empty
     assert server.asked() == ["email:z@example.com"]
     load(message(messageId="1", userId="U1"), message(messageId="2", userId="u2"), message(messageId="3", userId="U1"))
     pull(server, people="select user_id from tracks union all select null")
@@ -117,7 +117,7 @@ def test_people_of_a_query(server: FakeProfiles) -> None:
 
 
 class Later(NamedTuple):
-    """A load of the usual people, one of whom was forgotten since a run that is long ago."""
+    """A load of the usual people long after the last run; one of them was forgotten in between."""
 
     since: datetime
     """When that run was."""
@@ -187,7 +187,7 @@ def test_what_since_left_out_comes_with_a_run_without_it(server: FakeProfiles) -
 
 
 class Parts(NamedTuple):
-    """A run in three parts, the last of them on another machine, and a new run."""
+    """A run in three parts, the last of which is on another machine, and a new run."""
 
     everyone: list[str]
     made: dict[str, list[dict[str, Any]]]
@@ -203,7 +203,7 @@ class Parts(NamedTuple):
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    """One person's answer in the first part cannot be read, and for one in the second there is none."""
+    """In the first part, one person's answer cannot be read; in the second, one person gets none."""
     with isolation(tmp_path_factory.mktemp("parts")), FakeProfiles() as server, pytest.MonkeyPatch.context() as patch:
         everyone = [person(number) for number in range(7)]
         for who in everyone:
@@ -238,7 +238,7 @@ def test_a_run_in_parts_asks_each_once_and_has_one_row_in_the_books(parts: Parts
 def test_those_who_fail_are_not_asked_for_again_in_the_same_run(parts: Parts) -> None:
     asked = [who for part in parts.asked for who in part]
     assert asked.count(parts.everyone[0]) == asked.count(parts.everyone[3]) == 1
-    assert parts.again == parts.everyone  # a new run
+    assert parts.again == parts.everyone  # the new run asks for everyone
     assert parts.books_again == [(6, 5, 0, 1), (7, 2, 5, 0)]
 
 

@@ -65,7 +65,7 @@ ROUTES: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
 
 @cache
 def routed() -> dict[str, list[Row]]:
-    """The messages, each with ids of its own."""
+    """The tables after one load of the messages, each with ids of its own."""
     return rows_of(*(sent(number) for number in range(len(ROUTES))))
 
 

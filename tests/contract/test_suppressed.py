@@ -44,7 +44,7 @@ def test_messages_are_rejected_by_every_id_of_deleted_persons(leaves: int, monke
     monkeypatch.setattr(deduplicate, "REJECTS_PER_READ", 1)
     store = Store()
     store.suppressed = HASHES
-    found = store.run([*MINE, *THEIRS, BROKEN_MINE, BROKEN, *MINE[::-1]])  # what comes twice has the row of the first
+    found = store.run([*MINE, *THEIRS, BROKEN_MINE, BROKEN, *MINE[::-1]])  # duplicates have the row of the first
     ids = {row["id"] for name in ("tracks", "identifies") for row in found[name]}
     assert ids == {one["messageId"] for one in THEIRS}
     assert "aliases" not in found
@@ -68,7 +68,7 @@ def test_messages_are_rejected_by_every_id_of_deleted_persons(leaves: int, monke
     assert [(row["line"], row["raw"]) for row in found["_rejects"] if row not in rows] == [(16, BROKEN)]
     assert [count[1:5] for count in store.audit] == [(25, 5, 0, 20)]
 
-    # What comes again, elsewhere, is rejected again, and has its row.
+    # The same lines in another file are rejected again and keep their rows.
     again = store.run([], [BROKEN_MINE, *MINE])
     assert again == found
     assert [count[:5] for count in store.audit] == [(1, 10, 0, 0, 10)]

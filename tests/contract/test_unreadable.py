@@ -1,4 +1,4 @@
-"""If a line or value raises, only that line is rejected, all others are stored (docs/contract/warehouse.md#limits)."""
+"""If a line or value raises, only its line is rejected, no other (docs/contract/warehouse.md#limits)."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ BAD = "boom"
 
 
 def lines(bad: Line, number: int = 40, at: int = 23, **more: Any) -> list[Line]:
-    """Ordinary lines, and a bad one among them."""
+    """Returns ordinary lines with a bad one among them."""
     found: list[Line] = [message(messageId=f"m{n:02}", properties={"n": n, **more}) for n in range(number)]
     found.insert(at, bad)
     return found
@@ -37,7 +37,7 @@ GOOD = [f"m{n:02}" for n in range(40)]
 
 
 def raising(macro: str, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes a macro of the engine raise for values that hold a word."""
+    """Makes a DuckDB macro raise for values that contain a word."""
     before, plain, after = text_of_macros().partition(f"CREATE MACRO {macro}(v) AS ")
     body, end, after = after.partition(";\n")
     assert plain
@@ -51,7 +51,7 @@ def raising(macro: str, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it raises, and each alone: the other lines are read."""
+    """Whatever it raises; all other lines are read."""
     errors = [RecursionError("too deep"), KeyError("x"), duckdb.InvalidInputException("no")]
 
     def read(line: bytes, declared: frozenset[str]) -> Message:
@@ -62,7 +62,7 @@ def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPat
 
     plain = messages.read_message
     monkeypatch.setattr(irregular, "read_message", read)
-    # The one is followed by the next, and the last stands alone.
+    # The first two stand next to each other, and the last one alone.
     bad = [
         json.dumps(message(messageId=f"bad {n}", properties={"x": f"{BAD} {n}", "odd": "\0"}))
         for n in range(len(errors))
@@ -84,7 +84,7 @@ def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPat
         for line, error, text in zip((24, 25, 36), errors, bad, strict=True)
     ]
     assert [count[1:5] for count in store.audit] == [(43, 40, 0, 3)]
-    # What the good lines of the same batch lose is reported as usual.
+    # Discards of the good lines in the batch are reported as usual.
     assert len(found["_discards"]) == 40
 
 
@@ -136,13 +136,13 @@ def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch:
 # ---- deduplicating and writing ---------------------------------------------------------------------------------------
 
 
-# `type_bit` is asked for the types of columns, `as_text` as rows are written. Each raises for a word of its own, in a
+# `type_bit` is used to find the types of columns, `as_text` to write rows. Each raises for its own word, in a
 # track and in an identify of one load.
 MACROS = {"type_bit": "boom", "as_text": "bang"}
 
 
 class Narrowed(NamedTuple):
-    """The lines of a load, and the tables after it and after another load of the same archive."""
+    """The lines of a load, the tables after it, and the tables after a second load of the same archive."""
 
     lines: list[Line]
     tables: dict[str, list[dict[str, Any]]]
@@ -211,7 +211,7 @@ for table in ("email_opened", "other"):
 
 
 def typed(tmp_path: Path) -> list[Any]:
-    """What becomes of VALUES in new declared columns of each type, where nothing but the catalogue changes."""
+    """Returns the cells and discards of VALUES in new declared columns of each type, which only the catalogue knows."""
     package = tmp_path / "autopilothq"
     shutil.copytree(Path(autopilothq.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     catalog = package / "catalog.py"
@@ -234,7 +234,7 @@ def typed(tmp_path: Path) -> list[Any]:
 
 def test_a_declared_column_of_any_type_is_data_of_the_catalogue_alone(tmp_path: Path) -> None:
     of_seven, of_other = typed(tmp_path)
-    # An event of the seven and one of any name treat what is declared alike.
+    # Declared columns are treated alike in one of the seven event tables and in any other.
     assert of_seven == of_other
     cells, lost = of_seven
     T, N = "True", "None"  # noqa: N806

@@ -53,7 +53,7 @@ def test_an_object_is_flattened_to_any_depth() -> None:
 
 
 def test_lines_of_many_shapes_are_read_alike() -> None:
-    """The engine learns shapes from lines that it cannot read yet; before and after, rows are the same."""
+    """DuckDB reads a shape only once it is learnt; before and after that, rows are the same."""
     bodies = [{"a": {"b": {"c": n}}, "d": n} if n % 2 else {"a": {"b": n}, "D": n} for n in range(40)]
     lines = [message(messageId=f"{n:02}", properties=body) for n, body in enumerate(bodies)]
     rows = Store().run(lines, chunks=lambda _: 14)["email_opened"]
@@ -226,7 +226,7 @@ FIRSTS = list(dict.fromkeys(first for first, _, _ in CASTS))
 
 @cache
 def cast() -> tuple[list[Type], Store]:
-    """The types that the first values give their columns, each in a table of its own, then a load of all the others."""
+    """Loads the first values, each in a table of its own, then all later values; returns the types and the tables."""
     store = Store()
     store.run(
         [
@@ -251,7 +251,7 @@ def later(first: str) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("number", range(len(FIRSTS)), ids=FIRSTS)
 def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(number: int) -> None:
-    """The value comes in a later load; in the first load it would have influenced the type."""
+    """The value comes in a later load; in the first load it would influence the type."""
     types, store = cast()
     table, found, values = f"case_{number}", store.tables(), later(FIRSTS[number])
     assert store.types[table]["x"] == types[number]
@@ -279,7 +279,7 @@ DECLARED: list[tuple[str, str, Any]] = [
 
 @cache
 def declared() -> dict[str, list[Row]]:
-    """A message for each of the above, all in one table: its declared columns do not depend on what else comes."""
+    """The tables after a load of a message for each of these; declared columns do not depend on the other messages."""
     return rows_of(
         *(
             raw(message("Some Event", messageId=f"m{number:02}", properties={name: "$x"}), x=value)
@@ -310,7 +310,7 @@ UNSTORABLE = [
     ("NaN", "not_a_number"),
     ("Infinity", "not_a_number"),
     ("-Infinity", "not_a_number"),
-    ('[1,{"a":["NaN",NaN]}]', "not_a_number"),  # an array's text would not be JSON
+    ('[1,{"a":["NaN",NaN]}]', "not_a_number"),  # otherwise the array's text would not be JSON
     (r'"a\u0000"', "not_text"),
     (r'"\uD800"', "not_text"),
     (r'"\uDC00\uD800"', "not_text"),
