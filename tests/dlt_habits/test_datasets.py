@@ -1,4 +1,4 @@
-"""A pipeline whose schemas have a dataset each: a load looks only at what its own dataset has."""
+"""Where each schema of a pipeline has its own dataset, a load looks only at that dataset."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from fake_autopilot.profiles import FakeProfiles
 
 
 def test_each_schema_has_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in a pipeline whose name no schema can have; what a user drops there is made again there."""
+    """Also if the pipeline's name is no valid schema name. A table dropped in one dataset is created again there."""
     monkeypatch.setenv("USE_SINGLE_DATASET", "false")
     opened = track("m1", "Email Opened", 1)
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), opened)
     second = archive_of("b.ndjson", identify("i2", "u1", 2, city="Bern"), opened)
     target, own = Target("my-events"), "data_autopilothq"
-    target.run(archive.clone(name="mine")(first))  # the first schema of a pipeline has the dataset's own name
+    target.run(archive.clone(name="mine")(first))  # a pipeline's first schema gets the dataset without a suffix
     target.run(archive(first))
     assert target.tables(own) == target.tables()
     target.con.execute(f"DROP TABLE {own}.email_opened")

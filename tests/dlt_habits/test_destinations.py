@@ -1,4 +1,4 @@
-"""Those of dlt's features in which the destination has a part, on PostgreSQL and in a lake of Delta tables."""
+"""Features of dlt that depend on the destination, on PostgreSQL and in a lake of Delta tables."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,21 +16,21 @@ from dlt_habits.habits import Rows, Target
 
 
 class PostgresTarget(Target):
-    """A dataset in PostgreSQL, whose tables are read by one connection: there is a query for each."""
+    """A dataset in PostgreSQL, read through one connection because there is a query for each table."""
 
     def __init__(self, url: str, connection: Any) -> None:
         self.dataset = "data"
         self._connection = connection
-        connection.autocommit = True  # it holds no lock between two queries
+        connection.autocommit = True  # no lock is held between queries
         self.pipeline = dlt.pipeline("habits", destination=stock.postgres(url), dataset_name="data")
 
     def names(self, dataset: str | None = None) -> list[str]:
-        """The tables of the dataset, without dlt's own."""
+        """Returns the dataset's tables, without dlt's own."""
         sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s ORDER BY 1"
         return [row["table_name"] for row in self._ask(sql, dataset) if not row["table_name"].startswith("_dlt")]
 
     def rows(self, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
-        """A table's rows, without what is null."""
+        """Returns a table's rows without null cells."""
         return self._ask(f'SELECT * FROM "{dataset or self.dataset}"."{table}"')
 
     def _ask(self, sql: str, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def sizes(tables: Rows) -> dict[str, int]:
 
 @pytest.fixture
 def here(whole: Rows) -> dict[str, int]:
-    """Returns how many rows a plain load stores in DuckDB."""
+    """Returns how many rows a plain load stores in DuckDB, by table."""
     return sizes(whole)
 
 
@@ -60,7 +60,7 @@ def postgres_target(postgres: str) -> Iterator[PostgresTarget]:
 
 
 def test_postgresql(postgres_target: PostgresTarget, folder: Path, here: dict[str, int]) -> None:
-    """With steps, some of which leave no row, a limit, a selection, replaced, dropped, and in another dataset."""
+    """Steps that leave rows or none, a selection, a limit, `replace`, `refresh` and another dataset work as usual."""
     url = str(folder)
     target, mine = postgres_target, archive(url)
     for resource in mine.resources.values():

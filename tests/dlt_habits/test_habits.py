@@ -19,7 +19,7 @@ from shared_loads import isolation
 
 
 class Again(NamedTuple):
-    """The runs of one source: after a failure, beside a row, in another pipeline, and for a third dataset."""
+    """Runs of one source object: after a failure, in another pipeline, and into a third dataset."""
 
     before: Rows
     after_failure: Rows
@@ -62,7 +62,7 @@ def again(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Again:
 
 
 def test_a_source_runs_again(again: Again, whole: Rows) -> None:
-    """In a retry next to a source that failed, in another pipeline, for another dataset: it reads again each time."""
+    """In a retry after another source failed, in another pipeline, for another dataset: it is read again each time."""
     after, before = again.after_failure, again.before
     assert len(after["other"]) == 1
     assert all(row in after[name] for name, rows in before.items() for row in rows)
@@ -73,7 +73,7 @@ def test_a_source_runs_again(again: Again, whole: Rows) -> None:
 
 
 def test_hints_of_a_run_do_not_stay(again: Again) -> None:
-    """Hints from the rows of one dataset do not apply to the next one; the user's own hints do."""
+    """Hints that come from the rows of one run do not apply to the next; the user's own hints do."""
     assert again.only_here
     assert again.column == {
         "name": "user_id", "data_type": "text", "nullable": True, "description": "Ours.", "x-mark": 1,
@@ -81,7 +81,7 @@ def test_hints_of_a_run_do_not_stay(again: Again) -> None:
 
 
 class Steps(NamedTuple):
-    """A load by steps in parallel, in dev mode, with hints that are obeyed."""
+    """A load by extract, normalize and load, in parallel, in dev mode, with hints that are obeyed."""
 
     rows: Rows
     table: Any
@@ -98,7 +98,7 @@ def by_steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
             columns={"note": {"data_type": "text"}},
             additional_table_hints={"x-ours": "yes"},
         )
-        databricks_adapter(mine.pages, table_comment="Pages.", table_format="ICEBERG")  # names a table format, too
+        databricks_adapter(mine.pages, table_comment="Pages.", table_format="ICEBERG")  # it also sets a table format
         target.pipeline.extract(mine)
         target.pipeline.normalize()
         target.pipeline.load()
@@ -115,7 +115,7 @@ def test_in_parallel(by_steps: Steps, whole: Rows) -> None:
 
 
 def test_hints_that_are_obeyed(by_steps: Steps, whole: Rows) -> None:
-    """A strategy that keeps ids unique, further columns, `x-` hints, those of an adapter, nesting, a root key."""
+    """A merge strategy that keeps ids unique, more columns, `x-` hints, hints of an adapter, nesting, a root key."""
     assert by_steps.rows == whole
     assert (by_steps.table["x-merge-strategy"], by_steps.table["x-ours"]) == ("delete-insert", "yes")
     assert "note" in by_steps.table["columns"]
@@ -140,7 +140,7 @@ def test_replace_and_refresh(source: Callable[..., DltSource], whole: Rows) -> N
 
 
 def test_some_tables_again(source: Callable[..., DltSource], folder: Path, loaded: Target, whole: Rows) -> None:
-    """Replaced with a part of the archive, a table lacks the rest: the next run loads it."""
+    """A table that was replaced with a part of the archive lacks the rest, which the next run loads."""
     target, mine = loaded, archive(str(folder / "more.ndjson"))
     mine.tracks.apply_hints(write_disposition="replace")
     target.run(mine)
@@ -158,7 +158,7 @@ def test_some_tables_again(source: Callable[..., DltSource], folder: Path, loade
 
 
 def test_a_replaced_table_keeps_its_columns_types() -> None:
-    """dlt replaces the rows alone: a value that does not fit a column, as it was made, is kept apart."""
+    """dlt replaces only the rows, so a value that does not fit the existing column is a discard."""
     target = Target()
     for vip in (True, "gold"):
         url = archive_of("a.ndjson", track("m1", "Email Opened", 1, vip=True), track("m2", "Email Opened", 2, vip=vip))
@@ -169,7 +169,7 @@ def test_a_replaced_table_keeps_its_columns_types() -> None:
 
 
 def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Target, whole: Rows) -> None:
-    """With dlt's command `pipeline ... drop`."""
+    """Tables that dlt's command `pipeline ... drop` dropped are filled again by the next run."""
     target = loaded
     pipeline_drop(target.pipeline, resources=["tracks", "identifies"])()
     assert (target.count("tracks"), target.count("identifies")) == (0, 0)
@@ -185,7 +185,7 @@ def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Targ
 def test_tables_that_a_user_dropped(
     source: Callable[..., DltSource], loaded: Target, whole: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By SQL: dlt does not check again whether its tables exist, so each later load would fail."""
+    """Dropped by SQL: dlt does not check again whether its tables exist, so each later load would fail."""
     for lost in (
         "DROP TABLE data.tracks; ALTER TABLE data.email_opened DROP COLUMN campaign_id; DELETE FROM data.email_opened",
         "DROP TABLE data.shoe_bought; DROP TABLE data._dlt_loads",
@@ -195,7 +195,7 @@ def test_tables_that_a_user_dropped(
         assert loaded.tables() == whole
         assert loaded.balances()
 
-    # Another pipeline has made none of these tables; what the books say of them is not true any more.
+    # Another pipeline did not create these tables, but must notice that the books are no longer true of them.
     loaded.con.execute("DROP TABLE data.tracks")
     loaded.pipeline = dlt.pipeline("other", destination=loaded.pipeline.destination, dataset_name="data")
     caplog.clear()
@@ -208,7 +208,7 @@ def test_tables_that_a_user_dropped(
 
 
 def test_selected_resources(source: Callable[..., DltSource], whole: Rows) -> None:
-    """What is not selected is loaded when it is selected later, from files that are known too."""
+    """Tables that were not selected are loaded once they are selected, also from files that are loaded already."""
     target = Target()
     target.run(source().with_resources("email_opened", "_audit"))
     assert {name: len(rows) for name, rows in target.tables().items()} == {
@@ -224,7 +224,7 @@ def test_selected_resources(source: Callable[..., DltSource], whole: Rows) -> No
     assert target.tables() == whole
     assert target.balances()
     assert loads == target.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
-    target.run(source().email_opened)  # a resource alone, without books
+    target.run(source().email_opened)  # a single resource, without books
     target.run([source().email_opened, source().tracks])
     assert target.tables() == whole
 
@@ -256,7 +256,7 @@ def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
 
 
 def test_books_of_some_tables_and_some_events(folder: Path) -> None:
-    """What no selected table takes is no more stored than what was not requested, and nothing counts twice."""
+    """Messages that no selected table takes count as skipped, like those not requested, and nothing counts twice."""
     opened, target = track("o1", "Email Opened", 1), Target()
     others = identify("i1", "u1", 4), {"type": "page", "messageId": "p1", "userId": "u1"}
     url = more(folder, opened, opened, track("c1", "Email Clicked", 2), track("s1", "Shoe Bought", 3), *others, {})
@@ -272,7 +272,7 @@ def test_books_of_some_tables_and_some_events(folder: Path) -> None:
     tables = ("identifies", "_discards", "_audit")
     two = '{"_discards": {"only": ["email_opened", "identifies"]}, "email_opened": "all", "identifies": "all"'
     assert books(exclude="Email Clicked") == (7, 2, 1, 1, 3, f"{two}}}")
-    # The stored row of email_opened lacks the one in tracks, so it is made again, but counts no second time.
+    # The stored message of email_opened has no row in tracks yet, so it gets one, but does not count twice.
     tables = ("email_opened", "tracks", "_audit")
     three = f'{two}, "tracks": {{"only": ["email_clicked", "email_opened"]}}}}'
     assert books(events="Email Clicked") == (7, 3, 1, 1, 2, three)
@@ -304,8 +304,8 @@ def test_books_of_some_adopted_tables(tmp_path: Path) -> None:
     [("tracks", "1 AS n", False), ("shoe_bought", "* FROM data.mine", True), ("tracks", "* FROM data.mine", True)],
 )
 def test_a_view_with_the_name_of_a_table_is_refused(folder: Path, name: str, columns: str, loaded: bool) -> None:
-    """Also where a load has made the table, and somebody put a view in its place."""
-    target, some = Target(), ("tracks", "other_events", "identifies", "users", "_audit")  # each takes its time
+    """Also if a load made the table and somebody put a view in its place later."""
+    target, some = Target(), ("tracks", "other_events", "identifies", "users", "_audit")  # few, because each takes time
     source = archive(more(folder, track("s1", "Shoe Bought", 1), identify("i1", "u1", 2))).with_resources(*some)
     if loaded:
         target.run(source)
@@ -325,7 +325,7 @@ def test_a_view_with_the_name_of_a_table_is_refused(folder: Path, name: str, col
 
 
 def test_a_foreign_table_with_the_name_of_one_of_these_is_refused(folder: Path) -> None:
-    """Unlike an event's, these have no other name. Rows go into one only if they can be told apart there."""
+    """Unlike event tables, these get no other name, so rows are loaded only if the table has the key columns."""
     target, source = Target(), archive(more(folder, identify("i1", "u1", 1)))
     target.con.execute("CREATE SCHEMA data")
     for name, columns, missing, got in (
@@ -350,14 +350,14 @@ def test_a_foreign_table_with_the_name_of_one_of_these_is_refused(folder: Path) 
 
 
 def test_an_event_with_the_name_of_a_view_or_of_anothers_table_has_another_table(folder: Path) -> None:
-    """Anybody can send one, and it stops no load. View and table stay, also when the event comes again.
+    """Anybody can send such an event, and it stops no load. The view and the table stay, also when it comes again.
 
-    The event keeps the other table when they are gone.
+    The event keeps its other table after they are dropped.
     """
     target = Target()
     target.con.execute("CREATE SCHEMA data; CREATE VIEW data.shoe_bought AS SELECT 'v' AS id, now() AS received_at")
     target.con.execute("CREATE TABLE data.Shoe_Bought_Table AS SELECT 2 AS n, 'a' AS id")
-    target.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # of another pipeline
+    target.con.execute("CREATE TABLE data.init AS SELECT 's0' AS id, now() AS received_at")  # another pipeline's
     target.con.execute("CREATE TABLE data.bill (id text, received_at timestamp, total int NOT NULL)")
     for number in (1, 2, 3):
         lines = [track(f"{event[0]}{number}", event, number) for event in ("Shoe Bought", "Bill")]

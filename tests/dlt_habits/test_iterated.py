@@ -29,7 +29,7 @@ def ids(target: Target, table: str) -> list[str]:
 
 
 def test_in_a_resource(url: str) -> None:
-    """As if into an empty dataset each time, and alongside the source itself."""
+    """It gets the rows of a load into an empty dataset each time, also if the source is loaded in the same run."""
 
     @dlt.resource(name="mine")
     def mine() -> Iterator[Any]:
@@ -43,8 +43,8 @@ def test_in_a_resource(url: str) -> None:
     target = Target()
     target.run([mine, number])
     assert (target.names(), ids(target, "mine")) == (["mine", "number"], ["m1", "m2"])
-    assert target.rows("number")[0]["rows"] == 7  # the messages, their tables, a user, the file
-    dlt_resources.record_extractions.cache_clear()  # as if two threads made the first source of the process
+    assert target.rows("number")[0]["rows"] == 7  # 3 messages, 2 of them also in event tables, a user, a file
+    dlt_resources.record_extractions.cache_clear()  # as if two threads created the process's first source
     target.run([archive(url), mine()])
     assert (ids(target, "tracks"), ids(target, "mine")) == (["m1", "m2"], ["m1", "m1", "m2", "m2"])
     assert target.balances()
@@ -78,7 +78,7 @@ def test_into_a_destination_that_only_appends(url: str) -> None:
 
 
 def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str) -> None:
-    """SQLite has no `insert-only`: dlt compares what a resource says with the destination of the active pipeline."""
+    """SQLite has no `insert-only` strategy, and dlt checks hints against the destination of the active pipeline."""
     dlt.pipeline("active", destination=destinations.sqlalchemy("sqlite:///never.db"), dataset_name="data")
     source = archive(url)
     assert {name: sum(len(rows) for rows in source.resources[name]) for name in ("tracks", "users", "_audit")} == {
@@ -87,7 +87,7 @@ def test_while_a_pipeline_is_active_whose_destination_merges_otherwise(url: str)
 
 
 def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while the thread of the run goes on: a resource that took itself for one without a pipeline read again."""
+    """Also while the run's own thread goes on: a resource that did not see the pipeline would read everything again."""
     found, asked, target = set[tuple[bool, str]](), Event(), Target()
     dlt_resources.record_extractions()
 
@@ -105,7 +105,7 @@ def test_what_is_extracted_is_known_in_every_thread(monkeypatch: pytest.MonkeyPa
         while not asked.is_set():
             yield None
 
-    monkeypatch.setenv("EXTRACT__FUTURES_POLL_INTERVAL", "0.00001")  # so that it calls and returns all the time
+    monkeypatch.setenv("EXTRACT__FUTURES_POLL_INTERVAL", "0.00001")  # switches between resources all the time
     monkeypatch.setattr(target.pipeline, "normalize", lambda **_: None)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

@@ -1,4 +1,4 @@
-"""Hints for the columns of `other_events`, whose tables and columns are known only with their rows."""
+"""Hints for the columns of `other_events`, whose tables and columns become known only with the rows."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def columns(target: Target) -> dict[str, Any]:
 
 
 def test_hints_for_other_events_are_added_to_their_own(events: str) -> None:
-    """In each run of the source, and until they are changed."""
+    """They apply in each run of the source, until they are changed."""
     source = archive(events)
     source.other_events.apply_hints(
         columns={"user_id": {"description": "Ours.", "x-mark": 1}, "note": {"data_type": "text"}}  # type: ignore[typeddict-unknown-key]

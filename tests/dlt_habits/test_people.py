@@ -1,4 +1,4 @@
-"""Origins that keep cursors of their own: no event is passed over, whatever is selected, dropped or replaced."""
+"""Origins with their own cursors miss no event, whatever is selected, dropped or replaced."""
 
 import logging
 import re
@@ -51,7 +51,7 @@ def test_profiles_are_asked_again_for_what_they_were_not_asked_or_what_is_droppe
 
 
 def test_profiles_are_asked_again_for_what_a_load_left_out_that_waited(server: FakeProfiles) -> None:
-    """It went into another dataset than the one where what it left out is stored."""
+    """The load that waited left out stored events, and then went into another dataset."""
 
     def opened() -> list[str]:
         return sorted(row["id"] for row in target.rows("email_opened"))
@@ -71,7 +71,7 @@ def test_profiles_are_asked_again_for_what_a_load_left_out_that_waited(server: F
 
 
 def test_people_of_ortto_are_asked_again_for_tables_that_were_not_selected() -> None:
-    """Also if `tracks`, for which everything is asked, was."""
+    """Also if `tracks` was selected, for which all activities are requested."""
     with FakeOrtto(people=6) as server:
         target, pace = Target(), 1000
         source = ortto(
@@ -100,7 +100,7 @@ SETS = {"profiles": ("email_clicked", "_profiles"), "ortto": ("email_clicked", "
 
 @pytest.fixture(params=["profiles", "ortto", "api"])
 def origin(request: pytest.FixtureRequest, server: FakeProfiles) -> Iterator[tuple[str, Callable[[], DltSource]]]:
-    """The name of a source, and a function that returns it with few of its tables."""
+    """Returns the name of a source, and a function that makes it with a few of its tables selected."""
     name = request.param
     tables = (*SETS.get(name, ("email_clicked", "triggers")), "_audit")
     with FakeOrtto(people=6) as people, FakeAutopilot(contacts=12) as account:
@@ -120,7 +120,7 @@ def origin(request: pytest.FixtureRequest, server: FakeProfiles) -> Iterator[tup
 def test_what_brings_back_a_dropped_table(
     origin: tuple[str, Callable[[], DltSource]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the warning says."""
+    """What the warning says brings the table back."""
     name, source = origin
     target = Target()
     target.run(source())
@@ -139,7 +139,7 @@ def test_what_brings_back_a_dropped_table(
 
 @pytest.mark.parametrize(("name", "by_command"), [("profiles", False), ("ortto", True)])
 def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> None:
-    """By its command, or by `refresh` of that table alone in a load of a single person: the next load asks for all."""
+    """Dropped by dlt's command, or by `refresh` in a load of only one person: the next load asks for all people."""
     with FakeProfiles() as space, FakeOrtto(people=2) as account:
         for person in ("email:a@b.c", "email:d@e.f"):
             for days in (1, 9):
@@ -171,7 +171,7 @@ def test_a_table_that_dlt_drops_is_filled_again(name: str, by_command: bool) -> 
 
 
 def test_a_table_that_another_pipeline_replaces_is_filled_again(server: FakeProfiles) -> None:
-    """Its cursor says that it is filled. The other one loads something else, and has no cursor."""
+    """The cursor says that the table is filled, and the pipeline that replaces it has no cursor to reset."""
     target = Target()
     other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name=target.dataset)
     clicks = archive(archive_of("a.ndjson", track("m1", "Email Clicked", 1))).with_resources("email_clicked", "_audit")
@@ -187,7 +187,7 @@ def test_a_table_that_another_pipeline_replaces_is_filled_again(server: FakeProf
 
 
 def test_people_are_not_asked_again_where_an_archive_is_loaded_in_the_same_run(server: FakeProfiles) -> None:
-    """The load is of both, and the next one of the API does not look up which files it was read after."""
+    """The load that both share must not reset the cursors of the API's source."""
     target = Target()
     for number in range(3):
         archive_of(f"{number}.ndjson", track(f"m{number}", "Email Clicked", 1))
@@ -203,7 +203,7 @@ def test_two_sources_in_one_run_are_told_to_run_one_by_one(origin: tuple[str, Ca
 
 
 def test_a_scan_of_the_api_begins_again_where_its_tables_are_replaced() -> None:
-    """Its earlier pages are gone with the tables; here each run has time for one page."""
+    """The rows of earlier pages are gone with the tables. Each run here has time for one page."""
     target = Target()
     with FakeAutopilot(contacts=250) as account:
 

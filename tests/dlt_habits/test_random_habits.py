@@ -1,4 +1,4 @@
-"""After any features and kills, in any order, a plain run stores all rows once, with books that agree."""
+"""After any sequence of features and kills, a plain run stores all rows once, and the books agree."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +18,7 @@ from dlt_habits.habits import Rows, Target
 
 @contextmanager
 def killed(target: Target) -> Iterator[None]:
-    """If there is anything to load, the load ends in the middle and is dropped."""
+    """Lets a load fail in the middle, and drops its load package if there is one."""
     with suppress(PipelineStepFailed):
         yield
     if target.pipeline.has_pending_data:
@@ -103,7 +103,7 @@ def test_any_sequence_of_habits(folder: Path, whole: Rows, monkeypatch: pytest.M
     monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
     number = 0
 
-    # One load costs a second: few sequences, always the same ones.
+    # A load takes a second, so there are few sequences, always the same ones.
     @settings(max_examples=2, deadline=None, derandomize=True, database=None)
     @example(["killed_between_tables", "dropped"])
     @given(st.lists(st.sampled_from(sorted(HABITS)), min_size=2, max_size=3))

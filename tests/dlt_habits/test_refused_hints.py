@@ -1,4 +1,4 @@
-"""Hints and choices that a load refuses before it writes anything."""
+"""A load refuses hints and choices that would make the books wrong, before it writes anything."""
 
 import json
 import pickle
@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"write_disposition": {"disposition": "merge", "source_filter": "user_id IS NOT NULL"}},
         "Expected no hint source_filter for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
-    "no deduplication": (  # a load that was cut off stages rows twice
+    "no deduplication": (  # an interrupted load stages rows twice
         {"write_disposition": {"disposition": "merge", "strategy": "delete-insert", "deduplicated": True}},
         "Expected no hint deduplicated for tracks: it changes which rows are stored, and _audit would be wrong",
     ),
@@ -96,7 +96,7 @@ def test_a_hint_is_refused_before_a_write(source: Callable[..., DltSource], hint
     ["table_name", "write_disposition", "primary_key", "merge_key", "columns", "table_format", "schema_contract"],
 )
 def test_a_function_as_a_hint_is_refused(source: Callable[..., DltSource], hint: str) -> None:
-    """`other_events` takes such hints, because its tables come with its rows: they would lead rows past the books."""
+    """dlt accepts such hints for `other_events`, whose tables come with the rows; the books would not know of them."""
     mine = source()
     words: Any = {hint: lambda _: "replace"}
     mine.other_events.apply_hints(**words)
@@ -127,7 +127,7 @@ def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
 
 
 def test_a_duckdb_file_that_is_named_like_the_dataset(source: Callable[..., DltSource]) -> None:
-    """dlt names the file after the pipeline. It would fail in the load, and try that package again in each run."""
+    """dlt names the file after the pipeline. The load would fail, and every later run would retry its load package."""
     pipeline = dlt.pipeline("AutopilotHQ", destination="duckdb", dataset_name="autopilothq")
     with pytest.raises(PipelineStepFailed) as raised:
         pipeline.run(source())
@@ -140,7 +140,7 @@ def test_a_duckdb_file_that_is_named_like_the_dataset(source: Callable[..., DltS
 
 
 def test_an_import_schema(folder: Path) -> None:
-    """What people write into it takes precedence over the catalogue; an impossible type is refused."""
+    """A user's changes in it take precedence over the catalogue; types and hints that cannot work are refused."""
     target = Target(import_schema_path="mine", export_schema_path="theirs")
     target.run(archive(more(folder, track("m1", "Email Opened", 1))))
     text = Path("theirs/autopilothq.schema.yaml").read_text()
@@ -160,7 +160,7 @@ def test_an_import_schema(folder: Path) -> None:
     ):
         schema = json.loads(known)
         schema["tables"]["tracks"]["columns"]["user_id"][hint] = value
-        mine.write_text(json.dumps(schema))  # JSON is YAML
+        mine.write_text(json.dumps(schema))  # JSON is valid YAML
         with pytest.raises(PipelineStepFailed, match=said):
             target.run(archive(more(folder, track("m3", "Email Opened", 3))))
         assert target.count("tracks") == 2
@@ -175,7 +175,7 @@ def test_an_import_schema(folder: Path) -> None:
     ],
 )
 def test_hints_that_change_no_rows(given: str | None, words: dict[str, Any]) -> None:
-    """Such as those of `databricks_adapter`, which always names the format."""
+    """They are accepted, such as those of `databricks_adapter`, which always sets the table format."""
     mine = archive("nowhere", table_format=given).tracks
     mine.apply_hints(**words)
     user_hints.check_hints(mine)
@@ -223,6 +223,6 @@ def test_a_source_whose_schema_lets_rows_be_deleted(source: Callable[..., DltSou
 
 
 def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:
-    """Python refuses that, as with every dlt source that has functions: it has to be created where it runs."""
+    """Like any dlt source that holds functions, it has to be created where it runs: Python refuses to pickle it."""
     with pytest.raises(AttributeError, match="Can't pickle local object"):
         pickle.dumps(source())

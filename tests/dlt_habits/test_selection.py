@@ -1,4 +1,4 @@
-"""Sets of selected messages, and what the books say was loaded of a file."""
+"""Which messages are selected, and which of a file's messages the books say are loaded."""
 
 from itertools import combinations, product
 
@@ -57,7 +57,7 @@ def test_books_of_a_file() -> None:
     opened = MessageSelection(frozenset({"email_opened"}), all_but=False)
     every = select(["tracks", "email_opened"], ALL_MESSAGES)
     first = select(["tracks", "email_opened"], a)
-    assert first == {"tracks": a}  # the table of another event has no rows
+    assert first == {"tracks": a}  # email_opened would get no rows
     books = select(["tracks", "_rejects", "_discards", "contacts"], a)
     assert books == {"tracks": a, "_rejects": a, "_discards": a, "contacts": ALL_MESSAGES}
     told = '{"_discards": {"only": ["a"]}, "_rejects": {"only": ["a"]}, "contacts": "all", "tracks": {"only": ["a"]}}'
@@ -107,7 +107,7 @@ def test_a_load_of_all_tables_need_not_look_at_lines() -> None:
 
 
 def test_the_books_of_all_messages_that_are_loaded_or_requested_are_loaded() -> None:
-    """What was rejected or discarded of some messages says nothing about others."""
+    """The rejects and discards of some messages say nothing about others."""
     discards, tracks = select(["_discards"], ALL_MESSAGES), select(["tracks", "_discards"], ALL_MESSAGES)
     with_books = {**tracks, "_discards": messages_of(tracks)}
     more = {**with_books, **select(["pages"], ALL_MESSAGES)}
@@ -124,7 +124,7 @@ def test_the_books_of_all_messages_that_are_loaded_or_requested_are_loaded() -> 
 
 @pytest.mark.parametrize("messages", SETS)
 def test_what_was_requested_of_a_file_is_loaded_after_one_load(messages: MessageSelection) -> None:
-    """Else the file would be read again in each load; an origin's own tables, such as `contacts`, are loaded, too."""
+    """Otherwise each load would read the file again. Snapshot tables such as `contacts` always count as loaded."""
     names = ("email_opened", "tracks", "other_events", "identifies", "users", "_rejects", "_discards", "contacts")
     before: Selected = {}
     for resources in [*combinations(names, 1), *combinations(names, 2)]:
@@ -134,4 +134,4 @@ def test_what_was_requested_of_a_file_is_loaded_after_one_load(messages: Message
             assert covers(from_text(to_text(loaded, [*names, "pages"])), requested), resources
         before = requested
     assert select(["contacts"], messages) == {"contacts": ALL_MESSAGES}
-    assert from_text('{"contacts": {"only": ["a"]}}') == {"contacts": ALL_MESSAGES}  # of an earlier version
+    assert from_text('{"contacts": {"only": ["a"]}}') == {"contacts": ALL_MESSAGES}  # as an earlier version wrote it

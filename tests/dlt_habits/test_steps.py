@@ -1,4 +1,4 @@
-"""Steps of users that see rows: `add_map`, `add_filter`, `add_yield_map`, limits, transformers."""
+"""Users' steps that see rows: `add_map`, `add_filter`, `add_yield_map`, limits, transformers."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from shared_loads import isolation
 
 
 def types(target: Target) -> list[Any]:
-    """The columns of all tables, as the database has them, and as dlt's schema describes them."""
+    """Returns the columns of all tables in the database, with the descriptions from dlt's schema."""
     sql = (
         "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
         " WHERE NOT starts_with(table_name, '_dlt') AND table_schema = 'data' ORDER BY table_name, ordinal_position"
@@ -36,7 +36,7 @@ def types(target: Target) -> list[Any]:
 
 
 class Stepped(NamedTuple):
-    """A load whose rows all go through steps, a plain one, and one of an older line."""
+    """Three loads: one whose rows all go through steps, a plain one, and one of an older line."""
 
     seen: set[type]
     types: list[Any]
@@ -79,11 +79,11 @@ def test_both_ways_give_the_same_tables(
 
 def test_incremental(stepped: Stepped, whole: Rows) -> None:
     assert stepped.tables[0] == whole
-    assert len(stepped.tables[2]["tracks"]) == len(whole["tracks"])  # it is older than what is loaded
+    assert len(stepped.tables[2]["tracks"]) == len(whole["tracks"])  # the late line is older than the cursor
 
 
 def test_columns_that_dlt_adds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dlt's setting holds for all rows, in every run; tables that have such columns need it from then on."""
+    """dlt's settings apply to all rows in every run. A table that has such columns needs the settings from then on."""
     target = Target()
     for setting in ("ADD_DLT_LOAD_ID", "ADD_DLT_ID"):
         monkeypatch.setenv(f"NORMALIZE__PARQUET_NORMALIZER__{setting}", "true")
@@ -102,7 +102,7 @@ def test_columns_that_dlt_adds(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows) -> None:
-    """What a step drops on purpose counts as handed over."""
+    """Rows that a step drops on purpose count as loaded."""
     mine = source()
     mine.email_opened.add_map(lambda rows: rows.append_column("day", pc.strftime(rows["received_at"], "%F")))
     mine.email_delivered.add_filter(lambda rows: rows.num_rows < 0)
@@ -130,7 +130,7 @@ def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows)
 )
 @pytest.mark.parametrize("name", ["tracks", "other_events"])
 def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], Any]) -> None:
-    """Refused before anything is written: rows would be stored again in each run."""
+    """They are refused before anything is written, because each run would store the rows again."""
     target = Target()
     source = archive(more(folder, track("s1", "Shoe Bought", 1, size=1))).with_resources("tracks", "other_events")
     source.resources[name].add_map(step)
@@ -141,7 +141,7 @@ def test_steps_that_drop_the_key(folder: Path, name: str, step: Callable[[Any], 
 
 @pytest.mark.parametrize(("column", "as_dicts"), [("load_id", False), ("tables", False), ("tables", True)])
 def test_steps_that_drop_what_is_loaded(folder: Path, column: str, as_dicts: bool) -> None:
-    """Without `tables`, a file of which one table was loaded counted as loaded for all of them."""
+    """Without `tables`, a file that was loaded for one table would count as loaded for all of them."""
     target = Target()
     source = archive(more(folder, track("s1", "Shoe Bought", 1))).with_resources("tracks", "_audit")
 
@@ -167,7 +167,7 @@ def test_steps_that_drop_what_is_loaded(folder: Path, column: str, as_dicts: boo
     ],
 )
 def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callable[[Any], Any], came: str) -> None:
-    """By the first one all rows of a user but one were lost, and counted as stored."""
+    """They are refused: the first would lose all but one row of a user and count the others as stored."""
     target = Target()
     source = archive(more(folder, track("s1", "Shoe Bought", 1), track("s2", "Shoe Bought", 2)))
     source.resources[name].add_map(step)
@@ -177,7 +177,7 @@ def test_steps_that_return_hints_with_rows(folder: Path, name: str, step: Callab
 
 
 def test_a_row_that_a_step_returns_twice_is_stored_once(folder: Path) -> None:
-    """Of two that differ it is the first, as they come; an empty table without columns is none."""
+    """If the two differ, the first one that comes is stored. An empty table without columns counts as no rows."""
     target = Target()
     events = [track(f"s{number}", "Shoe Bought", number) for number in (1, 2, 3)]
     users = [identify("i1", "u1", 5), identify("i2", "u1", 6)]
@@ -198,10 +198,10 @@ def test_a_row_that_a_step_returns_twice_is_stored_once(folder: Path) -> None:
 
 
 def test_a_step_that_returns_a_frame_without_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame of pandas is treated as the Arrow table that dlt makes of it."""
+    """A pandas frame is treated like the Arrow table that dlt converts it to."""
 
     class DataFrame(NamedTuple):
-        """Stands in for that of pandas, which is not installed."""
+        """Stands in for the class of pandas, which is not installed."""
 
         rows: pa.Table
 
@@ -253,7 +253,7 @@ def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows)
 
 
 def test_a_window_is_not_the_whole(folder: Path) -> None:
-    """Runs that take windows of time, one after the other, store all of them."""
+    """Successive runs that each load a window of time store all messages."""
     url = more(folder, *(track(f"m{n}", "Email Opened", n) for n in range(2)))
     target = Target()
     for first in range(2):
@@ -287,7 +287,7 @@ def test_contracts(folder: Path, tmp_path: Path) -> None:
 
 
 def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pytest.LogCaptureFixture) -> None:
-    """A transformer gets Arrow tables; its resource is loaded too where it is selected."""
+    """A transformer gets Arrow tables; the resource that it reads is also loaded if it is selected."""
     mine = source()
 
     @dlt.transformer(data_from=mine.email_opened, name="openers", write_disposition="append")
@@ -300,7 +300,7 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pyt
     found = target.tables()
     assert len(found.pop("openers")) == len(whole["email_opened"])
     assert found == whole
-    target.run(source())  # looks for copies that a killed run may have left, but not in a table without a key
+    target.run(source())  # does not look for a killed run's copies in a table without a key
     again = target.tables()
     assert len(again.pop("openers")) == len(whole["email_opened"])
     assert again == whole
@@ -326,7 +326,7 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows, caplog: pyt
 
 
 def test_an_event_with_the_name_of_a_users_own_table_has_another_table(folder: Path) -> None:
-    """Anybody can send one; it neither stops a load nor comes into that table."""
+    """Anybody can send such an event; it neither stops a load nor gets into that table."""
     target = Target()
     source = archive(more(folder, track("o1", "Email Opened", 1), track("s1", "Shoe Bought", 1)))
 
@@ -346,7 +346,7 @@ def test_an_event_with_the_name_of_a_users_own_table_has_another_table(folder: P
 
 @pytest.mark.usefixtures("loaded")
 def test_iteration_without_a_pipeline(source: Callable[..., DltSource], whole: Rows) -> None:
-    """Arrow tables, as if into an empty dataset, again and again; nothing is written, and no load is disturbed."""
+    """Each iteration gives the Arrow tables of a load into an empty dataset, and nothing is written."""
     here = set(Path().rglob("*"))
     mine = source()
     for _ in range(2):

@@ -32,7 +32,7 @@ IN_ANOTHER_THREAD = (
 
 
 def two_archives() -> tuple[str, str]:
-    """Two that share a message and a user."""
+    """Makes two archives that share a message and a user; returns their paths."""
     opened = track("m1", "Email Opened", 1)
     return (
         archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), opened),
@@ -41,7 +41,7 @@ def two_archives() -> tuple[str, str]:
 
 
 def check_whole(target: Target, *stored: int) -> None:
-    """Checks that all of both archives is stored once, and that the books say what each file brought."""
+    """Checks that everything in both archives is stored once, and that the books have these counts for each file."""
     [user] = target.rows("users")
     assert (user["plan"], user["city"]) == ("pro", "Bern")
     assert [target.count(name) for name in ("identifies", "tracks", "email_opened")] == [2, 1, 1]
@@ -52,7 +52,7 @@ def check_whole(target: Target, *stored: int) -> None:
 def test_two_sources_in_one_run() -> None:
     first, second = two_archives()
     target = Target()
-    for other in (archive, archive.clone(name="other")):  # the same dlt schema, and one of its own
+    for other in (archive, archive.clone(name="other")):  # with the same dlt schema, and with its own
         with pytest.raises(PipelineStepFailed, match="Expected the rows of another source to be loaded") as raised:
             target.run([archive(first), other(second)])
         assert "Give all folders to one source, archive([...]), or run one source after the other" in str(raised.value)
@@ -63,7 +63,7 @@ def test_two_sources_in_one_run() -> None:
 
 
 def test_a_source_is_not_extracted_while_another_ones_rows_wait() -> None:
-    """Whether they are normalized or not."""
+    """Whether those rows are normalized already or not."""
     first, second = two_archives()
     target = Target()
     target.pipeline.extract(archive(first))
@@ -76,7 +76,7 @@ def test_a_source_is_not_extracted_while_another_ones_rows_wait() -> None:
 
 
 def test_rows_that_waited_while_stored_ones_were_lost() -> None:
-    """In a dataset that is dropped or restored meanwhile, as in the other one here, they lack what was stored."""
+    """In a dataset that was dropped or restored meanwhile (here another one), the load lacks rows stored before."""
     first, second = two_archives()
     target = Target()
     target.run(archive(first))
@@ -85,11 +85,11 @@ def test_rows_that_waited_while_stored_ones_were_lost() -> None:
     assert [target.count(name, "third") for name in ("identifies", "tracks", "users")] == [1, 0, 1]
     target.run(archive([first, second]))
     target.dataset = "third"
-    check_whole(target, 2, 0)  # the second identify was stored by the load that waited
+    check_whole(target, 2, 0)  # the waiting load, without books, stored the second identify
 
 
 def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> None:
-    """The file was rewritten in place, and its first version is no longer there."""
+    """The file was rewritten in place, so its first version can no longer be read."""
     first, second = two_archives()
     target = Target()
     other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
@@ -108,7 +108,7 @@ def test_rows_that_waited_while_another_machine_replaced_the_stored_ones() -> No
 
 @pytest.mark.parametrize("when", ["it waits", "dlt takes its rows", "it makes rows"])
 def test_users_of_a_load_that_another_machine_overtook(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its row, made of what it had read, replaced the newer one, and traits of the other machine's file were gone."""
+    """Its older row of the user must not replace the newer one for good: traits of the other file would be lost."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="free", city="Bern"))
     second = archive_of("b.ndjson", identify("i2", "u1", 2, plan="pro", age=3))
     target = Target()
@@ -167,9 +167,9 @@ STORED: dict[str, Callable[[dict[str, Any]], set[str]]] = {
 def test_rows_that_another_pipeline_took_away_while_they_were_staged(
     table: str, cut_off: str | None, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both stage them in the same tables, which each load of dlt's empties first, whatever becomes of it then.
+    """Both pipelines stage rows in the same tables, and each load of dlt empties these first, even if it fails then.
 
-    The books never say that they are stored.
+    The books never say that the lost rows are stored.
     """
     names = [table, "_audit", *(["identifies"] if table == "users" else [])]
     first, second = (archive(archive_of(f"{name}.ndjson", LINES[table](name))).with_resources(*names) for name in "ab")
@@ -177,7 +177,7 @@ def test_rows_that_another_pipeline_took_away_while_they_were_staged(
     other = dlt.pipeline("other", destination=stock.duckdb(target.con), dataset_name="data")
     monkeypatch.setattr(logger, "warning", said.append)
     if cut_off is None:
-        first.tracks.add_map(lambda rows: rows)  # which could leave out some
+        first.tracks.add_map(lambda rows: rows)  # a step, which might drop rows
 
     def complete() -> set[str]:
         files = {Path(file).stem for (file,) in target.con.execute(COMPLETE).fetchall()}
@@ -212,7 +212,7 @@ def test_rows_that_another_pipeline_took_away_while_they_were_staged(
 def test_a_warehouse_that_does_not_say_what_is_staged_keeps_no_load_from_being_completed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To fail in each run would be worse than not to know."""
+    """To fail in each run would be worse than to miss a loss."""
 
     def refuse(*_: Any) -> None:
         raise DatabaseTerminalException(ValueError("no such function"))
@@ -227,7 +227,7 @@ def test_a_warehouse_that_does_not_say_what_is_staged_keeps_no_load_from_being_c
 
 
 def test_a_load_whose_times_a_user_has_changed_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into texts, into others that Python has not, and by a hint that rounds them: its rows are not known by them."""
+    """Into text, into times beyond Python's range, or rounded by a hint: rows are not identified by these times."""
 
     def changed(times: Any, type_: pa.DataType) -> Callable[[pa.Table], pa.Table]:
         return lambda rows: rows.set_column(
@@ -250,7 +250,7 @@ COMPLETE = "SELECT file FROM data._audit SEMI JOIN (FROM data._dlt_loads WHERE s
 
 
 def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables that were finished before lack rows, and dlt does not load them again."""
+    """Tables that were finished before the restore lack rows, and dlt does not load them again."""
     first = archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), track("m1", "Email Opened", 1))
     new = identify("i2", "u2", 2, plan="free"), track("m2", "Email Opened", 2), {"type": "delete"}
     second = archive_of("b.ndjson", *new)
@@ -266,7 +266,7 @@ def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeyp
     target.con.execute("ATTACH 'backup.duckdb' AS backup; COPY FROM DATABASE memory TO backup")
     with monkeypatch.context() as broken:
         broken.setattr(DuckDbCopyJob, "run", fail)
-        for source in (archive(second), None):  # what the first run stages, the second one merges
+        for source in (archive(second), None):  # the second run merges what the first one staged
             with pytest.raises(PipelineStepFailed, match="the database is gone"):
                 target.run(source)
     assert [target.count(name) for name in ("identifies", "tracks", "email_opened", "_audit")] == [2, 2, 1, 1]
@@ -283,7 +283,7 @@ def test_a_load_that_was_cut_off_and_went_on_after_a_backup_was_restored(monkeyp
 
 
 def test_rows_that_waited_while_a_table_and_a_column_were_dropped() -> None:
-    """dlt has stored their schema, and did not look again: no run of the pipeline could load them any more."""
+    """dlt keeps the schema as stored and would not check again, so that every later run of the pipeline would fail."""
     pipeline = dlt.pipeline("waits", destination=direct("waits.duckdb"), dataset_name="data")
     pipeline.run(archive(archive_of("a.ndjson", track("m1", "Email Opened", 1, campaign="a"))))
     pipeline.extract(archive(archive_of("b.ndjson", track("m2", "Email Opened", 2, campaign="b"))))
@@ -305,7 +305,7 @@ def test_other_tables_of_one_run_are_no_hindrance() -> None:
 
 
 def test_resources_of_two_in_a_source_of_ones_own() -> None:
-    """dlt takes rows of both alternately."""
+    """dlt takes rows from both sources alternately."""
     first, second = two_archives()
 
     @dlt.source
@@ -320,7 +320,7 @@ def test_resources_of_two_in_a_source_of_ones_own() -> None:
 
 
 def test_jobs_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A load that dlt completes without some rows is refused; what such a load left out is read again."""
+    """Settings that let dlt complete a load without some rows are refused; rows left out that way are read again."""
     run = DuckDbCopyJob.run
 
     def fail(job: DuckDbCopyJob) -> None:
@@ -351,7 +351,7 @@ def test_jobs_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_source_in_two_threads() -> None:
-    """The thread that comes second is refused, the first one's run is whole."""
+    """The second thread is refused, and the first one's run is complete."""
     source, target, other = archive(two_archives()[0]), Target(), Target("other")
 
     def run_it_too(rows: Any) -> Any:
@@ -367,7 +367,7 @@ def test_one_source_in_two_threads() -> None:
 
 
 def test_two_selections_of_one_source_are_refused() -> None:
-    """The second would find its rows taken by the first."""
+    """The second selection would find its rows taken by the first."""
     Path("events.ndjson").write_text(json.dumps(track("m1", "Email Opened", 1)))
     source = archive("events.ndjson")
     target = Target()
@@ -378,7 +378,7 @@ def test_two_selections_of_one_source_are_refused() -> None:
 
 
 def test_a_pipeline_without_a_destination_is_refused() -> None:
-    """It ended with an error of Python's."""
+    """The message names what is missing; without this check, an error inside dlt would end the run."""
     Path("a.ndjson").write_text("{}")
     with pytest.raises(PipelineStepFailed, match=r"Expected a pipeline with a destination, but it has none: "):
         dlt.pipeline("nowhere").extract(archive("a.ndjson"))
