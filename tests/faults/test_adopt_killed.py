@@ -1,4 +1,4 @@
-"""`kill -9` while tables are adopted, and two adoptions at once: the next run ends as if undisturbed."""
+"""After `kill -9` during an adoption, and after two adoptions at once, all is as if nothing had happened."""
 
 import signal
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ Content = dict[str, list[dict[str, object]]]
 
 
 def content(file: Path) -> Content:
-    """The tables, without what tells one load from another."""
+    """Returns the tables without the cells that differ between any two loads."""
     return tables(file, TABLES, without=("rejected_at",))
 
 

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of a scan and of its load: the next run ends as if undisturbed."""
+"""After `kill -9` at any point of a scan or of its load, the next run ends as if there had been no kill."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ POINTS: dict[str, tuple[str, str, int]] = {
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
     "the load is to be noted": ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
 }
-# Where two of three pages had come.
+# The points at which two of the three pages had come.
 FETCHED = ("a page has come", "a page is not written")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeAutopilot]:
-    """An account of three pages of contacts. Autopilot's have 100 of them, which take their time."""
+    """An account of three pages of contacts. A page of Autopilot's has 100 contacts; fewer make the tests faster."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(account, "PAGE", 20)
         with FakeAutopilot(contacts=50) as running:
@@ -43,7 +43,7 @@ def server() -> Iterator[FakeAutopilot]:
 
 @pytest.fixture(scope="module")
 def house(server: FakeAutopilot, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each point, with a load that was killed at this point."""
+    """Returns the folder that has a folder for each point, with a load that was killed there."""
     house = tmp_path_factory.mktemp("killed_api")
     for name in POINTS:
         (house / name).mkdir()
@@ -61,10 +61,10 @@ def test_after_a_kill_all_is_as_if_undisturbed(point: str, house: Path, server: 
     assert_resumes(house / point, server)
     if point in FETCHED:
         again = [request.path for request in server.requests if request.path.startswith("/contacts")]
-        # The page that was under way is requested again, those that had come are not.
+        # Only the page that was under way is requested again.
         assert len(again) == 1
     if point == "all was read":
-        # The pages are there: only the answers of single requests are requested again.
+        # All pages are in the spool; only what takes a single request is requested again.
         assert {request.path for request in server.requests} == {"/triggers"}
 
 
@@ -78,7 +78,7 @@ def test_after_a_kill_another_machine_goes_on(point: str, house: Path, server: F
 
 
 def assert_resumes(folder: Path, server: FakeAutopilot) -> None:
-    """Checks that after another run the account is stored as it is, and nothing twice."""
+    """Checks that after another run the whole account is stored, and nothing twice."""
     server.requests.clear()
     with held(folder / "autopilot.duckdb") as database:
         into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))

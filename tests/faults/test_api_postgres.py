@@ -1,4 +1,4 @@
-"""An account in a real PostgreSQL: the same rows as in DuckDB, also when the account has shrunk."""
+"""A scan into a real PostgreSQL stores the same rows as into DuckDB, also after the account has shrunk."""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ def scan(folder: Path, server: FakeAutopilot, destination: Any = None, **words: 
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
-    """The rows without when they were scanned."""
+    """Returns the rows without the times of the scan."""
     clocks = ("received_at", "uuid_ts", "discarded_at")
     found = [{name: cell for name, cell in row.items() if name not in clocks} for row in table.dicts()]
     return sorted(found, key=repr)
 
 
 def test_an_account_is_the_same_as_in_duckdb(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "PAGE", 20)  # Autopilot's have 100 contacts, which take their time
+    monkeypatch.setattr(account, "PAGE", 20)  # smaller pages make the test faster
     destination, duck = postgres_destination(postgres), in_memory()
     with FakeAutopilot(contacts=30) as server:
         server.account.change(server.account.contact_id(3), created_at="yesterday", mail_opened={"k": "soon"})

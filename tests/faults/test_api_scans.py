@@ -1,4 +1,4 @@
-"""Scans that end too early: their pages are loaded and not fetched again, and stored rows stay as they are."""
+"""If a scan ends early, its pages are loaded and not fetched again, and stored rows stay as they are."""
 
 import os
 import re
@@ -25,9 +25,9 @@ PAGE = 20
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    """An account of three pages of contacts. Autopilot's have 100 of them, which take their time.
+    """An account of three pages of contacts. A page of Autopilot's has 100 contacts; fewer make the tests faster.
 
-    The database is held open, which is opened anew for each scan and each look otherwise.
+    The database is held open, because to open it for each scan and each query takes time.
     """
     monkeypatch.setattr(account, "PAGE", PAGE)
     with FakeAutopilot(contacts=50) as running, held():
@@ -35,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 
 
 def scan(server: FakeAutopilot, *only: str, **words: Any) -> LoadReport:
-    """A load of some tables, or of all, by the rules of a run; its report."""
+    """Loads the tables named, or all, as the command does, and returns the report."""
     reports: list[LoadReport] = []
     settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
     source = autopilothq.api(**settings | {"tries": 1, "progress": reports.append} | words)
@@ -44,14 +44,14 @@ def scan(server: FakeAutopilot, *only: str, **words: Any) -> LoadReport:
 
 
 def paths(server: FakeAutopilot) -> list[str]:
-    """What was asked for since this was asked last."""
+    """Returns the paths of the requests since the last call."""
     asked = [request.path for request in server.requests]
     server.requests.clear()
     return asked
 
 
 def page(server: FakeAutopilot, number: int) -> str:
-    """The path of a page of contacts, counted from 1."""
+    """Returns the path of a page of contacts, counted from 1."""
     return "/contacts" if number == 1 else f"/contacts/{server.account.contact_id((number - 1) * PAGE - 1)}"
 
 
@@ -72,7 +72,7 @@ def kept(rows: list[Row]) -> list[Row]:
 
 
 def versions() -> list[str]:
-    """The versions of the scan of contacts in `_audit`, without their times."""
+    """Returns the versions of the scan of contacts in `_audit`, without times."""
     found = query("SELECT version FROM autopilothq._audit WHERE file LIKE '%/contacts' ORDER BY loaded_at")
     return [" ".join(word for word in version.split() if "T" not in word) for (version,) in found]
 
@@ -87,7 +87,7 @@ def test_a_scan_goes_on_when_the_network_is_back(server: FakeAutopilot) -> None:
     assert paths(server) == [page(server, number) for number in (1, 2)]
     assert len(tables()["contacts"]) == 20
     with pytest.raises(RunError, match=r"GET /contacts/.*: "):
-        scan(server, "tracks", "contacts")  # nothing came at all
+        scan(server, "tracks", "contacts")  # this scan got no page at all
     assert paths(server) == [page(server, 2)]
 
     gone.times = 0
@@ -116,7 +116,7 @@ def test_a_budget_of_time_ends_a_scan_that_the_next_ones_finish_on_other_machine
 
 
 def failure(report: LoadReport, part: str = "contacts") -> str:
-    """Returns why the only part failed that did."""
+    """Checks that only this part failed; returns the reason."""
     assert (list(report.failed), report.cut_off) == ([part], None)
     return report.failed[part]
 

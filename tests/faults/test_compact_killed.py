@@ -1,4 +1,4 @@
-"""Small files of a receiver are joined, with kills between all steps: nothing is stored or counted twice."""
+"""Small files of a receiver are joined; a kill between any two steps makes nothing stored or counted twice."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ from servers import Postgres
 from shared_loads import command, isolation
 
 DAY = 86_400.0
-# After the n-th call of each step, in their order, of the first of two new files.
+# The kills, in the order of the steps that make the first of two new files.
 POINTS: dict[str, tuple[str, str, int]] = {
     "begin": (compaction.KILL_POINT_JOINED, "before", 1),
     "joined": (compaction.KILL_POINT_JOINED, "after", 1),
@@ -41,7 +41,7 @@ POINTS: dict[str, tuple[str, str, int]] = {
 }
 
 
-# Receivers' folders whose files are loaded into one dataset: to load them together takes hardly longer than one.
+# Receivers' folders. All are loaded into one dataset, because that takes hardly longer than loading one.
 FOLDERS = [*POINTS, "undisturbed"]
 
 
@@ -53,7 +53,7 @@ def message(number: int, of: str = "") -> dict[str, Any]:
 
 
 def receive(folder: Path, endpoint: str, day: int, *numbers: int, more: bytes = b"") -> Path:
-    """Publishes a file that was begun so many days ago, shortly after noon."""
+    """Publishes a file that was begun `day` days ago, shortly after noon; returns its path."""
     file = files.open_file(
         folder / "archive", endpoint, files.midnight(time.time()) / 1000 - (day - 0.5) * DAY + numbers[0]
     )
@@ -72,12 +72,12 @@ def receive_first(folder: Path) -> None:
         receive(folder, "segment-shop", 3, number)
     receive(folder, "v1", 5, 5)  # alone in its day
     receive(folder, "v1", 3, 6, more=b"nonsense\n")  # has a reject
-    receive(folder, "v1", 3, 0)  # has a duplicate, and may be put together
+    receive(folder, "v1", 3, 0)  # has a duplicate, and can be joined
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders and their dataset, whose books know these files but the last one of each."""
+    """Returns the home of the folders and their dataset; the books know all files but the last one of each folder."""
     home = tmp_path_factory.mktemp("compacting") / "loaded"
     folders = [home / name for name in FOLDERS]
     with isolation(home.parent):
@@ -86,7 +86,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with held(credentials(folders[0])):
             load(*folders)
             for folder in folders:
-                receive(folder, "v1", 3, 7)  # of the newest load
+                receive(folder, "v1", 3, 7)  # the newest load
             load(*folders)
         for folder in folders:
             receive(folder, "v1", 3, 8)  # not loaded
@@ -94,7 +94,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy(loaded: Path, name: str) -> Path:
-    """A copy of them, whose books know the files by their paths there."""
+    """Copies the folders and the dataset, with the new paths in the books; returns the new home."""
     home = loaded.with_name(name)
     shutil.copytree(loaded, home)
     with duckdb.connect(str(home / "autopilot.duckdb")) as connection:
@@ -138,7 +138,7 @@ def audit(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def books(folder: Path) -> list[tuple[Any, ...]]:
-    """What `_audit` says of each file, without names."""
+    """Returns the counts in `_audit` for each file, without the files' names."""
     columns = "lines, stored, duplicates, rejected, skipped, tables, first_received_at, last_received_at"
     return rows(folder, f"split_part(file, '/segment-logs/', 2)[:10], {columns}", "ORDER BY ALL")
 
@@ -172,7 +172,7 @@ def test_what_is_put_together(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(SqlDataset, "delete", noted)
     status, out, problems = compact(folder)
     assert (status, problems) == (0, [])
-    # Two for the day of four files, and one for that of two: a statement for each file would read all rows for each.
+    # Two statements for the day of four files, one for that of two: each reads all rows, so there is not one per file.
     assert deletions == ["_audit"] * 3
     assert rows(folder, "file, version", "AND lines = 50") == [(joined, "older")]
     sizes = [path.stat().st_size for path in files.published_files(folder / "archive")]
@@ -187,7 +187,7 @@ def test_what_is_put_together(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert hidden(folder / "archive") == []
     assert compact(folder)[1].startswith("No files can be joined")
     after = audit(folder)
-    load(folder)  # the one file that was not loaded
+    load(folder)  # only one file is new
     known = audit(folder)
     assert set(after) < set(known)
     assert len(known) == len(after) + 1
@@ -195,7 +195,7 @@ def test_what_is_put_together(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def kill(home: Path, *names: str) -> dict[str, int]:
-    """Has the folders' files put together by processes that are killed where they are called after; how each ended."""
+    """Compacts the folders in processes that are killed at the points that name them; returns the exit statuses."""
     plans = home / "plans.json"
     plans.write_text(json.dumps([(str(home / name), POINTS[name]) for name in names]))
     done = forked.run(killed_compaction.__file__, str(plans), cwd=home, env=clean_environment())
@@ -205,7 +205,7 @@ def kill(home: Path, *names: str) -> dict[str, int]:
 
 
 class Found(NamedTuple):
-    """A folder after the kill in it, after the load that followed, and after that was put together and loaded again."""
+    """A folder after the kill, after the next load, and after it was compacted and loaded once more."""
 
     status: int | None
     killed: list[tuple[Any, ...]]
@@ -221,7 +221,7 @@ class Found(NamedTuple):
 
 @pytest.fixture(scope="module")
 def found(loaded: Path) -> dict[str, Found]:
-    """What is found in each folder, "undisturbed" by a kill in the last one. The loads are of all folders together."""
+    """Returns what is found in each folder; "undisturbed" has no kill. Each load takes all folders together."""
     home = copy(loaded, "killed")
     folders = [home / name for name in FOLDERS]
     with isolation(home), ExitStack() as ended:
@@ -231,7 +231,7 @@ def found(loaded: Path) -> dict[str, Found]:
         assert compact(home / "undisturbed")[0] == 0
         load(*folders)
         after = {folder: rows(folder, "sum(duplicates), sum(stored)") for folder in folders}
-        compacted = {folder: compact(folder)[0] for folder in folders}  # what was of the newest load then, too
+        compacted = {folder: compact(folder)[0] for folder in folders}  # includes files of the then newest load
         left = {
             folder: (books(folder), messages(folder), hidden(folder / "archive"), audit(folder)) for folder in folders
         }

@@ -1,4 +1,4 @@
-"""`kill -9` while contacts and lists are changed: the log misses nothing that happened, and the rest gets done."""
+"""After `kill -9` while contacts and lists are changed, the log misses nothing that was done, and the rest is done."""
 
 import signal
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from faults.killed_sending import Plan
 from faults.sendings import run_sendings
 from sending import IMPATIENT, environment, log_in, rows, settings_for
 
-PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than are requested together
+PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than one set of parallel requests
 LIST = lists.AccountList("contactlist_nobody", "Nobody")
 SLOW = "sixty are deleted within two seconds"
 DELETED: dict[str, tuple[tuple[str, str, int], int, int]] = {
-    # Where it is killed, and how many the log says are done then, at least and at most
+    # The kill, and how many deletions the log has as done then, at least and at most.
     "nothing is planned": ((KILL_POINT_REQUESTS_PLANNED, "before", 1), 0, 0),
     "all is planned, nothing sent": ((KILL_POINT_REQUESTS_PLANNED, "after", 1), 0, 0),
     "some are announced, unsent": ((KILL_POINT_OUTCOMES_WRITTEN, "after", 1), 0, 0),
@@ -41,7 +41,7 @@ LISTED: dict[str, tuple[str, str, int]] = {
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, FakeAutopilot]]]:
-    """The account and the folder of each point, after the kill."""
+    """Returns the folder and the account of each point, after the kill."""
     root = tmp_path_factory.mktemp("contacts")
     plans: list[Plan] = []
     places: dict[str, tuple[Path, FakeAutopilot]] = {}
@@ -76,7 +76,7 @@ def test_a_killed_deletion_is_continued(
     there = {email for email in PEOPLE if server.account.find(email)}
     sent = {each.path for each in server.seen("DELETE")}
     with DeliveryLog(log_in()) as log:
-        # What was sent is announced or noted, and what is noted was carried out.
+        # What was sent is in the log as unknown or delivered, and what is delivered was really deleted.
         states = {row["endpoint"].partition(" ")[2]: row["status"] for row in log.latest()}
         assert {path for path in sent if states[path] not in ("unknown", "delivered")} == set()
         assert {email for email in there if states.get(f"/contact/{email.replace('@', '%40')}") == "delivered"} == set()
@@ -101,7 +101,7 @@ def test_after_a_kill_a_list_comes_out_right(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(lists, "Autopilot", IMPATIENT)
     assert Path("status").read_text() == str(-signal.SIGKILL)
-    # Meanwhile some left who may have been put on it, and others came.
+    # In the meantime some left who may be on the list already, and others came.
     server.account.upsert({"Email": "p999@example.com"})
     found = [PersonRow(email, email, None, {}) for email in [*PEOPLE[60:], "p999@example.com"]]
     counts = Counts()

@@ -1,4 +1,4 @@
-"""Damaged archives as whole runs: good lines are loaded, `_rejects` has the others, `_audit` counts all."""
+"""Of a damaged archive, good lines are loaded, `_rejects` has the others, and `_audit` counts all."""
 
 import errno
 import gzip
@@ -22,13 +22,13 @@ def rejects(tables: dict[str, Table]) -> list[tuple[str, int, str]]:
 
 
 def broken_off(database: duckdb.DuckDBPyConnection) -> set[str]:
-    """The files that a query of the documents finds."""
+    """Returns the files that the query in how-to/schedule.md finds."""
     [query] = re.findall(r"```sql\n(.*?)```", (DOCS / "how-to" / "schedule.md").read_text(), re.DOTALL)
     return {Path(row[0]).name for row in database.execute(query).fetchall()}
 
 
 def books(tables: dict[str, Table]) -> dict[str, tuple[int, int, int, int]]:
-    """Per file: lines, stored, duplicates, rejected."""
+    """Returns the lines, stored, duplicates and rejected of each file."""
     return {
         Path(row["file"]).name: (row["lines"], row["stored"], row["duplicates"], row["rejected"])
         for row in tables["_audit"].dicts()
@@ -45,7 +45,7 @@ def loaded(tmp_path: Path) -> dict[str, Table]:
 
 
 def damaged(archive: Path) -> None:
-    """An archive with all kinds of damage, a file or a few of it for each test below."""
+    """Makes an archive with all kinds of damage; each test below has its own files."""
     cut = file(archive, "cut.gz", [track(n, properties={"note": f"{n**9}"}) for n in range(500)])
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     file(archive, "good.gz", [track(1000)])
@@ -87,7 +87,7 @@ def made() -> dict[str, Table]:
 
 @pytest.fixture
 def tables(made: dict[str, Table], tmp_path: Path) -> dict[str, Table]:
-    """What is loaded of the damaged archive; the first test that asks for it loads it for all."""
+    """The tables after a load of the damaged archive; the first test that needs them loads it for all."""
     if not made:
         damaged(tmp_path / "archive")
         made |= loaded(tmp_path)
@@ -95,7 +95,7 @@ def tables(made: dict[str, Table], tmp_path: Path) -> dict[str, Table]:
 
 
 def ids(table: Table, start: int, stop: int) -> set[int]:
-    """The numbers of the tracks in a table, from `start` to before `stop`."""
+    """Returns the numbers of a table's tracks, from `start` up to but excluding `stop`."""
     return {number for row in table.dicts() if start <= (number := int(row["id"][2:])) < stop}
 
 
@@ -118,7 +118,7 @@ def test_loads_what_is_before_the_cut_of_a_file(tables: dict[str, Table]) -> Non
 
 
 def test_loads_what_is_before_wrong_bytes(tables: dict[str, Table]) -> None:
-    # Garbage may inflate for a while before the checksum or the codes give it away: those lines are no JSON.
+    # Garbage may be inflated for a while before a checksum or a bad code shows it, and gives lines that are not JSON.
     (lines, stored, _, rejected) = books(tables)["wrong.gz"]
     assert stored > 100
     assert lines == stored + rejected
@@ -158,7 +158,7 @@ def test_an_archive_of_nothing_but_damage_makes_all_tables(tmp_path: Path) -> No
 
 
 class Failing:
-    """A file whose bytes cannot be read from some position on."""
+    """A file that raises EIO after `good` bytes."""
 
     def __init__(self, handle: Any, good: int) -> None:
         self._handle, self._good = handle, good
@@ -174,7 +174,7 @@ class Failing:
         self._handle.close()
 
 
-# How each of three files fails: its first byte, one in its middle, and its opening.
+# After how many bytes each file fails: at the first byte, in the middle, and None when it is opened.
 FAILING = {"1.json": 0, "2.json": 3_000, "3.json": None}
 
 
@@ -205,7 +205,7 @@ def test_files_that_could_not_be_read_are_read_another_time(tmp_path: Path, monk
         assert "Permission denied" in whys["3.json"]
         assert report.rejects == {"truncated": 3}
     assert broken_off(database) == {"1.json", "2.json", "3.json"}
-    # What is before the place where it failed is there already, and what is in other files.
+    # Lines before the failures, and those of the good file, are stored already.
     first, second = reports
     assert 10 < first.stored < 110
     assert second.stored == 0

@@ -1,4 +1,4 @@
-"""A destination fails: the run fails, and after the next good one everything is as if undisturbed."""
+"""If a destination fails, the run fails, and after the next good run all is as if nothing had happened."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -45,7 +45,7 @@ def made() -> dict[str, Table]:
 
 @pytest.fixture
 def undisturbed(archive: Path, made: dict[str, Table]) -> dict[str, Table]:
-    """The tables of an undisturbed load; the first test that needs them makes it for all."""
+    """The tables of an undisturbed load; the first test that needs them loads for all."""
     if not made:
         database = in_memory()
         load(pipeline(archive.with_name("undisturbed"), database), archive)
@@ -129,7 +129,7 @@ def test_a_database_whose_connections_break_in_the_middle(
 
 @pytest.mark.parametrize("room", [20_000, 300_000], ids=["for the pipeline", "for the database"])
 def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
-    said = tmp_path / "said"  # more than a pipe takes
+    said = tmp_path / "said"  # longer than a pipe's buffer
     with said.open("wb") as stderr:
         assert forked.start(small_disk.__file__, str(archive), str(tmp_path), str(room), stderr=stderr).wait() == 1
     assert "File too large" in said.read_text()
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturb
 def test_rows_of_files_follow_those_that_a_step_made_dicts_of(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """dlt adds not-null columns of its own for those, also in existing tables."""
+    """For dicts, dlt adds its own not-null columns to the tables, also to existing ones."""
     place = in_memory() if database == "duckdb" else request.getfixturevalue("postgres")
     destination = place if database == "duckdb" else postgres_destination(place)
 

@@ -1,4 +1,4 @@
-"""Faults on an engine: dead workers, a dead coordinator, other versions; and what never reaches a worker."""
+"""Loads on an engine survive dead workers and coordinators, and no secret ever reaches a worker."""
 
 import multiprocessing
 import os
@@ -35,13 +35,13 @@ from test_engine import Inline, both, into, same
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cuts small loads as large ones are: a file a share, three partitions."""
+    """Cuts small loads like large ones: into shares of one file, and three partitions."""
     monkeypatch.setattr(shares, "MIN_SHARE", 1)
     monkeypatch.setattr(coordinator, "partition_count", lambda _: 3)
 
 
 def archive_of(folder: Path) -> Path:
-    """A small archive of three files: messages of five persons, two events and a line that is none."""
+    """Makes an archive of three files with five persons, two events and a line that is not a message."""
     persons = [track(n, type="identify", userId=f"u{n}", messageId=f"i-{n}", traits={"n": n}) for n in range(5)]
     file(folder, "1.gz", [track(n, userId=f"u{n % 5}") for n in range(10)])
     file(folder, "2.json", [*persons, b"no JSON", track(20, event="Order", properties={"price": 3})])
@@ -66,7 +66,7 @@ def on_engine(folder: Path, executor: Executor) -> autopilothq.LoadReport:
 
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Executor]:
-    """Makes an executor of two processes, forked from one that has imported what they need."""
+    """Returns a function that makes an executor of two processes, forked from one that has imported what they need."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["faults.engine_workers"])
@@ -91,7 +91,7 @@ def test_a_worker_is_killed_and_its_tasks_are_tried_again(loaded: Path, processe
 
 @dataclass(frozen=True)
 class Failing:
-    """A task that fails the first `times` times, as it notes in a file."""
+    """A task that fails the first `times` times; it counts its runs in a file."""
 
     notes: str
     times: int
@@ -187,7 +187,7 @@ def test_the_coordinator_is_killed_and_the_next_load_starts_afresh(loaded: Path)
     assert done.returncode == 9, done.stderr
     [left] = (loaded / "work/autopilothq-work").iterdir()
     assert files_in(left)
-    # The name is the same in all versions: what one leaves behind, another deletes.
+    # All versions use the same name, so that each deletes what another left behind.
     assert left.name == f"two-{sha256(target_of(into(loaded, 'two')).encode()).hexdigest()[:12]}"
     on_engine(loaded, Inline())
     same(loaded)
@@ -209,7 +209,7 @@ def test_a_work_folder_that_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_messages_that_cannot_become_rows_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever task raises: here the one that makes rows, because the engine cannot read one value."""
+    """Also if the task that makes the rows raises, as here, where DuckDB cannot read a value."""
     raising("as_bool", "boom", monkeypatch)
     messages = [track(n, properties={"transactional": "boom" if n == 7 else True}) for n in range(9)]
     assert "boom" in engine.MACROS
@@ -221,7 +221,7 @@ def test_messages_that_cannot_become_rows_are_rejected(tmp_path: Path, monkeypat
 
 
 def test_deleted_persons_stay_away(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The suppression list reaches the workers, its key does not: each finds it in its own settings."""
+    """Workers get the suppression list, but not its key, which each finds in its own settings."""
     key = "a key that nobody can guess at all"
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY", key)
     shutil.copy(loaded / "one.duckdb", loaded / "two.duckdb")
@@ -240,7 +240,7 @@ def test_deleted_persons_stay_away(loaded: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def suppress(person: Id, key: SuppressionKey, *databases: Path) -> None:
-    """Puts a person on the suppression lists of some DuckDB files."""
+    """Puts a person on the suppression list of each DuckDB file."""
     salt = suppression_key.new_salt(key)
     for database in databases:
         with duckdb.connect(str(database)) as con:

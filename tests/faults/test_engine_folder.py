@@ -1,4 +1,4 @@
-"""The work folder of an engine: workers do not see it, may not change it, or lose it while they are at work."""
+"""If workers do not see the work folder, may not change it or lose it, an error says so and nothing is left."""
 
 import os
 import re
@@ -32,7 +32,7 @@ NAME_ONE = "\nName a folder or a bucket as --work-url (work_url) that this machi
 
 
 class Elsewhere(Inline):
-    """An executor whose workers run in another folder; what `/proc/self/cwd` names is another one to them."""
+    """An executor whose workers run in another folder, so that `/proc/self/cwd` is another place for them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def test_workers_have_the_work_folder_of_the_coordinator_or_say_that_they_do_not
     assert workers.calls == 1
     assert not files_in(Path("unseen"))
     assert not files_in(workers.folder)
-    # One without a slash before it is the coordinator's own.
+    # A relative path is resolved by the coordinator.
     pipeline.run(autopilothq.archive(str(archive), executor=workers, work_url="work"))
     assert len(content(tmp_path / "two.duckdb")["tracks"].rows) == 2
     assert not files_in(Path("work"))
@@ -77,7 +77,7 @@ def context_of(folder: WorkFolder) -> WorkerContext:
 
 @pytest.fixture(params=["folder", "bucket"])
 def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The place of work folders."""
+    """The folder or bucket for work folders."""
     if request.param == "folder":
         yield str(tmp_path / "work")
         return
@@ -87,7 +87,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def open_to_all(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets the credentials of its buckets where workers find them."""
+    """Sets the credentials of the buckets where workers find them."""
     for name, value in s3.credentials.items():
         monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
 
@@ -118,7 +118,7 @@ def test_a_listing_that_a_worker_remembers_does_not_answer_for_the_bucket(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_to_all(s3, monkeypatch)
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_ONLY", "true")  # dlt's setting with which listings are remembered
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_ONLY", "true")  # with this setting, dlt caches listings
     folder = WorkFolder(f"{s3.bucket()}/work")
     folder.begin()
     listing = open_bucket(folder.url).ls(folder.url, detail=False)
@@ -130,9 +130,9 @@ def test_a_listing_that_a_worker_remembers_does_not_answer_for_the_bucket(
 
 @dataclass
 class Losing:
-    """Where work folders are. The second question about a load's mark, at the end of its first task, has no answer.
+    """A place for work folders where the second look at a load's mark, after its first task, fails.
 
-    It is `of.name` that asks; `asked` counts the questions.
+    The function `of.name` looks; `asked` counts how often.
     """
 
     home: str
@@ -141,7 +141,7 @@ class Losing:
     asked: int = 0
 
     def begin(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Begins to count."""
+        """Replaces the function by one that counts and fails."""
         found = getattr(self.of, self.name)
 
         def ask(*args: Any, **kwargs: Any) -> Any:
@@ -156,7 +156,7 @@ class Losing:
 
 @pytest.fixture(params=["folder", "bucket"])
 def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
-    """The place of work folders, with a connection that can be lost."""
+    """A folder or a bucket in memory for work folders, whose connection can be lost."""
     if request.param == "folder":
         return Losing(str(tmp_path / "work"), os, "stat")
     return Losing("memory://work", MemoryFileSystem, "info")
@@ -165,7 +165,7 @@ def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
 def test_a_load_under_way_keeps_its_folder_when_a_task_cannot_ask_for_it(
     losing: Losing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task is tried again, and finds the files of all others."""
+    """The task is tried again and finds the files of all other tasks."""
     archive = str(file(tmp_path / "archive", "1.gz", [track(1), track(2)]).parent)
     load(into(tmp_path, "one"), archive)
     losing.begin(monkeypatch)
@@ -197,7 +197,7 @@ def test_nothing_is_deleted_when_a_task_cannot_ask_whether_its_load_has_ended(
 def test_only_what_killed_tasks_of_this_machine_left_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The work folder may be shared with other machines, and with containers that have the name of this one.
+    # The work folder may be shared with other machines, and with containers that have this machine's name.
     with subprocess.Popen(["true"]) as ended:
         pass
     home, here = tmp_path / "scratch", f"autopilothq-worker-{socket.gethostname()}-"

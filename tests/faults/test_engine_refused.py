@@ -13,7 +13,7 @@ from faults.loads import assert_sound, content, file, track
 from faults.test_refused import identify, rejects
 from test_engine import Inline
 
-# By table, what its rows must meet. The user c and a track are refused, and the text of a line that is no message.
+# The constraints by table. They refuse the user c, a track, and the text of a line that is not a message.
 REFUSALS = {"email_opened": "id <> 'm-7'", "users": "plan <> 'evil'", "_rejects": "raw <> 'poison'"}
 
 

@@ -1,4 +1,4 @@
-"""Answers of clusters' workers: errors in the clusters' own words, or that this package is missing there."""
+"""Errors of clusters' workers are reported in the task's own words, and a missing package is named."""
 
 import os
 import sys
@@ -24,17 +24,17 @@ class Nothing:
     name: str = "A task"
 
     def run(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class ClusterError(Exception):
-    """An error as Ray has it: its text is a traceback."""
+    """An error like Ray's, whose text is a traceback."""
 
     cause: BaseException | None = None
 
 
 class Wrapping(Inline):
-    """An executor that raises what a task raises with a cause, in an error of its own."""
+    """An executor that wraps a task's error in its own, with the task's as the cause."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -73,7 +73,7 @@ def test_a_worker_without_this_package_says_so() -> None:
     )
 
 
-# What Ray does with this setting: it is read as the package is imported, and never again.
+# Like Ray, reads the setting only when the package is imported.
 RAY = """
 import os
 SKIPPED = os.environ.get("RAY_DEDUP_LOGS_SKIP_REGEX")
@@ -86,7 +86,7 @@ def is_initialized():
 def test_ray_is_imported_with_nothing_to_print(
     given: dict[str, str], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray prints on stdout that a worker died, also in a program that calls this package; what a user set stays."""
+    """Otherwise Ray would print on the caller's stdout that a worker died. A user's own setting stays."""
     (tmp_path / "ray.py").write_text(RAY)
     monkeypatch.syspath_prepend(tmp_path)
     with mock.patch.dict(sys.modules), mock.patch.dict(os.environ):

@@ -1,4 +1,4 @@
-"""`kill -9` during an export: no load takes the remains, and the next export is complete."""
+"""After `kill -9` during an export, no load takes what it left, and the next export is complete."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ POINTS = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A file with three messages of two days."""
+    """A DuckDB file with three messages of two days."""
     home = tmp_path_factory.mktemp("exported")
     with isolation(home):
         days = ("01", "01", "02")
@@ -69,7 +69,7 @@ def test_no_load_takes_what_a_killed_export_left(
 
 
 def taken(place: str, s3: S3) -> dict[str, set[str]]:
-    """Returns the ids that loads read from a place: by table of Parquet, by file of an archive."""
+    """Returns the ids that a load reads from a place, by table for Parquet, by file for an archive."""
     fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if "://" in place else None
     found = {}
     for file in list_files([place], fs=fs):

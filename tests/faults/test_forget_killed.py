@@ -1,4 +1,4 @@
-"""`kill -9` at every point of `forget`: the same call again ends as if undisturbed."""
+"""After `kill -9` at any point of `forget`, the same call again ends as if there had been no kill."""
 
 import gzip
 import json
@@ -27,13 +27,13 @@ from faults.loads import Table, assert_same, content, line, load, pipeline, trac
 from faults.test_killed import clean_environment
 from shared_loads import command, isolation
 
-# Nothing but the identify leads from the email to the tracks.
+# Only the identify connects the email to the tracks.
 MESSAGES: list[Any] = [
     {"type": "identify", "messageId": "i-1", "userId": "ada", "traits": {"email": "ada@example.com"}},
     *(track(number, userId="ada") for number in range(5)),
     *(track(number, userId="bob") for number in range(5, 10)),
     {"type": "delete", "messageId": "d-1", "userId": "ada"},
-    # What she said last about groups: their rows go back to what Bob said.
+    # Ada's are the latest groups, so the accounts go back to Bob's values.
     {"type": "group", "messageId": "g-1", "groupId": "acme", "userId": "ada", "traits": {"plan": "pro"}},
     {"type": "group", "messageId": "g-0", "groupId": "acme", "userId": "bob", "traits": {"plan": "free"}},
     {"type": "group", "messageId": "g-3", "groupId": "shop", "userId": "ada", "traits": {"email": "ada@example.com"}},
@@ -55,13 +55,13 @@ PIECEMEAL: dict[str, tuple[str, str, int]] = {
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The archive's files, compressed as they are."""
+    """Returns the bytes of the archive's files, still compressed."""
     return {path.name: path.read_bytes() for path in sorted((folder / "archive").iterdir())}
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A loaded dataset with its archive, once for each plan."""
+    """Returns the folder that has a loaded dataset with its archive for each plan."""
     house = tmp_path_factory.mktemp("forgetting")
     (house / "loaded" / "archive").mkdir(parents=True)
     text = b"".join(map(line, MESSAGES))
@@ -76,7 +76,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ended(house: Path) -> dict[str, int]:
-    """How each plan's process ended."""
+    """The exit status of each plan's process."""
     points = POINTS | PIECEMEAL
     plans = [Plan(str(house / name), point, name in PIECEMEAL) for name, point in points.items()]
     listed = house / "plans.json"
@@ -88,7 +88,7 @@ def ended(house: Path) -> dict[str, int]:
 
 
 class Forgotten(NamedTuple):
-    """What a `forget` leaves: the archive's files, all tables, and the list of who is suppressed."""
+    """The state after a `forget`: the archive's files, all tables, and the suppression list."""
 
     files: dict[str, bytes]
     tables: dict[str, Table]
@@ -107,7 +107,7 @@ def test_after_a_kill_all_is_as_if_undisturbed(
 ) -> None:
     assert ended[point] == -signal.SIGKILL
     before = files(house / point)
-    # Whenever it was, each file is the old one or the new one, and what is written aside is not loaded.
+    # At any moment, each file is the old or the new one; temporary files are never loaded.
     for name, found in files(house / "loaded").items():
         assert before[name] in (found, undisturbed.files[name])
     made = forget(house / point)
@@ -128,7 +128,7 @@ def forget(folder: Path) -> Forgotten:
 
 
 def persons(table: Table) -> int:
-    """How many persons the list has; Ada's two ids must be in it."""
+    """Checks that Ada's two ids are on the list; returns how many persons it has."""
     rows = table.dicts()
     hashes = HashedIds((row["salt"], row["id"]) for row in rows)
     assert {row["kind"] for row in rows} == {"email", "user_id"}

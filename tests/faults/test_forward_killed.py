@@ -1,4 +1,4 @@
-"""`kill -9` while messages are forwarded: the next run sends the rest, and at most one batch again."""
+"""After `kill -9` while messages are forwarded, the next run sends the rest, and at most one batch again."""
 
 import signal
 from collections import Counter

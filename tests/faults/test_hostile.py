@@ -1,4 +1,4 @@
-"""No line of a stranger stops loads into DuckDB and PostgreSQL, run after run (docs/contract/warehouse.md#limits)."""
+"""No line that a stranger sends stops a load into DuckDB or PostgreSQL (docs/contract/warehouse.md#limits)."""
 
 import gzip
 import json
@@ -19,13 +19,13 @@ MARK = b"\xef\xbb\xbf"
 
 
 def wide(number: int, load: int) -> str:
-    """Returns a message of an event with so many properties that are new to every load."""
+    """Returns a message of an event with `number` properties that no other load has."""
     properties = {f"property_{load}_{n}": n for n in range(number)}
     return json.dumps(message("Wide", messageId=f"wide{load}", properties=properties))
 
 
 def hostile() -> list[bytes]:
-    """Messages that were sent to do harm, or by accident."""
+    """Returns lines that do harm, on purpose or by accident."""
     texts = {f"text_{n}": "x" * 30 for n in range(600)}
     deep = "[" * 400 + "1.10" + "]" * 400
     system = {name: name for name in ("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "oid")}
@@ -64,21 +64,21 @@ class Database:
         self.words = ["--destination", "postgres", "--credentials", self.url] if self.url else []
 
     def load(self, *more: str) -> dict[str, Any]:
-        """Loads the archive; gives the result."""
+        """Loads the archive; returns the result."""
         said = self.call("load", "archive", "archive", "--json", *self.words, *more)
         assert (said.status, said.err.count("Traceback")) == (0, 0), said.err
         result: dict[str, Any] = json.loads(said.out)
         return result
 
     def status(self) -> dict[str, Any]:
-        """What the command says of the target. It opens a file on its own, so that no query can follow."""
+        """Returns what `status` says. The command opens a DuckDB file itself, so no query can follow."""
         if not isinstance(self.target, str):
             self.target.close()
         told: dict[str, Any] = json.loads(self.call("status", "--json", *self.words).out)
         return told
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """Returns the rows of a query."""
         if not isinstance(self.target, str):
             return self.target.execute(sql).fetchall()
         with psycopg2.connect(self.target) as con, con.cursor() as cursor:
@@ -86,7 +86,7 @@ class Database:
             return cursor.fetchall()
 
     def columns(self, table: str) -> list[str]:
-        """The columns of a table."""
+        """Returns the names of a table's columns."""
         places = f"table_schema = 'autopilothq' AND table_name = '{table}'"
         return [name for (name,) in self.query(f"SELECT column_name FROM information_schema.columns WHERE {places}")]
 
@@ -94,7 +94,7 @@ class Database:
 @pytest.fixture(params=["duckdb", "postgres"])
 def database(request: pytest.FixtureRequest, call: Call) -> Iterator[Database]:
     if request.param == "duckdb":
-        # To open a file with tables as wide as they may be takes half of the time: this process keeps it open.
+        # This process keeps the file open, because to open one with such wide tables takes half of the time.
         with duckdb.connect("autopilot.duckdb") as file:
             yield Database(call, file)
     else:
@@ -106,7 +106,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     bad = hostile()
     lines = [*plain[:25], *bad, *plain[25:]]
     Path("archive").mkdir()
-    width = 900 if database.url else 9  # so many twice have no room in PostgreSQL; `keys` has as many as DuckDB takes
+    width = 900 if database.url else 9  # PostgreSQL has no room for twice as many; for DuckDB, `keys` tries the limit
     Path("archive/1.gz").write_bytes(gzip.compress(b"\n".join([*lines, wide(width, 1).encode()])))
     first = database.load()
     Path("archive/2.gz").write_bytes(gzip.compress(wide(width, 2).encode()))
@@ -122,7 +122,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     assert reasons == first["rejects"] == {"not_json": 6}
     assert sum(reasons.values()) == first["rejected"]
 
-    # What one line could do to others, it did not.
+    # Other lines are unharmed.
     assert database.query("SELECT n FROM autopilothq.email_opened WHERE id LIKE 'plain%' ORDER BY n") == [
         (n,) for n in range(50)
     ]
@@ -135,7 +135,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     own = "xmin" if database.url is None else "_xmin"
     assert database.query(f"SELECT {own} FROM autopilothq.email_opened WHERE id = 'system'") == [("xmin",)]
 
-    # Columns and rows have their limits, and values beyond are kept.
+    # Values beyond the limits of columns and rows are discards.
     most = (OTHER_LIMITS if database.url is None else LIMITS["postgres"]).columns - COLUMN_RESERVE
     assert len(database.columns("keys")) == most
     assert len(database.columns("wide")) == min(most, len(database.columns("tracks")) + 2 * width)
@@ -153,7 +153,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     ]
     assert database.query("SELECT campaign_id FROM autopilothq.email_opened WHERE id = 'digits'") == [("0.00001",)]
 
-    # A second load finds nothing new, as a dry run says too, and the status is shown.
+    # Another load, or a dry run, finds nothing new, and `status` works.
     assert database.load(*(["--dry-run"] if database.url is None else []))["files"] == 0
     told = database.status()
     beyond = len(database.columns("tracks")) + 2 * width - most if database.url else 0

@@ -1,4 +1,4 @@
-"""The points where the tests of this folder kill a process: each is named next to its code, exists, and is used."""
+"""Each point at which these tests kill a process is named next to its code, exists, and is used."""
 
 import re
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of a load: the next run ends as if undisturbed (docs/contract/warehouse.md#exactly-once)."""
+"""After `kill -9` anywhere in a load, the next run completes it (docs/contract/warehouse.md#exactly-once)."""
 
 import json
 import random
@@ -55,17 +55,17 @@ POINTS: dict[str, tuple[str, str, int]] = {
     "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),
     "the package is put away": (f"{STORAGE}.complete_load_package", "after", 1),
 }
-# With dlt's own DuckDB destination, which copies into staging tables and merges from there.
+# For dlt's own DuckDB destination, which copies into staging tables and merges from there.
 STAGED: dict[str, tuple[str, str, int]] = {
     "a copied file, unnoticed": (f"{COPY}.run", "after", 1),
-    "a few copied files, unnoticed": (f"{COPY}.run", "after", 4),  # of some 7, where merges were complete before
+    "a few copied files, unnoticed": (f"{COPY}.run", "after", 4),  # of some 7, if an earlier run completed merges
     "another copied file, unnoticed": (f"{COPY}.run", "after", 9),
     "a copied file, its merge planned": (f"{PACKAGE}.complete_job", "after", 3),
     "a merge, unnoticed": (f"{MERGE}.run", "after", 1),
     "between two merges": (f"{MERGE}.run", "before", 4),  # of some 13, a few of which an earlier kill may leave done
     "all merges but some": (f"{MERGE}.run", "before", 12),
 }
-# Several kills in a row, each of which lost the machine too where it says so.
+# Several kills in a row; True where the run is on a new machine.
 ROWS: dict[str, list[tuple[str, bool]]] = {
     "on one machine": [
         ("a copied file, unnoticed", False),
@@ -88,14 +88,14 @@ NEVER = 3600.0
 
 
 class Outcome(NamedTuple):
-    """The result of a load: all tables, and how many files count as loaded."""
+    """The result of a load: all tables, and the number of files that count as loaded."""
 
     tables: dict[str, Table]
     files: int
 
 
 class Killer:
-    """Runs plans one after the other, in parallel with the tests, and says how each ended."""
+    """Runs plans one after the other, in parallel with the tests, and reports their exit statuses."""
 
     def __init__(self, folder: Path, plans: Sequence[Plan]) -> None:
         listed = folder / "plans.json"
@@ -110,7 +110,7 @@ class Killer:
             )  # fmt: skip
 
     def statuses(self, folder: Path) -> list[int]:
-        """How each plan of that folder ended: minus the signal, or 0. Waits for the last."""
+        """Returns 0 or minus the signal for each plan of that folder, as soon as all have ended."""
         assert self._process.stdout
         numbers = [number for number, of in enumerate(self._folders) if of == str(folder)]
         while numbers[-1] not in self._ended:
@@ -121,7 +121,7 @@ class Killer:
         return [self._ended[number] for number in numbers]
 
     def close(self) -> str:
-        """Ends the program; returns its complaints."""
+        """Ends the program; returns its stderr."""
         assert self._process.stdout
         self._process.kill()
         self._process.wait()
@@ -146,7 +146,7 @@ def archive(house: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def killer(house: Path, archive: Path) -> Iterator[Killer]:
-    # What is killed while it is loaded was extracted and normalized once for all: each goes on with a copy of that.
+    # To save time, all plans that are killed while loading start from copies of one extracted and normalized load.
     begun = {
         staged: plan(house, archive, f"begun {staged}", POINTS[NORMALIZED], staged=staged) for staged in (False, True)
     }
@@ -157,7 +157,7 @@ def killer(house: Path, archive: Path) -> Iterator[Killer]:
         plan(house, archive, name, point, staged=True, begun=begun[True].folder) for name, point in STAGED.items()
     ]
     for name, row in ROWS.items():
-        (first, _), *rest = row  # before the first kill there was no other machine
+        (first, _), *rest = row  # the first is always on a fresh machine
         plans.append(plan(house, archive, name, STAGED[first], staged=True, begun=begun[True].folder))
         plans += [plan(house, archive, name, (POINTS | STAGED)[point], new, staged=True) for point, new in rest]
     plans += [plan(house, archive, f"{seconds:.3f}", seconds) for seconds in TIMES]
@@ -191,7 +191,7 @@ def undisturbed(house: Path, killer: Killer) -> dict[str, Table]:
 
 @pytest.fixture(scope="module")
 def elsewhere() -> dict[str, Outcome]:
-    """The result of a new machine for each state of the destination that was met."""
+    """The result on a new machine for each state of the destination that occurred."""
     return {}
 
 
@@ -253,7 +253,7 @@ def assert_resumes(
     for database in folder.glob("autopilot.duckdb*"):
         shutil.copy(database, new_machine)
     assert_complete(resumed(folder, archive, staged), undisturbed)
-    # Another kill may have left the same in the destination, which is all that a new machine sees.
+    # A new machine sees only the destination, so equal destinations need only one try.
     found = f"staged {staged}, {state(new_machine / 'autopilot.duckdb')}"
     if found not in elsewhere:
         elsewhere[found] = resumed(new_machine, archive, staged)
@@ -262,8 +262,8 @@ def assert_resumes(
 
 def resumed(place: Path, archive: Path, staged: bool) -> Outcome:
     database = str(place / "autopilot.duckdb")
-    with duckdb.connect(database) as file:  # opened once
-        file.execute("SET threads = 1")  # a second has nothing to do but to wait
+    with duckdb.connect(database) as file:  # keeps it open
+        file.execute("SET threads = 1")  # a second thread would only wait
         load(pipeline(place, stock.duckdb(database) if staged else None), archive)
         return Outcome(content(file), loaded_files(file))
 
@@ -272,17 +272,17 @@ def assert_complete(outcome: Outcome, undisturbed: dict[str, Table]) -> None:
     tables = outcome.tables
     assert_sound(tables)
     assert_same(tables, undisturbed, but=["_audit"])
-    # What a killed load had stored already is a duplicate to the next one: between those two only, lines may move.
+    # Messages that the killed load stored count as duplicates in the next, so these two counts may differ.
     assert accounts(tables["_audit"]) == accounts(undisturbed["_audit"])
     assert outcome.files == len(tables["_audit"].rows)
 
 
-# What differs although the same was loaded: clocks, and names that are made of them.
+# Columns that differ between equal loads: times, and names that contain them.
 VARIES = WHEN | {"inserted_at", "created_at", "state", "version_hash", "_dlt_load_id", "_dlt_id"}
 
 
 def state(database: Path) -> list[tuple[object, ...]]:
-    """All that a DuckDB file holds, the staging tables and dlt's own among it: two equal ones are one to a loader."""
+    """Returns all that a DuckDB file holds, with staging and dlt's own tables. To a loader, equal ones are the same."""
     if not database.exists():
         return []
     with duckdb.connect(str(database)) as file:
@@ -295,7 +295,7 @@ def state(database: Path) -> list[tuple[object, ...]]:
 
 
 def loaded_files(books: duckdb.DuckDBPyConnection) -> int:
-    """How many files count as loaded: those of complete loads."""
+    """Returns how many files count as loaded, because their load is complete."""
     loads = f"SELECT load_id FROM {DATASET}._dlt_loads WHERE status = 0"
     [(count,)] = books.execute(f"SELECT count(*) FROM {DATASET}._audit WHERE load_id IN ({loads})").fetchall()
     return int(count)
@@ -309,7 +309,7 @@ def accounts(audit: Table) -> list[tuple[object, ...]]:
 def test_copies_go_on_a_new_machine_that_dlt_left_nothing_for(
     tmp_path: Path, house: Path, archive: Path, undisturbed: dict[str, Table]
 ) -> None:
-    # An archive's tables are written in two ways, and those of the other kinds of messages in one of these.
+    # There are tables whose rows are replaced and tables that only grow, so both ways of writing are tried.
     assert {TABLES.get(table) in REPLACED for table in undisturbed} == {False, True}
     for database in (house / "undisturbed").glob("autopilot.duckdb*"):
         shutil.copy(database, tmp_path)

@@ -1,4 +1,4 @@
-"""The contract in a lake of Delta tables: the same tables as in DuckDB, on a disk and on a real S3 API."""
+"""A lake of Delta tables, on a disk and on a real S3 API, gets the same tables as DuckDB."""
 
 import json
 import re
@@ -71,12 +71,12 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
 
     replay = tmp_path / "replay"
     shutil.copytree(archive, replay)
-    # A machine that knows nothing but the bucket.
+    # A machine that knows only the bucket.
     report = load(pipeline(tmp_path / "new machine", dlts), replay, **DELTA)
     assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
     again = lake_content(bucket, s3)
     assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
-    # A rejected line has a row for each place that it lies at.
+    # A rejected line has a row for each of its places.
     assert len(again["_rejects"].rows) == 2 * len(tables["_rejects"].rows)
     assert_same(again, tables, but=["_audit", "_rejects"])
     assert load(into, replay, **DELTA).files == 0
@@ -123,7 +123,7 @@ def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
     words = ("load", "archive", str(archive), "--destination", "filesystem", "--credentials", bucket.as_uri())
 
     def loaded(n: int) -> tuple[list[str], dict[str, tuple[int, int]]]:
-        """The warnings of a load of one more file; each table's files, those of its newest version and all."""
+        """Loads one more file; returns the warnings, and how many files each table has in its newest version and in all."""
         person = track(n, type="identify", messageId=f"i-{n}", userId=f"u-{n}", traits={"plan": "pro"})
         file(archive, f"{n}.gz", [track(n), person])
         said = call(*words)
@@ -136,13 +136,13 @@ def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
 
     assert loaded(1) == ([], dict.fromkeys(tables, (1, 1)))
     assert loaded(2) == ([], dict.fromkeys(tables, (2, 2)))
-    # Who reads an older version finds its files for a week.
+    # Files of older versions stay for a week, for those who are reading them.
     assert loaded(3) == ([], dict.fromkeys(tables, (1, 4)))
     DeltaTable(tables["tracks"]).alter.set_table_properties(
         {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
     )
     assert loaded(4) == ([], dict.fromkeys(tables, (2, 5)))
-    monkeypatch.setattr("autopilothq.warehouses.dataset.delta.MOST_FILES", 1)  # now in each load
+    monkeypatch.setattr("autopilothq.warehouses.dataset.delta.MOST_FILES", 1)  # compacts in each load
     assert loaded(5) == ([], dict.fromkeys(tables, (1, 7)) | {"tracks": (1, 1)})
 
     def refuse(*_: object, **__: object) -> None:
@@ -156,7 +156,7 @@ def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
         " users, _rejects, _discards, _audit; the bucket lets nobody delete"
     )
     monkeypatch.setattr("autopilothq.warehouses.dataset.delta_versions.open_table", refuse)
-    assert loaded(7)[0] == []  # it is complete, and the next one looks again
+    assert loaded(7)[0] == []  # the load is complete, and the next one tries to compact again
     monkeypatch.delenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT")
     database = in_memory()
     load(pipeline(tmp_path, database), archive)
@@ -228,7 +228,7 @@ def test_files_of_dlts_that_a_kill_cut_off_stop_no_load_of_a_new_machine(
 
 @pytest.mark.parametrize("init", [False, True])
 def test_dlt_drops_tables_where_it_stored_no_schema(tmp_path: Path, init: bool) -> None:
-    """As its `refresh` does in the staging dataset, of which earlier versions left an empty one."""
+    """dlt's `refresh` does so in a staging dataset, and earlier versions left an empty one."""
     bucket = tmp_path / "bucket"
     client: Any = client_for(pipeline(tmp_path, lake(f"{bucket}")), Schema("autopilothq"))
     staging = bucket / f"{Path(client.dataset_path).name}_staging"
@@ -244,7 +244,7 @@ def test_dlt_drops_tables_where_it_stored_no_schema(tmp_path: Path, init: bool) 
 
 
 def test_no_refresh_leaves_a_staging_dataset(tmp_path: Path) -> None:
-    """Not even an empty one, for which dlt makes a folder, a file `init` and the folder of the schemas."""
+    """Not even an empty one, which for dlt is a folder, a file `init` and a folder for schemas."""
     rows = dlt.resource([{"id": "a"}], name="tracks")
     loaded = pipeline(tmp_path, lake(f"{tmp_path}/bucket"))
     for _ in range(2):
@@ -334,7 +334,7 @@ def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
 
 
 def test_rows_are_deleted_by_their_time(tmp_path: Path) -> None:
-    """As those are that a load brings which has others refused."""
+    """A load deletes its own rows that way if the destination refuses others."""
     dataset = open_dataset(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())))
     times = [datetime(2019, 3, 1, hour, tzinfo=UTC) for hour in range(3)]
     for number, time in enumerate(times):
@@ -345,7 +345,7 @@ def test_rows_are_deleted_by_their_time(tmp_path: Path) -> None:
 
 
 def test_an_event_with_the_name_of_anothers_table_has_another_table(tmp_path: Path) -> None:
-    """The library need not know all that the other table uses."""
+    """Also if the other table uses features that the library does not know."""
     events = ("Bill", "Receipt", "Order", "Refund", "Payment")
     file(tmp_path / "archive", "1.gz", [track(n, event=event) for n, event in enumerate(events)])
     bucket = tmp_path / "bucket"
@@ -387,7 +387,7 @@ def test_rows_whose_id_another_table_has_are_counted(tmp_path: Path) -> None:
 
 
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
-# Where a load is killed, and whether the next one is on the same machine.
+# The machine of the next load, and the kill.
 KILLS: dict[str, tuple[str, tuple[str, str, int]]] = {
     "on a new machine": ("new machine", (KILL_POINT_ROWS_APPENDED, "after", 9)),
     "on the same machine": ("killed", (KILL_POINT_ROWS_APPENDED, "before", 7)),
@@ -402,10 +402,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undisturbed(house: Path) -> dict[str, Table]:
-    """The tables of a load into DuckDB that nothing disturbs; the first test that asks makes it, and the kills."""
+    """The tables of an undisturbed load into DuckDB; the first test that needs them makes this load and the kills."""
     archive = house / "archive"
     if not archive.exists():
-        # There are persons already, whom the killed load changes.
+        # These persons are stored already, and the killed load changes them.
         file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
         start = house / "start"
         load(pipeline(start / "killed", lake((start / "bucket").as_uri())), archive, **DELTA)
@@ -430,7 +430,7 @@ def test_completes_a_load_that_was_killed(name: str, house: Path, undisturbed: d
 
 
 def kill(house: Path, archive: Path) -> None:
-    """Loads that end by `kill -9`, each at its point."""
+    """Runs a load for each of KILLS, which ends by `kill -9`."""
     plans = house / "plans.json"
     plans.write_text(
         json.dumps(
@@ -497,7 +497,7 @@ def test_refuses_a_table_format_where_there_is_none(
 def test_takes_the_table_format_as_an_argument_of_dlt_too_and_rejects_a_row_that_a_table_refuses(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # what a table refuses, dlt tries five times
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # dlt would try refused rows five times
     archive, bucket = tmp_path / "archive", tmp_path / "bucket"
     file(archive, "1.gz", [track(1)])
     into = pipeline(tmp_path, dlt.destinations.filesystem(bucket.as_uri()))
@@ -551,7 +551,7 @@ def test_finds_tables_in_the_folders_that_the_layout_gives_them(tmp_path: Path, 
 
 
 def test_only_tables_that_have_a_folder_cost_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in a dataset that dlt has not initialized."""
+    """In any dataset, whether dlt has initialized it or not."""
     into = pipeline(tmp_path, lake(tmp_path.as_uri()))
     asked: list[str] = []
     usual = DeltaTable.is_deltatable

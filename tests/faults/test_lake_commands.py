@@ -1,4 +1,4 @@
-"""Every command on a lake of Delta tables, on a disk and on a real S3 API, compared with DuckDB row by row."""
+"""Every command does the same in a lake of Delta tables, on a disk and on a real S3 API, as in DuckDB."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def _delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same archive in a lake and in DuckDB."""
+    """Loads the same archive into a lake and into DuckDB; returns the folder."""
     with preparing(tmp_path_factory.mktemp("lake")) as home:
         file(Path("archive"), "1.gz", MESSAGES)
         both(command, "load", "archive", "archive")
@@ -73,7 +73,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Works in the folder of that lake and that DuckDB file, as they were loaded."""
+    """Works in a fresh copy of that folder."""
     with as_prepared(prepared):
         monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
         yield
@@ -102,7 +102,7 @@ def in_duckdb() -> dict[str, Table]:
 
 
 def both(call: Call, *words: str) -> list[Any]:
-    """What a command prints as JSON, for the lake and for DuckDB."""
+    """Runs a command on the lake and on DuckDB; returns what each prints as JSON."""
     found = []
     for place in (into_lake(), ("--credentials", "autopilot.duckdb")):
         with pytest.MonkeyPatch.context() as patch:
@@ -154,7 +154,7 @@ def test_a_lake_that_is_not_there(call: Call) -> None:
 
 @pytest.mark.usefixtures("loaded")
 def test_dlts_own_command_drops_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `dlt pipeline autopilot_events drop email_opened` does: with dlt's own destination."""
+    """`dlt pipeline autopilot_events drop email_opened` works, although it uses dlt's own destination."""
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", bucket())
     assert files_in(Path("bucket/autopilothq/email_opened"))
     pipeline_drop(dlt.attach("autopilot_events"), ["email_opened"])()
@@ -163,7 +163,7 @@ def test_dlts_own_command_drops_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scanned(tables: dict[str, Table]) -> dict[str, list[Any]]:
-    """Returns whole rows of all tables, without what differs between any two scans."""
+    """Returns the rows of all tables, without the cells that differ between any two scans."""
     other = {"received_at", "deleted_at", "first_received_at", "last_received_at", *OLD}
     return {
         name: sorted(([(k, v) for k, v in sorted(row.items()) if k not in other] for row in table.dicts()), key=repr)
@@ -211,7 +211,7 @@ def test_a_scan_of_an_account_has_the_same_tables_as_in_duckdb(server: FakeAutop
 
 
 def pulled(tables: dict[str, Table]) -> dict[str, list[Any]]:
-    """Whole rows of all tables; times of the pull are left out."""
+    """Returns the rows of all tables, without times of the pull."""
     other = {"watermark", "asked_at", "first_received_at", "last_received_at", "file", *OLD}
     return {
         name: sorted(([(k, v) for k, v in sorted(row.items()) if k not in other] for row in table.dicts()), key=repr)
@@ -280,7 +280,7 @@ def test_the_command_sends_what_a_lake_answers(
 
 
 def unlike(tables: dict[str, Table]) -> dict[str, list[Any]]:
-    """Whole rows, without what is random in them."""
+    """Returns the rows of all tables, without random cells."""
     random = {"_suppressions": {"id", "salt", "person", "suppressed_at"}, "_deliveries": {"sent_at", "run"}}
     return {
         name: sorted(
@@ -313,7 +313,7 @@ def test_forgets_the_same_rows_as_in_duckdb(call: Call) -> None:
 
 
 def bytes_of(folder: Path) -> bytes:
-    """All that is in a folder, and the cells of its Parquet files."""
+    """Returns the bytes of all files in a folder, with the cells of Parquet files as text."""
     found = b""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -329,7 +329,7 @@ def test_rewrite_leaves_no_bytes_of_the_person(call: Call) -> None:
     reader = DeltaTable(str(folder / "tracks")).to_pyarrow_dataset()
     said = call("forget", "--email", "ada@example.com", *into_lake(), "--json")
     assert said.status == 0, said.err
-    assert reader.count_rows() == 6  # who reads an earlier version goes on reading it
+    assert reader.count_rows() == 6  # readers of an earlier version can go on
     assert b"ada@example.com" in bytes_of(folder)
     before = in_lake()
     said = call("forget", "--email", "ada@example.com", *into_lake(), "--json", "--rewrite")
@@ -364,7 +364,7 @@ POINTS: dict[str, tuple[str, str, int]] = {
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path) -> dict[str, list[Any]]:
-    """The rows in DuckDB after a forgetting that nothing disturbs."""
+    """The rows in DuckDB after an undisturbed `forget`."""
     with as_prepared(prepared):
         said = command("forget", "--email", "ada@example.com", "--credentials", "autopilot.duckdb")
         assert said.status == 0, said.err

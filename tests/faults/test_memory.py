@@ -1,4 +1,4 @@
-"""If threads together need more memory than there is, fewer run at a time, and nothing is lost or rejected."""
+"""If threads need more memory than there is, fewer run at a time, and no message is lost or rejected."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +30,16 @@ from faults.loads import content, pipeline
 
 
 def wide(event: str, number: int, keys: int) -> dict[str, Any]:
-    """A message with many properties, each with a text of its own."""
+    """Returns a message with `keys` properties, each with its own text."""
     return message(event, messageId=f"{event} {number}", properties=texts(f"{event} {number}", keys))
 
 
 def texts(of: object, keys: int) -> dict[str, str]:
-    """Many properties or traits."""
+    """Returns `keys` properties or traits."""
     return {f"p{key}": f"{of} {key}" * 3 for key in range(keys)}
 
 
-# Threads, and the engine's memory (MB): enough for some of them, and not even for one, which is given more then.
+# Threads, and DuckDB's memory in MB: enough for some of them, or not even for one, which then gets more.
 PRESSED = [(8, 400), (4, 200), (2, 200), (1, 150)]
 
 
@@ -47,7 +47,7 @@ PRESSED = [(8, 400), (4, 200), (2, 200), (1, 150)]
 def test_no_message_is_rejected_because_many_threads_read(
     threads: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)  # as in a load that takes all threads
+    monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)  # otherwise a small load takes one thread
     lines = [wide("Wide", number, 190) for number in range(50 * max(threads, 2))]
     first, *others = batches([lines], lambda _: 50)
     projection = new_projection(tmp_path, memory=memory, threads=threads)
@@ -55,7 +55,7 @@ def test_no_message_is_rejected_because_many_threads_read(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(projection.add, others))
     if memory < 400:
-        assert projection._parser._turns_taken > threads  # one was left alone
+        assert projection._parser._turns_taken > threads  # a thread had to run alone
     deduplicated = projection.deduplicate()
     written: dict[str, list[Mapping[str, Any]]] = {}
     for rows in deduplicated.tables():
@@ -69,7 +69,7 @@ def test_no_message_is_rejected_because_many_threads_read(
 
 
 class Tried(NamedTuple):
-    """What a parser tried: the turns that it took, the memory and the threads of its engine, the lines."""
+    """One try of a parser: the turns that it took, the memory and threads of its DuckDB, and the lines."""
 
     turns: int
     memory: str
@@ -78,7 +78,7 @@ class Tried(NamedTuple):
 
 
 def tries(parser: Parser, missed: Callable[[Tried], bool], monkeypatch: pytest.MonkeyPatch) -> list[Tried]:
-    """Lets a parser miss memory where `missed` says so, and parse nothing otherwise; gives what it tries."""
+    """Lets a parser run out of memory where `missed` says so, and parse nothing otherwise; returns its tries."""
     tried, turns, turn = list[Tried](), list[int](), parser._turns.turn
 
     def noted(size: float, taken: int) -> AbstractContextManager[None]:
@@ -105,7 +105,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
 
     def missed(now: Tried) -> bool:
         if len(tried) == 1:
-            parser._note_shortage(1)  # nor does it for a thread beside this one
+            parser._note_shortage(1)  # a thread beside this one runs out of memory as well
         return now.turns < needed
 
     tried = tries(parser, missed, monkeypatch)
@@ -114,7 +114,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
         for batch in range(120):
             needed = 4 if batch < 48 else 1
             parser._parse_in_turn(LineReader(con), lines, CellWriter(str(tmp_path)))
-    # One of four threads goes on; two are tried and fail, then again after twice as long, until all go on again.
+    # One of four threads goes on. After a while two are tried; when they fail, the wait doubles before the next try.
     assert [now.turns for now in tried] == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 40]
 
 
@@ -122,7 +122,7 @@ def test_more_threads_parse_again_when_the_memory_long_sufficed(
 def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_memory(
     bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small line needs no more memory than others, so an error at one is the machine's."""
+    """A small line needs no more memory than others, so if one fails, the machine lacks memory."""
     parser, files, text = Parser(str(tmp_path)), CellWriter(str(tmp_path)), "x" * 100
     lines = number_lines(next(batches([["{", text, "}"]])).lines)
     monkeypatch.setattr(parse, "LARGE_LINE", lines.slice(1, 1).nbytes if bad == "large line" else lines.nbytes + 1)
@@ -143,12 +143,12 @@ def test_a_thread_that_is_alone_rejects_the_large_line_that_needs_still_more_mem
 def test_a_wide_table_gets_memory_for_its_columns_when_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "ALONE_MEMORY", 30)  # so that few columns need more
+    monkeypatch.setattr(context, "ALONE_MEMORY", 30)  # low, so that few columns need more
     columns = [f"c{number}" for number in range(400)]
     cells = ", ".join(f"CASE WHEN hash(range + {name[1:]}) % 3 = 0 THEN range || 'x' END AS {name}" for name in columns)
     with engine.connect(str(tmp_path), 400, threads=1) as con:
         con.execute(f"CREATE TABLE made AS SELECT {cells} FROM range(3000)")
-        con.execute("SET memory_limit = '30MB'")  # as for a narrow table that was made later
+        con.execute("SET memory_limit = '30MB'")  # the limit as a later narrow table sets it
         rows = TableRows("users", dict.fromkeys(columns, "text"), con.sql("FROM made"), 3000)
         rows.write(str(tmp_path / "users.parquet"))
         assert engine.memory_limit(con.execute) < 31_000_000
@@ -198,7 +198,7 @@ def test_copies_and_merges_are_tried_again_alone(
         return execute(self, sql, *values)
 
     monkeypatch.setattr(warehouse.DirectSqlClient, "execute_sql", missing_at_first)
-    # Nor is there memory to end the transaction.
+    # There is no memory to end the transaction either.
     monkeypatch.setattr(warehouse.DirectSqlClient, "rollback_transaction", lambda _: None)
     write("1.ndjson", message(messageId="m1"), identify(messageId="m2"))
     database = duckdb.connect(":memory:", config={"threads": 2})
@@ -207,7 +207,7 @@ def test_copies_and_merges_are_tried_again_alone(
     assert stored == dict.fromkeys(("_audit", "email_opened", "identifies", "tracks", "users"), 1)
     merges = sorted(sql.partition(" as d ")[0] for sql in tried if sql.startswith("DELETE"))
     assert merges == ['DELETE FROM "autopilothq"."_audit"', 'DELETE FROM "autopilothq"."users"']
-    # Tables whose rows are inserted at once, and those of which they come from staging; empty ones are left out.
+    # One statement for each of three tables with direct inserts, two for each that merges from staging.
     assert len(tried) == 3 + 2 * 2
     assert set(map(tuple, tried.values())) == {((2,), (1,))}
     assert [record.message for record in caplog.records if "Transient" in record.message] == []
@@ -268,9 +268,9 @@ def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pyt
 def test_long_texts_need_no_memory_for_all_of_them(
     threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fifty megabytes of them: rows are written in groups of so many bytes, not of so many rows."""
+    """There are 50 MB of them: row groups are limited by bytes, not by rows."""
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
-    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)  # nor is there more for a thread that is alone
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)  # a thread that is alone gets no more either
     lines = [message(messageId=f"m{number}", properties={"html": f"{number} <p>" * 2000}) for number in range(3000)]
     projection = new_projection(tmp_path, memory=80, threads=threads)
     for batch in batches([lines], lambda _: 500):

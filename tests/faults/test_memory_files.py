@@ -1,4 +1,4 @@
-"""Rows are stored in a DuckDB file, merged and read again with less memory than they have."""
+"""Rows are stored in a DuckDB file, merged and read again with less memory than their size."""
 
 import os
 import re
@@ -32,14 +32,14 @@ from faults.long_texts import later, long
 
 
 def people(load: int, persons: range, characters: int) -> Iterator[dict[str, Any]]:
-    """Each with a trait as long; the later load's are newer."""
+    """Yields an identify for each person, with a trait of so many characters; those of later loads are newer."""
     for n in persons:
         plan = {"plan": long(f"{load} {n}", characters), "n": n}
         yield identify(messageId=f"m{load} {n}", userId=f"u{n}", receivedAt=later(load), traits=plan)
 
 
 def stored_plans(database: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Returns the rows of `users` and of `identifies`, with the first word of a text that is whole."""
+    """Returns the rows of `users` and `identifies`: the id, and the text's first word and length if it is whole."""
     whole = "CASE WHEN rtrim(plan, 'e') = split_part(plan, ' ', 1) || ' ' || n || ' ' THEN strlen(plan) END"
     with duckdb.connect(str(database), read_only=True) as con:
         users, messages = (
@@ -50,7 +50,7 @@ def stored_plans(database: Path) -> tuple[list[tuple[str, str]], list[tuple[str,
 
 
 def plans(loads: Mapping[int, range], characters: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Returns what `stored_plans` is to find after loads of `people`."""
+    """Returns what `stored_plans` must find after loads of `people`."""
     users = {f"u{n}": f"{load}-{characters}" for load, persons in loads.items() for n in persons}
     messages = [(f"m{load} {n}", f"{load}-{characters}") for load, persons in loads.items() for n in persons]
     return sorted(users.items()), sorted(messages)
@@ -59,7 +59,7 @@ def plans(loads: Mapping[int, range], characters: int) -> tuple[list[tuple[str, 
 def test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_they_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB takes 2,048 rows at a time, however large they are: they come and go in parts."""
+    """DuckDB takes 2,048 rows at a time, however large they are, so they are written and read in parts."""
     monkeypatch.setattr(engine, "one_thread", lambda *_: nullcontext())
     monkeypatch.setattr(parts, "BYTES_AT_ONCE", 2 << 20)
     credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
@@ -71,13 +71,13 @@ def test_large_traits_are_stored_replaced_and_read_again_with_less_memory_than_t
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 60_000)
 
 
-@pytest.mark.parametrize("asked", [True, False])  # whether the texts are found before DuckDB merges their rows
+@pytest.mark.parametrize("asked", [True, False])  # whether long texts are detected first
 def test_what_a_file_s_log_has_is_written_without_memory_for_long_texts_that_are_stored(
     asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB merges groups of rows as it closes a file; if it has no memory for 2,048 of them it writes nothing.
+    """DuckDB merges row groups as it closes a file, and writes nothing if it has no memory for 2,048 rows.
 
-    The file is rewritten with the same memory.
+    The file can also be rewritten with that memory.
     """
     left_out = "_checkpoint" if asked else "_has_long_rows"
     monkeypatch.setattr(duckdb_pool, left_out, lambda *_: False)
@@ -107,7 +107,7 @@ def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> 
     for _ in range(3):
         with target.sql_client() as client:
             client.execute_sql("CREATE TABLE IF NOT EXISTS main.a (n BIGINT)")
-            with pytest.raises(duckdb.CatalogException):  # a connection that cannot be had does not count
+            with pytest.raises(duckdb.CatalogException):  # a connection that fails to open does not count
                 client.credentials.conn_pool.borrow_conn(pragmas=["of_no_duckdb"])
             for _ in range(2):
                 client.execute_sql("INSERT INTO main.a FROM range(5)")
@@ -121,7 +121,7 @@ def test_small_groups_of_rows_are_merged_as_a_file_is_closed(tmp_path: Path) -> 
 def test_a_file_whose_rest_is_written_is_opened_for_others_after_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB opens a file once in a process, for all who have the same settings."""
+    """A process opens a DuckDB file once, for all connections with the same settings."""
     writing, file = Event(), tmp_path / "autopilot.duckdb"
     one, other = (duckdb_pool.WaitingPool(DuckDbCredentials(str(file)), 0) for _ in range(2))
 
@@ -210,7 +210,7 @@ def test_rows_of_a_file_are_long_if_there_are_many_bytes_of_them_and_of_each(
 
 
 def missing_once(ask: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Lets memory run out as the second part of a table's rows is looked at."""
+    """Lets memory run out when the lengths in the second part of a table are read."""
     looked = list[str]()
 
     def asked(sql: str) -> Any:
@@ -261,7 +261,7 @@ def test_fewer_rows_are_read_at_once_where_memory_runs_out(tmp_path: Path, monke
         assert [batch.num_rows for batch in batches] == [*[3] * 13, 1]
         assert [n for batch in batches for n in batch["n"].to_pylist()] == list(range(40))
         most = 0
-        with pytest.raises(duckdb.OutOfMemoryException):  # for a single row
+        with pytest.raises(duckdb.OutOfMemoryException):  # not even one row fits
             list(sql_arrow.read_table(client, "main.stored", "SELECT n, a FROM main.stored", schema, "duckdb"))
 
 
@@ -269,14 +269,14 @@ def test_fewer_rows_are_read_at_once_where_memory_runs_out(tmp_path: Path, monke
     ("sizes", "expected"),
     [
         ([0] * 5, [5]),
-        ([50], [1]),  # a row that is longer than a part is to be
+        ([50], [1]),  # a row that is larger than a part should be
         ([20] * 3, [1, 1, 1]),
         ([10] * 5, [2, 2, 1]),
         (
             [2] * 4 + [20] * 4,
             [1, 2, 1, 1, 1, 1, 1],
-        ),  # twice as many after few bytes, half as many if needed
-        ([2] * 40 + [20], [1, 2, 4, 5, 5, 5, 5, 5, 5, 2, 1, 1]),  # never more than so many
+        ),  # twice as many rows after a small part, half as many if needed
+        ([2] * 40 + [20], [1, 2, 4, 5, 5, 5, 5, 5, 5, 2, 1, 1]),  # at most MOST_ROWS
         ([10] * 3 + [20], [1, 1, 1, 1]),
         ([8] * 3 + [20], [1, 2, 1]),
     ],
@@ -323,10 +323,10 @@ def test_rows_come_one_by_one_if_there_is_no_memory_to_look_at_them(monkeypatch:
             list(parts.split_table(ask, "t"))
 
 
-NEWEST = {"received_at": {"dedup_sort": "desc"}}  # of a person's rows this one is merged: they come to staging first
+NEWEST = {"received_at": {"dedup_sort": "desc"}}  # dlt deduplicates by it, so rows go through staging
 
 
-@pytest.mark.parametrize(("part", "hints"), [(2, {}), (5, {}), (5, NEWEST)])  # of identifies, and of users
+@pytest.mark.parametrize(("part", "hints"), [(2, {}), (5, {}), (5, NEWEST)])  # fails in `identifies`, and in `users`
 def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
     part: int, hints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,7 +355,7 @@ def test_parts_that_are_there_are_stored_once_when_their_file_comes_again(
 def test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those that an earlier version copied there, and had no memory to merge."""
+    """Such as rows that an earlier version copied there and had no memory to merge."""
     loads, missed = {1: range(10), 2: range(5, 15)}, list[Path]()
     monkeypatch.setattr(parts, "STAGED_ROWS", 3)
 
@@ -373,7 +373,7 @@ def test_rows_that_wait_in_staging_replace_others_in_parts_if_memory_runs_out(
     assert stored_plans(tmp_path / "autopilot.duckdb") == plans(loads, 100)
 
 
-@pytest.mark.parametrize("column", ["n", "rowid"])  # a trait's, too, although DuckDB numbers rows by that name
+@pytest.mark.parametrize("column", ["n", "rowid"])  # a trait may have the name of DuckDB's row number
 @pytest.mark.parametrize(("direction", "first"), [("desc", 3), ("asc", 1), (None, None)])
 def test_of_staged_rows_with_the_same_key_the_first_replaces_others(
     direction: str | None, first: int | None, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -435,7 +435,7 @@ def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
 
 @pytest.mark.parametrize("limit", ["500MB", "1GB", "1.8GiB", "123456789B", "-1"])
 def test_settings_are_as_before(limit: str) -> None:
-    """Also after many times, although DuckDB prints a limit truncated to one decimal, and after an error."""
+    """Also after many changes, although DuckDB prints the limit truncated to one decimal, and after an error."""
     with duckdb.connect() as con:
 
         def settings() -> object:

@@ -1,4 +1,4 @@
-"""Long texts are read, projected and adopted with less memory than all of them have."""
+"""Long texts are read, projected and adopted with less memory than their total size."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ def test_batches_with_long_texts_are_cut_for_the_engine(monkeypatch: pytest.Monk
 
 
 def long_lines(number: int) -> Iterator[dict[str, Any]]:
-    """A line of each kind that has long texts, and a short one."""
+    """Yields a line for each place that a long text can be in, and a short line."""
     yield message(messageId=f"property {number}", properties={"html": long(number)})
     yield message("Email Clicked", messageId=f"link {number}", properties={"link_url": long(number)})
     yield message(f"Event {number % 2}", messageId=f"event {number}", properties={"deep": {"a": {"b": long(number)}}})
@@ -52,7 +52,7 @@ def long_lines(number: int) -> Iterator[dict[str, Any]]:
 
 
 def written(made: Iterable[TableRows | None], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Writes tables as a load does, and reads them."""
+    """Writes tables as a load does; returns their rows as read from the files."""
     found = {}
     for rows in made:
         if rows is not None:
@@ -68,7 +68,7 @@ def take_few_bytes_at_once(monkeypatch: pytest.MonkeyPatch, number: int) -> None
 
 
 def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read, gathered and written in pieces, but for values that no column takes, and lines that none can."""
+    """They are read, gathered and written in pieces, except values that fit no column and rejected lines."""
     take_few_bytes_at_once(monkeypatch, 3 * LONG)
     monkeypatch.setattr(tables, "GATHERED_BYTES", 10 * LONG)
     numbers = range(3)
@@ -112,11 +112,11 @@ def test_long_texts_of_any_kind_are_stored_as_they_are(tmp_path: Path, monkeypat
 def test_nine_hundred_large_texts_are_loaded_with_the_memory_that_is_usual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine takes 2,048 rows at a time, however large they are."""
+    """DuckDB takes 2,048 rows at a time, however large they are."""
     monkeypatch.setattr(projection_module, "SMALL_LOAD", 0)
     lines = [message(messageId=f"m{n}", properties={"html": long(n, 100_000)}) for n in range(900)]
     projection = new_projection(tmp_path)
-    for batch in batches([lines], lambda _: 320):  # what a batch of an archive has
+    for batch in batches([lines], lambda _: 320):  # as many lines as in a batch of an archive
         projection.add(batch)
     rows = written(projection.deduplicate().tables(), tmp_path)
     projection.close()
@@ -141,7 +141,7 @@ def test_large_traits_need_no_memory_for_those_of_all_persons(tmp_path: Path, mo
 
 @contextmanager
 def with_large_traits(folder: Path) -> Iterator[Projection]:
-    """A load of PLANS with little memory."""
+    """Yields a projection of PLANS that has little memory."""
     lines = [identify(messageId=user, userId=user, traits={"plan": plan}) for user, plan in PLANS.items()]
     with closing(new_projection(folder, memory=40, threads=1)) as projection:
         for batch in batches([lines], lambda _: 20):
@@ -191,7 +191,7 @@ def test_large_texts_are_adopted_with_less_memory_than_they_have(
 def test_long_rows_of_any_export_are_adopted_few_at_a_time(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where there is no memory for 2,048 of them; twice: rows that are stored already stay, but for null cells."""
+    """As if there were no memory for 2,048 rows. The second time, stored rows only get values for their null cells."""
     read_in_parts(monkeypatch)
     database, texts = in_memory(), {f"u{n}": long(f'{n},\n"x"', 3_000) for n in range(40)}
     for plans in (texts | {"u2": None}, texts | {"u1": "later", "new": None}):
@@ -208,7 +208,7 @@ def test_long_rows_of_any_export_are_adopted_few_at_a_time(
 
 
 def read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has rows adopted as if they were long, and memory missed whenever the engine takes as many as it likes."""
+    """Has rows adopted in parts, as if they were long and DuckDB could not read 2,048 of them at once."""
     write = buffer._write
     monkeypatch.setattr(buffer, "_write", lambda con, source, *more: write(con, source._replace(sql=""), *more))
     monkeypatch.setattr(parts, "LONG", 0)
@@ -219,7 +219,7 @@ def read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exported_users(rows: pa.Table, form: str) -> dict[str, Any]:
-    """Writes a table of users; returns the arguments that adopt it."""
+    """Writes a table of users in this form; returns the arguments of `adopt` for it."""
     Path("exported").mkdir(exist_ok=True)
     if form == "parquet":
         pq.write_table(rows, "exported/users.parquet", use_dictionary=False)

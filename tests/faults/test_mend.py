@@ -1,4 +1,4 @@
-"""Tables and columns that somebody dropped: they are created again with a warning, or an error says what to do."""
+"""Tables and columns that somebody dropped are created again with a warning, or an error says what to do."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,7 +18,7 @@ PERSON = {"type": "identify", "userId": "u", "messageId": "i-1", "receivedAt": "
 
 
 class Place:
-    """A destination: the words that load into it, its content, and its own SQL."""
+    """A destination, with the command's options for it, its content, and its own SQL."""
 
     def __init__(self, target: str | duckdb.DuckDBPyConnection) -> None:
         self.words = ["--destination", "postgres", "--credentials", target] if isinstance(target, str) else []
@@ -84,7 +84,7 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
     assert_same(after, before, but=["_audit"])
     assert errors(call("load", "archive", "a.ndjson", *place.words)) == []
 
-    # A view in place of a table lacks columns, too, but none can be created there.
+    # A view in place of a table lacks columns too, but columns cannot be added to a view.
     place.execute(
         "ALTER TABLE autopilothq.tracks RENAME TO mine",
         "CREATE VIEW autopilothq.tracks AS SELECT user_id FROM autopilothq.mine",
@@ -109,7 +109,7 @@ def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, cal
     ]
 
 
-# Rows are put into staging first, whose table must follow.
+# Rows go through staging, whose table must get the changed type as well.
 @pytest.mark.parametrize("place", ["postgres"], indirect=True)
 def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
@@ -121,7 +121,7 @@ def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     assert call("load", "archive", "b.ndjson", *place.words).status == 0
     rows = place.content()["order"].dicts()
     assert [(row["price"], row["pieces"]) for row in rows] == [("5.5", 1), ("6.5", 2)]
-    # Nor is it left behind where the table is created again, as it was before.
+    # If the table is dropped and created again with its old type, staging must follow again.
     place.execute("DROP TABLE autopilothq.users")
     Path("c.ndjson").write_bytes(line(PERSON | {"userId": "v", "messageId": "i-2", "traits": {"plan": "free"}}))
     assert call("load", "archive", "c.ndjson", *place.words).status == 0

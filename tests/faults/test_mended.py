@@ -1,4 +1,4 @@
-"""Adopted rows with texts that Segment cut, and an archive with the whole ones (docs/contract/adopt.md#cut-text)."""
+"""An archive restores the texts that Segment cut in adopted rows (docs/contract/adopt.md#cut-text)."""
 
 import json
 import os
@@ -42,7 +42,7 @@ Tables = dict[str, list[Row]]
 
 
 def check(before: Tables, after: Tables) -> None:
-    """Checks that cut texts are whole, all other cells are unchanged, and new rows are there."""
+    """Checks that cut texts are whole, all other cells are unchanged, and new rows are stored."""
     for table, whole in WHOLE.items():
         old, found = ({row["id"]: row for row in of[table]} for of in (before, after))
         assert {id_: found[id_] for id_ in old} == {id_: old[id_] | whole[id_] for id_ in old}, table
@@ -52,7 +52,7 @@ def check(before: Tables, after: Tables) -> None:
 
 
 class Mended:
-    """An adoption, an archive that is loaded afterwards, and that archive once more with a message that has changed."""
+    """An adoption, a load of an archive, and another load of that archive with a changed message."""
 
     def __init__(self, home: Path) -> None:
         rows = of_duckdb("autopilot.duckdb")
@@ -89,11 +89,11 @@ def test_what_is_whole_or_was_no_adopted_row_stays(mended: Mended) -> None:
 
 
 def load_with_a_kill(point: tuple[str, str, int], *words: str) -> None:
-    """Kills a load, and loads once more on a machine that knows only the destination."""
+    """Kills a load, and loads again on a machine that knows only the destination."""
     code = f"from faults.killed import kill_at; kill_at(*{point!r}); {MAIN}"
     assert forked.start("-c", code, *words).wait(60) == -signal.SIGKILL
     shutil.rmtree(os.environ["DLT_DATA_DIR"])
-    shutil.rmtree("lake/autopilothq/_locks", ignore_errors=True)  # a lease, which would be void in a minute
+    shutil.rmtree("lake/autopilothq/_locks", ignore_errors=True)  # its lease would expire in a minute
     said = command(*words)
     assert said.status == 0, said.err
 
@@ -116,7 +116,7 @@ def test_the_same_in_a_lake(mended: Mended, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def adopted_postgres(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL that has the adoption, to be copied."""
+    """The URL of a PostgreSQL with the adopted tables, which tests copy."""
     home = tmp_path_factory.mktemp("unloaded")
     with postgresql.database() as url:
         with isolation(home):
@@ -127,7 +127,7 @@ def adopted_postgres(postgresql: Postgres, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def adopted(postgresql: Postgres, adopted_postgres: str) -> Iterator[str]:
-    """The URL of a PostgreSQL that has the adoption."""
+    """The URL of a PostgreSQL of the test's own with the adopted tables."""
     with postgresql.database(like=adopted_postgres) as url:
         yield url
 

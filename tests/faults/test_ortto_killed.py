@@ -1,4 +1,4 @@
-"""`kill -9` during a pull from Ortto: at one request a second, nobody is asked about twice or left out."""
+"""After `kill -9` during a pull from Ortto, nobody is requested twice or left out: requests take a second each."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from faults.loads import pipeline
 from faults.test_killed import clean_environment
 
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
-# All but the first are in the second load of two. Of each person there are two pages.
+# All but the first are in the second of two loads. Each person has two pages.
 POINTS: dict[str, tuple[str, str, int]] = {
     "people are found": (KILL_POINT_PAGE_STORED, "after", 1),
     "a page is kept": (KILL_POINT_PAGE_KEPT, "after", 11),
@@ -42,7 +42,7 @@ def server() -> Iterator[FakeOrtto]:
 
 @pytest.fixture(scope="module")
 def house(server: FakeOrtto, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each point, in which a run was killed there; `asked.json` has who was asked for until then."""
+    """Returns the folder that has one for each point, with a killed run; `asked.json` lists who was requested before."""
     house = tmp_path_factory.mktemp("killed_ortto")
     for name, point in POINTS.items():
         (house / name).mkdir()
@@ -61,7 +61,7 @@ def asked(server: FakeOrtto) -> list[str]:
 
 
 def test_another_machine_goes_on(house: Path, server: FakeOrtto) -> None:
-    # Before the others, which change what is there.
+    # First, because the other tests change these folders.
     shutil.copy(house / "a person is kept" / "autopilot.duckdb", ".")
     sql = "SELECT person FROM autopilothq._profiles WHERE load_id IN (SELECT load_id FROM autopilothq._dlt_loads)"
     loaded = {person.partition(":")[2] for (person,) in query(sql)}
@@ -83,7 +83,7 @@ def test_the_next_run_asks_for_nobody_again(
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     into = pipeline(Path.cwd())
     with held():
-        runner.run(into, [])  # what was ready is loaded first
+        runner.run(into, [])  # loads the killed run's package first
         pull(into, server.base_url, server.key)
     after = asked(server)
     # Only the person whose pages were incomplete is requested again.

@@ -1,4 +1,4 @@
-"""The contract on a real PostgreSQL: the same tables as in DuckDB, row by row and type by type."""
+"""A real PostgreSQL gets the same tables as DuckDB, row by row and type by type."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ from shared_loads import isolation
 LONG_EVENT = "An event whose name is longer than the sixty three bytes that PostgreSQL has for it"
 LONG = "a_property_whose_name_is_longer_than_the_sixty_three_bytes_that_postgresql_has_for_it"
 
-# What a database or a role may have set for its sessions, which changes how values are read or written.
+# Settings that a database or role may have for its sessions, and that change how values are read or written.
 SETTINGS = (
     "client_encoding = 'LATIN1'",
     "extra_float_digits = -15",
@@ -69,9 +69,9 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
     again = content(f"{postgres}?client_encoding=utf8")
     assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
-    # A rejected line has a row for each place that it lies at.
+    # A rejected line has a row for each of its places.
     assert len(again["_rejects"].rows) == 2 * len(tables["_rejects"].rows)
-    # The other rows are those of the first load: a replay does not even touch them.
+    # All other rows are untouched by the replay.
     assert_same(again, tables, but=["_audit", "_rejects"])
     assert load(into, replay).files == 0
 
@@ -99,7 +99,7 @@ def test_goes_on_with_the_tables_that_another_loader_made(tmp_path: Path, postgr
 
 JOBS = "dlt.destinations.job_client_impl:SqlLoadJob.run"
 COPIES = "dlt.destinations._adbc_jobs:AdbcParquetCopyJob.run"
-# Where a load is killed, and whether the next one is on the same machine.
+# The machine of the next load, and the kill.
 KILLS: dict[str, tuple[str, tuple[str, str, int]]] = {
     "on a new machine": ("new machine", (JOBS, "after", 5)),
     "on the same machine": ("killed", (COPIES, "after", 9)),
@@ -110,7 +110,7 @@ def test_completes_loads_that_were_killed(tmp_path: Path, postgresql: Postgres) 
     archive = tmp_path / "archive"
     with ExitStack() as stack:
         databases = {name: stack.enter_context(postgresql.database()) for name in KILLS}
-        # There are persons already, whom the killed load changes.
+        # These persons are stored already, and the killed load changes them.
         file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
         for name, url in databases.items():
             load(pipeline(tmp_path / name / "killed", postgres_destination(url)), archive)
@@ -130,7 +130,7 @@ def test_completes_loads_that_were_killed(tmp_path: Path, postgresql: Postgres) 
 
 
 def kill(folder: Path, archive: Path, databases: dict[str, str]) -> None:
-    """Loads that end by `kill -9`, each at its point."""
+    """Runs a load for each of KILLS, which ends by `kill -9`."""
     plans = [
         Plan(str(archive), str(folder / name / "killed"), point, postgres=databases[name])
         for name, (_, point) in KILLS.items()
@@ -145,12 +145,12 @@ WORDS = {word: f"{word}!" for word in ("order", "user", "select", "table", "prim
 
 
 KEYS = ["".join(Random(1).choices(ascii_letters, k=LIMITS["postgres"].key_bytes or 0)) + more for more in ("", "x")]
-# A file with a name that is too long for a key, too: each folder's part of it is as long as a disk has room for.
+# The path of this file is too long for a key as well; its parts are as long as a file system allows.
 KEYS_FILE = "/".join([*(KEYS[0][at : at + 240] for at in range(0, 2_640, 240)), "keys.gz"])
 
 
 def write_loads(archive: Path) -> Iterator[None]:
-    """The files of three loads, which each of the tests below has some of."""
+    """Writes the files of three loads, pausing after each; each test below has its own files."""
     file(archive, "parts.gz", [track(n, event="Parts") for n in range(200, 205)])
     keys: list[Any] = [track(501, messageId=key, event="Keys") for key in KEYS]
     keys += [track(0, type="group", messageId=f"k-{number}", groupId=key) for number, key in enumerate(KEYS)]
@@ -170,18 +170,18 @@ def write_loads(archive: Path) -> Iterator[None]:
 
 
 class Loaded(NamedTuple):
-    """A database that three loads were made into: its URL and its tables."""
+    """A database after three loads: its URL and its tables."""
 
     url: str
     tables: dict[str, Table]
 
     def counts(self, name: str) -> tuple[int, int]:
-        """How many lines of a file were stored, and how many were duplicates."""
+        """Returns how many lines of a file were stored, and how many were duplicates."""
         [row] = [row for row in self.tables["_audit"].dicts() if Path(row["file"]).name == name]
         return row["stored"], row["duplicates"]
 
     def discard(self, id_: str) -> tuple[str, str, str, str]:
-        """Table, column, value and reason of the one discard of a row."""
+        """Returns the table, column, value and reason of a row's only discard."""
         [row] = [row for row in self.tables["_discards"].dicts() if row["row_id"] == id_]
         return row["table_name"], row["column_name"], row["value"], row["reason"]
 
@@ -192,7 +192,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgres) -> It
     with postgresql.database() as url:
         with isolation(home):
             for number, _ in enumerate(write_loads(home / "archive"), 1):
-                # The third load comes from a machine that knows the destination only.
+                # The third load runs on a machine that knows only the destination.
                 machine = home / ("new machine" if number == 3 else "machine")
                 load(pipeline(machine, postgres_destination(url)), home / "archive")
         yield Loaded(url, content(url))
@@ -217,7 +217,7 @@ def test_keeps_text_that_is_hard_to_keep(loaded: Loaded) -> None:
 
 
 def test_has_rows_of_the_longest_keys_and_rejects_longer_ones(loaded: Loaded) -> None:
-    """None of them makes a load fail: each that did would be looked for in loads of its own."""
+    """They are rejected before the load: if the load failed, finding them would take many loads in parts."""
     assert loaded.counts("keys.gz") == (2, 0)
     assert [row["id"] for name in ("keys", "accounts") for row in loaded.tables[name].dicts()] == [KEYS[0]] * 2
     assert sorted(row["line"] for row in loaded.tables["_rejects"].dicts()) == [2, 4, 5]
@@ -237,7 +237,7 @@ def test_finds_shortened_names_again(loaded: Loaded) -> None:
     [name] = [table for table in tables if table.startswith("an_event")]
     [column] = [column for column in tables[name].columns if column.startswith("a_property")]
     assert (len(name), len(column)) == (63, 63)
-    # What does not fit the column that the first load made is put aside under the column's whole name.
+    # A value that does not fit the first load's column is a discard under the column's unshortened name.
     assert cells(tables[name], column) == [("m-0", None), ("m-1", 1), ("m-2", 2), ("m-3", None)]
     assert tables[name].columns[column] == "bigint"
     assert loaded.discard("m-3")[:2] == (name, LONG)

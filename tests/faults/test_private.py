@@ -1,4 +1,4 @@
-"""Files that the program leaves are readable only by its user, also after a kill, whatever the umask is."""
+"""Files of the program are readable only by its user, also after a kill, whatever the umask is."""
 
 import errno
 import gzip
@@ -123,7 +123,7 @@ def test_what_is_made_is_private_under_any_umask(tmp_path: Path, monkeypatch: py
         (made / "c").mkdir()
         private.restrict(made / "c")
         private.restrict(made / "missing")
-        # Temporary files may be on another disk.
+        # Does not depend on the temporary folder, which may be on another disk.
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
         private.database(made / "new.duckdb")
     finally:
@@ -134,14 +134,14 @@ def test_what_is_made_is_private_under_any_umask(tmp_path: Path, monkeypatch: py
         | {f"a/b/{name}": "-rw-------" for name in ("new", "old", "link", "bytes", "new.duckdb")},
     )
     assert [(made / name).read_text() for name in ("new", "old", "link", "bytes")] == ["new", "old", "link", "\0"]
-    # Somebody makes a file anew at this moment.
+    # Another process creates the file again between the deletion and the opening.
     monkeypatch.setattr(os, "unlink", lambda _: None)
     with pytest.raises(FileExistsError):
         private.opened(made / "old")
 
 
 class Kill(NamedTuple):
-    """A call, where it is killed, and some of what is there then."""
+    """A call, where it is killed, and some of the files that exist then."""
 
     words: list[str]
     point: tuple[str, str, int] | float
@@ -167,23 +167,23 @@ KILLS = {
     "sample": Kill(["sample", "made", "--events", "10"], NEVER, ["made/segment-logs/*.gz"]),
 }  # fmt: skip
 GIVEN = {"archive.json.gz", "identifies.ndjson", "status", "tmp"}
-"""What is not the program's."""
+"""Files that the test itself makes."""
 
 
 def modes(folder: Path) -> dict[str, str]:
-    """All below a folder, with kind and mode: `{"dlt": "drwx------"}`."""
+    """Returns everything below a folder with its type and mode, such as `{"dlt": "drwx------"}`."""
     return {str(path.relative_to(folder)): stat.filemode(path.lstat().st_mode) for path in sorted(folder.rglob("*"))}
 
 
 def open_to_others(folder: Path) -> dict[str, str]:
-    """Returns what others could read if they may enter the folder."""
+    """Returns what other users could read if they can enter the folder."""
     found = modes(folder).items()
     return {path: mode for path, mode in found if mode not in ("drwx------", "-rw-------") and path not in GIVEN}
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for each call, which was made there and killed."""
+    """Yields the folder that has one for each call, which ran there and was killed."""
     house = tmp_path_factory.mktemp("private")
     with FakeAutopilot(contacts=350) as account, FakeProfiles() as profiles:
         settings = {
@@ -216,7 +216,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("room", [0, 4096, 8192])
 def test_a_database_that_has_no_room_leaves_no_part_of_a_file(room: int) -> None:
-    """DuckDB would refuse such a part in each run from then on, also when there is room again."""
+    """DuckDB would refuse an incomplete file in each later run, also when there is room again."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
     try:
@@ -255,11 +255,11 @@ def test_a_call_leaves_nothing_that_others_can_read(name: str, house: Path) -> N
 def usual_umask() -> Iterator[None]:
     before = os.umask(USUAL)
     yield
-    assert os.umask(before) == USUAL  # a library leaves its process's alone
+    assert os.umask(before) == USUAL  # a library must not change the process's umask
 
 
 def load(messages: list[dict[str, object]], place: str = "autopilot.duckdb") -> dlt.Pipeline:
-    """Loads as a script would."""
+    """Loads as a user's script would; returns the pipeline."""
     Path("archive").mkdir(exist_ok=True)
     Path(f"archive/{messages[0]['messageId']}.json").write_bytes(b"".join(map(line, messages)))
     pipeline = dlt.pipeline("mine", destination=direct(place), dataset_name="autopilothq")
@@ -270,7 +270,7 @@ def load(messages: list[dict[str, object]], place: str = "autopilot.duckdb") -> 
 def test_as_a_library_its_folder_and_its_database_are_private(usual_umask: None) -> None:  # noqa: ARG001
     pipeline = load([track(1)])
     folder = Path(pipeline.working_dir)
-    assert stat.filemode(folder.stat().st_mode) == "drwx------"  # dlt's files in it are as the umask has them
+    assert stat.filemode(folder.stat().st_mode) == "drwx------"  # dlt's own files in it follow the umask
     assert {stat.filemode(path.stat().st_mode) for path in (folder / "autopilothq").iterdir()} == {"drwx------"}
     assert {path: mode for path, mode in modes(Path()).items() if "duckdb" in path} == {
         "autopilot.duckdb": "-rw-------"
@@ -278,7 +278,7 @@ def test_as_a_library_its_folder_and_its_database_are_private(usual_umask: None)
     folder.chmod(0o750)
     Path("autopilot.duckdb").chmod(0o640)
     load([track(2)])
-    # What somebody was given stays so.
+    # Access that a user granted stays.
     assert [stat.filemode(path.stat().st_mode) for path in (folder, Path("autopilot.duckdb"))] == [
         "drwxr-x---", "-rw-r-----",
     ]  # fmt: skip
@@ -314,7 +314,7 @@ def test_a_group_that_was_given_the_database_can_take_turns(call: Call) -> None:
 
 
 def test_a_file_of_the_archive_keeps_its_mode_and_no_link_is_written_through(call: Call) -> None:
-    """Where others may write to the archive's folder, they could have put a link where the new file is made."""
+    """Others who may write to the archive's folder could place a link where the new file is created."""
     kept, gone = line(track(1, userId="bob")), line(track(2, userId="ada"))
     Path("archive").mkdir()
     Path("archive/a.json").write_bytes(kept + gone)
@@ -332,9 +332,9 @@ def test_a_file_of_the_archive_keeps_its_mode_and_no_link_is_written_through(cal
 def test_a_folder_that_another_user_prepared_is_not_used(
     prepared: str, words: list[str], house: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """dlt unpickles what it finds there: it would run that user's code."""
+    """dlt unpickles files in its folder, which would run that user's code."""
     Path("a.json").write_bytes(line(track(1)))
-    if words == ["status"]:  # of nothing it would have nothing to tell
+    if words == ["status"]:  # without a dataset, `status` would not use the folder
         shutil.copy(house / "done" / "autopilot.duckdb", ".")
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -371,7 +371,7 @@ def test_a_folder_that_is_yet_to_be_made_below_another_users_is_not_used(
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(FolderNotOwned, match=f"^Expected {tmp_path}/dlt to be a folder of this user"):
         private.check_own(tmp_path / "dlt" / "pipelines" / "autopilot_events")
-    if os.geteuid() == 0:  # nobody else could have put it there
+    if os.geteuid() == 0:  # in a folder that only root may write to, nobody else could have made it
         tmp_path.chmod(0o755)
         private.check_own(tmp_path / "dlt" / "pipelines" / "autopilot_events")
 

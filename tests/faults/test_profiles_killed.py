@@ -1,4 +1,4 @@
-"""`kill -9` during a pull of profiles: people who are loaded are not asked about again, and nobody is left out."""
+"""After `kill -9` during a pull of profiles, only people who are not loaded yet are requested again."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from faults.loads import pipeline
 from faults.test_killed import clean_environment
 
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
-# Each in the second load of three.
+# Each is in the second of three loads.
 POINTS: dict[str, tuple[str, str, int]] = {
     "some have answered": (KILL_POINT_PERSON_PULLED, "after", 6),
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
@@ -40,7 +40,7 @@ def server() -> Iterator[FakeProfiles]:
 
 @pytest.fixture(scope="module")
 def house(server: FakeProfiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each point, in which a run was killed there."""
+    """Returns the folder that has one for each point, in which a run was killed."""
     house = tmp_path_factory.mktemp("killed_profiles")
     plans = []
     for name, point in POINTS.items():
@@ -60,7 +60,7 @@ def words(server: FakeProfiles) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("point", ["between two merges", "the load is to be noted"])
 def test_another_machine_goes_on(point: str, house: Path, server: FakeProfiles) -> None:
-    # Before the others, which change what is there.
+    # First, because the other tests change these folders.
     for file in (house / point).iterdir():
         if file.is_file():
             shutil.copy(file, ".")
@@ -79,10 +79,10 @@ def test_the_next_run_goes_on(
 
 
 def assert_goes_on(server: FakeProfiles, loaded: int) -> None:
-    """Checks that another run asks only about those whose load was lost."""
+    """Checks that another run requests only the people who are not loaded."""
     into = pipeline(Path.cwd())
     with held():
-        runner.run(into, [])  # what was ready is loaded first
+        runner.run(into, [])  # loads the killed run's package first
     sql = "SELECT person FROM autopilothq._profiles WHERE load_id IN (SELECT load_id FROM autopilothq._dlt_loads)"
     known = {who for (who,) in query(sql)}
     assert len(known) == loaded

@@ -1,4 +1,4 @@
-"""Pulls from the Profile API into PostgreSQL: watermarks and books in parts, people of a query."""
+"""Pulls from the Profile API into PostgreSQL continue in parts, also for people from a query."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_a_run_goes_on_in_postgresql(server: FakeProfiles, postgres: str) -> Non
         runner.run(into, autopilothq.profiles(server.token, server.space, people=people, **words))
         return server.asked()
 
-    # In no order, but nobody twice and nobody left out.
+    # In any order, but everybody exactly once.
     first, second = pull("people.txt", 2), pull("people.txt", 2)
     assert (len(first), sorted(first + second)) == (2, EVERYONE)
     with into.sql_client() as client:

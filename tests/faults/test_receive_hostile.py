@@ -1,4 +1,4 @@
-"""Hostile senders: the receiver stays up, its memory is limited, and it writes only into its folder."""
+"""Under hostile senders the receiver stays up, its memory is limited, and it writes only into its folder."""
 
 import asyncio
 import gc
@@ -44,13 +44,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 
 def connect(running: Receiver) -> socket.socket:
-    """A connection of which nothing is known yet."""
+    """Opens a connection without sending anything."""
     url = urlsplit(running.url)
     return socket.create_connection((url.hostname or "", url.port or 0), timeout=10)
 
 
 def answers(running: Receiver, sent: bytes) -> bytes:
-    """All that the receiver answers to some bytes, until it closes the connection."""
+    """Sends some bytes; returns all that the receiver answers until it closes the connection."""
     with connect(running) as connection:
         connection.sendall(sent)
         found = b""
@@ -63,7 +63,7 @@ def answers(running: Receiver, sent: bytes) -> bytes:
 
 
 def still_works(running: Receiver) -> None:
-    """Checks that it takes messages, and has not grown."""
+    """Checks that the receiver takes messages and that its memory is below 300 MB."""
     assert running.post("/v1/track", TRACK).status_code == 200
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     assert int(status.partition("VmRSS:")[2].split()[0]) < 300_000  # KB
@@ -79,7 +79,7 @@ HALF = [
 
 
 def test_half_requests(running: Receiver) -> None:
-    with ThreadPoolExecutor(len(HALF)) as pool:  # each is waited for as long as a request may take
+    with ThreadPoolExecutor(len(HALF)) as pool:  # at once, because each takes as long as a request may
         found = dict(zip(HALF, pool.map(partial(answers, running), HALF), strict=True))
     told = {sent: (answer[:28], answer.count(b"HTTP/1.1")) for sent, answer in found.items()}
     assert told == dict.fromkeys(HALF, (b"HTTP/1.1 408 Request Timeout", 1))
@@ -132,7 +132,7 @@ def test_bombs_of_gzip(running: Receiver) -> None:
 
 
 def test_envelopes_that_each_of_many_messages_would_repeat(running: Receiver) -> None:
-    batch = {"context": {"a": "x" * 400_000}, "batch": [{}] * 2000}  # 800 MB of lines
+    batch = {"context": {"a": "x" * 400_000}, "batch": [{}] * 2000}  # would make lines of 800 MB
     steps = {"journey": {"name": "x" * 400_000}, "records": [{}] * 2000}
     for path, body in (("/v1/batch", batch), ("/hook/autopilot/cut", steps)):
         answer = running.post(path, body)
@@ -172,7 +172,7 @@ def test_a_refused_body_is_no_longer_in_memory(
         answers.extend([message["status"]] if "status" in message else [])
 
     before = sys.getrefcount(body)
-    gc.disable()  # it runs seldom, because a request makes few objects that it visits
+    gc.disable()  # it runs too seldom to rely on
     try:
         asyncio.run(app(scope, receive, send))
         assert (sys.getrefcount(body), answers) == (before, [status])

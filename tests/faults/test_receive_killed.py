@@ -1,4 +1,4 @@
-"""Everything that the receiver acknowledged is in the archive, whatever ends it and whatever the disk does."""
+"""All that the receiver acknowledged is in the archive, whatever ends it and whatever the disk does."""
 
 import fcntl
 import os
@@ -116,7 +116,7 @@ def test_a_kill_while_a_file_is_published(step: str) -> None:
     file = opened(b'{"a":1}\n')
     file.close()
     child = os.fork()
-    if not child:  # dies just after the step
+    if not child:  # the child is killed just after the step
         where: Any = Path if step == "unlink" else files
         then = getattr(where, step)
 
@@ -153,7 +153,7 @@ def test_a_disk_that_fills() -> None:
     with receiver(before=small) as running:
         acknowledged = send(running, 60, properties={"text": "x" * 990})
         running.stop()
-    assert 50 <= len(acknowledged) < 60  # each file has room for a few
+    assert 50 <= len(acknowledged) < 60  # the limit is for each file, so the receiver starts new ones
     assert lost(running.folder, acknowledged) == set()
 
 
@@ -175,14 +175,14 @@ def test_a_sync_that_fails() -> None:
         assert send(running, 2) == ["m0", "m1"]
         Path("sick").touch()
         assert running.post("/v1/track", track(2)).status_code == 503
-        time.sleep(0.5)  # in which the disk is tried
+        time.sleep(0.5)  # the receiver tries the disk again in this time
         asked = httpx.get(f"{running.url}/readyz")
         assert (asked.status_code, asked.json()) == (
             503, {"code": "not_ready", "message": "The last sync failed: Input/output error."},
         )  # fmt: skip
         assert httpx.get(f"{running.url}/healthz").status_code == 200
         Path("sick").unlink()
-        wait_for(lambda: httpx.get(f"{running.url}/readyz").status_code == 200, 10)  # though nobody sends anything
+        wait_for(lambda: httpx.get(f"{running.url}/readyz").status_code == 200, 10)  # even if nobody sends anything
         assert running.post("/v1/track", track(3)).status_code == 200
         said = running.stop()
     assert said == "Warning: Messages of v1 cannot be kept in archive: Input/output error\n"
@@ -264,7 +264,7 @@ def test_a_disk_that_is_too_slow() -> None:
         senders = [threading.Thread(target=sending, args=(number,)) for number in range(20)]
         for sender in senders:
             sender.start()
-        wait_for(lambda: answers)  # those alone are answered that are refused
+        wait_for(lambda: answers)  # while the disk hangs, only refusals are answered
         assert {answer.status_code for answer in answers} == {503}
         Path("slow").unlink()
         for sender in senders:
@@ -277,7 +277,7 @@ def test_a_disk_that_is_too_slow() -> None:
 
 
 def test_a_new_file_that_a_starting_process_takes_for_a_left_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the birth of a file and its lock, another process may remove it, because it is empty and not locked."""
+    """Another process may remove a file between its creation and its lock, because it is empty and not locked."""
     locking, seen = fcntl.flock, list[int]()
 
     def flock(descriptor: int, operation: int) -> None:

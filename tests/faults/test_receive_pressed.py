@@ -1,4 +1,4 @@
-"""A receiver under load: too many names, connections, bodies and requests, and processes of it that are killed."""
+"""The receiver survives too many names, connections, bodies and requests, and kills of its processes."""
 
 import itertools
 import json
@@ -36,12 +36,12 @@ REST = b"connection: close\r\ncontent-length: 2\r\n\r\n{}"
 
 
 def posted(running: Receiver, number: int) -> bool:
-    """Posts on a new connection, which any of the processes may take."""
+    """Posts on a new connection, which any process may accept; returns whether it was acknowledged."""
     return httpx.post(f"{running.url}/v1/track", json=track(number), timeout=60).status_code == 200
 
 
 def workers(running: Receiver) -> list[int]:
-    """The processes that receive, without the one that watches over them."""
+    """Returns the ids of the receiving processes, without their supervisor."""
     listed = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
     children = map(int, listed.split())
     return [one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
@@ -55,7 +55,7 @@ def ends(process: int) -> bool:
 
 
 def memory(running: Receiver) -> int:
-    """Its resident memory in MB."""
+    """Returns the receiver's resident memory in MB."""
     return int(Path(f"/proc/{running.process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
 
 
@@ -83,7 +83,7 @@ def test_a_killed_process_of_several_takes_nothing_with_it() -> None:
         os.kill(first, signal.SIGKILL)
         for _ in range(20):
             post()
-        # The process in its place publishes what it left; the other goes on with its file.
+        # The replacement publishes the killed process's file; the other process goes on with its own.
         wait_for(lambda: len(list(files.published_files(running.folder))) == 1, 60)
         assert len(workers(running)) == 2
         assert "A file that a process left is published: " in running.stop()
@@ -103,7 +103,7 @@ Process.target = slow
 
 
 def test_processes_that_start_slowly_are_waited_for() -> None:
-    """On a busy machine all were killed after five seconds, and begun again, for as long as it was busy."""
+    """Otherwise a busy machine would kill and restart all of them every five seconds."""
     with receiver("archive", "--workers", "2", before=SLOW) as running:
         started = time.monotonic()
         assert posted(running, 1)
@@ -138,7 +138,7 @@ def test_two_receivers_of_one_folder() -> None:
 def test_signals_that_ask_it_to_stop(number: signal.Signals, processes: int, status: int) -> None:
     with receiver("archive", "--rotate", "1h", "--workers", str(processes)) as running:
         acknowledged = send(running, 3)
-        os.killpg(running.process.pid, number)  # as a terminal does: all of its processes get it
+        os.killpg(running.process.pid, number)  # like a terminal, which signals all processes
         said = running.process.communicate(timeout=10)[1]
     aborted = "\nAborted! What was received is kept.\n" if number == signal.SIGINT else ""
     assert (said, running.process.returncode) == (aborted, status)
@@ -171,7 +171,7 @@ os.fdatasync = fdatasync
 
 
 def test_a_stop_takes_ten_seconds_at_most_even_if_all_hangs() -> None:
-    """A load, a sender amid a body, and the disk."""
+    """A load hangs, a sender in the middle of a body, and the disk."""
     with receiver("archive", "--load-every", "1s", before=HANGING) as running:
         acknowledged = send(running, 3)
         wait_for(lambda: Path("hangs").exists())
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_published() -> None:
             "Warning: A file cannot be published, and is tried again: [Errno 28] No space left on device\n"
         )
         running.post("/hook/segment/shop", track(2))
-        wait_for(lambda: [one["messageId"] for one in published(running.folder)] == ["m2"])  # it holds up no other
+        wait_for(lambda: [one["messageId"] for one in published(running.folder)] == ["m2"])  # other files are published
         wait_for(lambda: httpx.get(f"{running.url}/readyz").status_code == 503)
         asked = httpx.get(f"{running.url}/readyz").json()
         assert asked["code"] == "not_ready"
@@ -251,14 +251,14 @@ def test_names_that_nobody_set() -> None:
         assert running.post("/hook/segment/n5", b"{}").status_code == 200
         assert len(list(Path("archive/segment-logs").iterdir())) == 100
         running.stop()
-    with receiver("archive") as running:  # it is the same after a restart
+    with receiver("archive") as running:  # the names also count after a restart
         assert running.post("/hook/segment/n5", b"{}").status_code == 200
         assert running.post("/hook/segment/another", b"{}").status_code == 503
         running.stop()
 
 
 def test_large_bodies_that_come_slowly() -> None:
-    """Memory is limited; senders of small bodies need not wait."""
+    """They do not fill the memory, and senders of small bodies need not wait."""
     piece = b" " * 1_000_000
     with receiver(env={"RECEIVE__MAX_BODY_MB": "64"}, anew=True) as running:
         before = memory(running)
@@ -270,7 +270,7 @@ def test_large_bodies_that_come_slowly() -> None:
                 for _ in range(50):
                     one.sendall(piece)
             except OSError:
-                pass  # refused
+                pass  # the body was refused
 
         senders = [threading.Thread(target=sending, args=(one,)) for one in slow]
         for sender in senders:
@@ -284,7 +284,7 @@ def test_large_bodies_that_come_slowly() -> None:
         assert peak - before < 200
         for one in slow:
             one.close()
-        whole = running.post("/v1/track", b" " * 50_000_000 + b"{}")  # there is room again
+        whole = running.post("/v1/track", b" " * 50_000_000 + b"{}")  # their room is free again
         assert whole.status_code == 200
 
 
@@ -314,7 +314,7 @@ def test_more_connections_than_descriptors() -> None:
         many = [connect(running) for _ in range(300)]
         with connect(running) as one:
             assert one.recv(1000).startswith(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n")
-        # Who was there before has room on the disk all the same.
+        # Descriptors are kept for files, so an open connection can still store messages.
         assert running.post("/hook/segment/other", track(1)).status_code == 200
         for one in many:
             one.close()
@@ -368,10 +368,10 @@ OFFERS = [
 
 @pytest.mark.parametrize("pieces", [1, 7, 400], ids="in {} pieces".format)
 def test_an_offer_of_another_protocol_is_not_taken(odd: Receiver, pieces: int) -> None:
-    """Java's HTTP client makes it with each request; what follows is HTTP/1.1 all the same."""
+    """Java's HTTP client offers HTTP/2 with each request, and goes on in HTTP/1.1."""
     bodies = [json.dumps(track(number)).encode() for number in range(4)]
     sent = b"".join(offer % (len(body), body) for offer, body in zip(OFFERS * 2, bodies, strict=True))
-    sent += b"POST /v1/track" + HEAD + OFFER + REST  # and `close`
+    sent += b"POST /v1/track" + HEAD + OFFER + REST  # the last one asks to close
     size = len(sent) // pieces + 1
     with connect(odd) as connection:
         for start in range(0, len(sent), size):
@@ -389,7 +389,7 @@ QUICK_IDLE = "from autopilothq.receive import server\nserver.IDLE_TIME = 1"
 def test_empty_lines_do_not_keep_a_connection() -> None:
     request = b"POST /v1/track" + HEAD + b"content-length: 2\r\n\r\n{}"
     with receiver(before=QUICK_IDLE) as running, connect(running) as connection:
-        for _ in range(2):  # an old client may send an empty line after a body
+        for _ in range(2):  # old clients may send an empty line after a body
             connection.sendall(request)
             found = b""
             while not found.endswith(b"}"):

@@ -1,4 +1,4 @@
-"""Buckets that refuse, hang, or have half of a file: files stay until the bucket has them completely."""
+"""Files stay until the bucket has them completely, whether it refuses, hangs or has half of a file."""
 
 import gzip
 import socket
@@ -28,7 +28,7 @@ def environment(s3: S3) -> dict[str, str]:
 
 
 def left(text: bytes, name: str = NAME) -> Path:
-    """A published file that was not sent before."""
+    """Makes a published file that is not uploaded yet; returns its path."""
     path = Path("archive", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text))
@@ -47,7 +47,7 @@ def test_half_of_a_file_in_the_bucket(s3: S3) -> None:
 
 
 def test_a_bucket_that_refuses(s3: S3) -> None:
-    """All files stay, and are sent once the bucket is there; no two processes send the same file at once."""
+    """All files stay until the bucket exists, and no two processes upload the same file at once."""
     paths = [left(b'{"a":%d}\n' % number, f"segment-logs/v1/1772582400000/{number}-0f.gz") for number in range(6)]
     words = ("--upload", "s3://later-there", "--rotate", "1s", "--workers", "2")
     with receiver("archive", *words, env=environment(s3), before=QUICK) as running:
@@ -57,7 +57,7 @@ def test_a_bucket_that_refuses(s3: S3) -> None:
         assert all(path.exists() for path in paths)
         with closing(boto3.client("s3", **s3.credentials)) as client:
             client.create_bucket(Bucket="later-there")
-        wait_for(lambda: not list(files.published_files(running.folder)))  # they may be deleted as they are listed
+        wait_for(lambda: not list(files.published_files(running.folder)))  # skips files that vanish meanwhile
         running.stop()
     assert refused.startswith("Warning: A file cannot be uploaded, and is tried again: ")
     assert "There is no such bucket" in refused

@@ -1,4 +1,4 @@
-"""Only rows that a destination refuses are rejected, and fail no load twice (docs/contract/warehouse.md#limits)."""
+"""Only rows that a destination refuses are rejected, and no load fails twice (docs/contract/warehouse.md#limits)."""
 
 import json
 import random
@@ -35,7 +35,7 @@ UNSURE = Cause("1", "t", "unsure", is_data=None)
 
 
 class Destination:
-    """Takes rows in parts, and refuses each part with one of the bad rows, with an error that names the part."""
+    """A destination that refuses each part with a bad row, with an error that names the part."""
 
     def __init__(self, bad: Collection[int], cause: Cause = BAD_DATA) -> None:
         self.bad, self.cause = set(bad), cause
@@ -54,7 +54,7 @@ class Destination:
         return self.cause._replace(message=f"{start}:{stop}")
 
     def found(self) -> dict[int, Cause]:
-        """The bad rows, each with its own error."""
+        """Returns the bad rows, each with its own error."""
         return {row: self.error(row, row + 1) for row in self.bad}
 
 
@@ -69,7 +69,7 @@ def test_finds_the_bad_rows_and_stores_all_others(number: int, some: int) -> Non
 
 def test_rows_that_load_tell_what_an_error_does_not() -> None:
     for number, bad in ((1, [0]), (3, [0, 1, 2]), (300, [7, 8])):
-        # Of those that are tried alone, one is good: there are more of them than bad ones.
+        # More rows are tried alone than are bad, so one of them loads, which shows that the error is about rows.
         destination = Destination(bad, UNSURE)
         assert isolate.find_refused(number, destination.load) == destination.found()
     unsure = Destination(range(100), UNSURE)
@@ -80,11 +80,11 @@ def test_rows_that_load_tell_what_an_error_does_not() -> None:
 def test_a_bad_row_among_many_costs_few_loads() -> None:
     destination = Destination([123_456])
     isolate.find_refused(1_000_000, destination.load)
-    assert len(destination.asked) == 29  # the second half only if the first one is bad, or it is a row
+    assert len(destination.asked) == 29  # if the first half loads, the second must be bad
 
 
 class DriverError(Exception):
-    """As drivers raise them, with what they say of the kind."""
+    """An error as drivers raise it, with attributes that tell its kind."""
 
     def __init__(self, text: str = "", **more: Any) -> None:
         super().__init__(text)
@@ -136,7 +136,7 @@ def test_what_the_driver_says_counts_more_than_how_dlt_classes_it() -> None:
 
 @dlt.source(name="other")
 def failing() -> Iterator[Any]:
-    """A source that has no rows, but an error."""
+    """A source that raises after its first row."""
 
     def rows() -> Iterator[Any]:
         yield {"row": 1}
@@ -150,7 +150,7 @@ def test_a_source_hands_over_all_again_after_a_failure_and_to_another_pipeline(t
     file(tmp_path / "archive", "1.gz", lines)
     reports: list[autopilothq.LoadReport] = []
     source = autopilothq.archive(str(tmp_path / "archive"), progress=reports.append)
-    source = source.with_resources("tracks", "identifies", "users", "_rejects", "_audit")  # that have rows
+    source = source.with_resources("tracks", "identifies", "users", "_rejects", "_audit")  # the tables that get rows
     databases = in_memory(), in_memory()
     first, second = (pipeline(tmp_path / name, of) for name, of in zip(("first", "second"), databases, strict=True))
     with pytest.raises(PipelineStepFailed, match="another source fails"):
@@ -203,7 +203,7 @@ def group(number: int, id_: str, **traits: Any) -> dict[str, Any]:
 
 
 def load(call: Call, archive: Path, *destination: str) -> dict[str, Any]:
-    """Makes a load that succeeds; returns its report."""
+    """Loads with success; returns the report."""
     said = call("load", "archive", str(archive), "--json", *destination)
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
@@ -211,14 +211,14 @@ def load(call: Call, archive: Path, *destination: str) -> dict[str, Any]:
 
 
 def rejects(tables: dict[str, Table]) -> dict[str, tuple[Any, ...]]:
-    """What the rejects of refused messages say, by the message's id."""
+    """Returns file, line and message of the rejects of refused messages, by the message's id."""
     rows = [row for row in tables["_rejects"].dicts() if row["reason"] == "unreadable"]
     return {json.loads(row["raw"])["messageId"]: (row["file"], row["line"], row["message"]) for row in rows}
 
 
-# An event's rows are refused by a trigger, a user's by one whose error does not say what it is about, and rows of
-# tracks, of identifies, of groups, of accounts and of the books by constraints. Both triggers leave out rows, too,
-# without an error.
+# Triggers refuse rows of email_opened and of users, the second with an error that does not say that it is about rows;
+# both also leave out rows without an error. Constraints refuse rows of tracks, identifies, groups, accounts and the
+# books.
 REFUSALS = """
     CREATE FUNCTION refuse_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF NEW.plan = 'evil' THEN RAISE EXCEPTION 'no evil users'; END IF;
@@ -257,7 +257,7 @@ REFUSED = {
 def test_a_warehouse_refuses_rows_of_all_tables(
     tmp_path: Path, postgres: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # what a trigger raises, dlt tries five times
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # dlt would try the rows of a raising trigger five times
     first: list[Any] = [
         track(0),
         identify(1, "a", plan="old"),
@@ -288,14 +288,14 @@ def test_a_warehouse_refuses_rows_of_all_tables(
     assert rejects(tables) == {id_: (str(path), numbers[id_], why) for id_, why in REFUSED.items()}
     del tables["_locks"]
     assert_sound(tables)
-    # All else is as if the bad lines had never been there.
+    # Everything else is as if the bad lines had never existed.
     file(good, "1.gz", first)
     file(good, "2.gz", [line for line in lines if isinstance(line, bytes) or line["messageId"] not in REFUSED])
     database = in_memory()
     runner.run(pipeline(tmp_path, database), autopilothq.archive(str(good)))
     expected = content(database)
     assert_same(tables, expected, but=["_audit", "_rejects", "_discards"])
-    # The books lose the text alone that is refused.
+    # Rows of the books lose only the text that is refused.
     [poisoned] = [row for row in tables["_rejects"].dicts() if row["reason"] == "not_json"]
     why = f"its row of _rejects is refused by the destination: {CONSTRAINT.format('_rejects')}"
     assert (poisoned["raw"], poisoned["message"]) == ("", why)
@@ -303,14 +303,14 @@ def test_a_warehouse_refuses_rows_of_all_tables(
         ("fits not", '"maybe"'),
         ("fits not either", ""),
     }
-    # And there is no second time.
+    # The next load has nothing to do.
     again = load(call, archive, *into)
     assert (again["lines"], again["files"], again["files_known"]) == (0, 0, 2)
     assert_same({name: table for name, table in content(postgres).items() if name != "_locks"}, tables)
 
 
 def constrain(database: Path, table: str, condition: str) -> None:
-    """Gives a table of a DuckDB file a constraint, by the only way to add one later."""
+    """Adds a constraint to a table of a DuckDB file by copying the table, the only way to add one later."""
     with duckdb.connect(str(database)) as con:
         con.execute("USE autopilothq")
         tables = f"duckdb_tables() WHERE schema_name = 'autopilothq' AND table_name = '{table}'"
@@ -333,7 +333,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     killed_at(tmp_path, Plan(str(archive), str(folder), (refused.KILL_POINT_REFUSALS_WRITTEN, "after", 1), run=True))
     into = pipeline(folder)
     noted = Path(into.working_dir, refused.FILE)
-    # As if a row of the books had been refused even without its text.
+    # Pretends that a row of the books was refused even without its text.
     noted.write_text(json.dumps(json.loads(noted.read_text()) | {"left_out": {"_discards": {"d": "its row is bad"}}}))
     reports: list[autopilothq.LoadReport] = []
     runner.run(into, autopilothq.archive(str(archive), progress=reports.append))
@@ -351,7 +351,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     runner.run(pipeline(tmp_path, undisturbed), autopilothq.archive(str(good)))
     assert_same(tables, content(undisturbed), but=["_audit", "_rejects"])
     assert not Path(into.working_dir, refused.FILE).exists()
-    # Another run adds nothing, and a damaged file of what was refused is no harm.
+    # Another run adds nothing, also if the file of refused rows is damaged.
     Path(into.working_dir, refused.FILE).parent.mkdir()
     Path(into.working_dir, refused.FILE).write_text("{")
     runner.run(into, autopilothq.archive(str(archive), progress=reports.append))
@@ -360,7 +360,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
 
 
 def test_the_file_of_an_earlier_version_is_read_and_written(tmp_path: Path) -> None:
-    """A load that an earlier version could not finish is continued by this one, and the other way round."""
+    """Either version continues a load that the other could not finish."""
     into = pipeline(tmp_path)
     stored: dict[str, Any] = {
         "place": refused.target_of(into),
@@ -382,7 +382,7 @@ def test_the_file_of_an_earlier_version_is_read_and_written(tmp_path: Path) -> N
 
 
 def killed_at(folder: Path, plan: Plan) -> None:
-    """A load in a process of its own, which ends by `kill -9`."""
+    """Runs a load in its own process, which ends by `kill -9`."""
     (folder / "plans.json").write_text(json.dumps([plan]))
     done = forked.run(killed.__file__, str(folder / "plans.json"), env={"RUNTIME__DLTHUB_TELEMETRY": "false"})
     assert done.stdout == "0 -9\n", done.stderr

@@ -1,4 +1,4 @@
-"""PostgreSQL in other encodings than UTF-8: messages with characters that it lacks are found at once, no others.
+"""Where PostgreSQL's encoding is not UTF-8, only messages with characters that it lacks are rejected, at once.
 
 The contract is docs/contract/warehouse.md#limits.
 """
@@ -23,12 +23,12 @@ from faults.loads import assert_same, assert_sound, content, file, in_memory, pi
 from faults.test_refused import identify, rejects
 from servers import Postgres, ask
 
-# EUC_JIS_2004 has U+309A with some kana only, and PostgreSQL's EUC_JP has U+FF5E where Python's has U+301C.
+# EUC_JIS_2004 has U+309A only after some kana, and PostgreSQL's EUC_JP has U+FF5E where Python's has U+301C.
 TEXTS = [
     None, "plain", "é", "Яё", "か", "か\u309a", "か\u309a\u309a", "漢字", "한글", "€", "é→", "\uff5e\u301c",
     "e\u0301", "😀",
 ]  # fmt: skip
-# What is named of those that an encoding cannot hold, by their numbers.
+# The character that is named, by the number of the text that the encoding cannot hold.
 LACKED: dict[str, dict[int, str]] = {
     "EUC_JP": {5: "309A", 6: "309A", 8: "D55C", 9: "20AC", 11: "301C", 12: "0301", 13: "1F600"},
     "EUC_JIS_2004": {6: "309A", 8: "D55C", 13: "1F600"},
@@ -56,7 +56,7 @@ def test_the_server_tells_what_its_encoding_lacks(
 
 
 def refused_by(url: str) -> set[int]:
-    """The numbers of TEXTS that a table of the database does not take."""
+    """Returns the numbers of TEXTS that a table of the database refuses."""
     refused = set()
     with closing(psycopg2.connect(url, client_encoding="UTF8")) as server, server.cursor() as cursor:
         server.autocommit = True
@@ -80,7 +80,7 @@ def test_a_database_without_its_language_cannot_tell(tmp_path: Path, postgres: s
 def test_a_load_goes_on_without_messages_that_an_encoding_cannot_hold(
     tmp_path: Path, postgresql: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without loads in parts, and without another try of what failed."""
+    """The rows are found without loads in parts and without more than one retry."""
     tries, run, warnings = Counter[str](), PostgresCopyJob.run, list[str]()
 
     def counted(job: PostgresCopyJob) -> None:
@@ -115,7 +115,7 @@ def test_a_load_goes_on_without_messages_that_an_encoding_cannot_hold(
     assert max(tries.values()) == 2
     del tables["_locks"]
     assert_sound(tables)
-    # A message has rows in two tables, and either may be named.
+    # A message has rows in two tables, and the reason may name either.
     named = {id_: (*at, why.replace(" email_opened ", " tracks ")) for id_, (*at, why) in rejects(tables).items()}
     why = "its row of {} is refused by the destination: its encoding EUC_JP lacks U+{}"
     assert named == {
@@ -129,7 +129,7 @@ def test_a_load_goes_on_without_messages_that_an_encoding_cannot_hold(
         ("m-4", "transactional", r'"\uD55C"'),
         ("m-4", r"properties.\uD55C", "1"),
     }
-    # All else is as if the bad lines had never been there.
+    # Everything else is as if the bad lines had never existed.
     file(tmp_path / "good", "1.gz", good)
     database = in_memory()
     runner.run(pipeline(tmp_path / "expected", database), autopilothq.archive(str(tmp_path / "good")))

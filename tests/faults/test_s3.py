@@ -1,4 +1,4 @@
-"""An archive in S3, over HTTP: where its credentials come from, what is read, and what errors say."""
+"""An archive in S3 is read over HTTP with dlt's credentials; faults cost only their file, and errors name them."""
 
 import gzip
 import http.client
@@ -39,7 +39,7 @@ DAYS = {"2019-03-01": "1551398400000", "2019-03-02": "1551484800000", "2019-03-0
 
 @pytest.fixture
 def configured(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The credentials where dlt looks for those of this source: in the environment."""
+    """Sets the credentials in the environment, where dlt looks for those of this source."""
     for name, value in s3.credentials.items():
         monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
     s3fs.S3FileSystem.clear_instance_cache()
@@ -49,13 +49,13 @@ def configured(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def bucket(s3: S3) -> tuple[str, AbstractFileSystem]:
-    """A new bucket, and a hand to put things there."""
+    """Returns the URL of a new bucket, and a file system that can write there."""
     return s3.bucket(), fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files whose content is asked for."""
+    """Collects the names of the files whose content is read."""
     names: list[str] = []
     read_files = batches.read_batches
 
@@ -98,15 +98,15 @@ def test_reads_what_is_new_alone(tmp_path: Path, bucket: tuple[str, AbstractFile
     for number, day in enumerate(DAYS.values(), 1):
         put(hand, f"{url}/segment-logs/AbC/{day}/{number}.gz", track(number), ContentEncoding="gzip")
     hand.pipe_file(f"{url}/segment-logs/AbC/dummy-object.txt", b"test")
-    hand.pipe_file(f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/", b"")  # a folder's marker
+    hand.pipe_file(f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/", b"")  # a marker for a folder
     assert load(into, url, since="2019-03-02", until="2019-03-02").stored == 1
     assert read == ["2.gz"]
-    # Other bytes have another etag.
+    # New content has another etag, so the file is read again.
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-02']}/2.gz", track(2), track(4))
     report = load(into, url, since="2019-03-02")
     assert (report.files, report.stored, report.duplicates) == (2, 2, 1)
     assert sorted(read[1:]) == ["2.gz", "3.gz"]
-    # Written again, the same bytes have the same one.
+    # The same content, written again, has the same etag.
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-03']}/3.gz", track(3))
     report = load(into, url)
     assert (report.files, report.files_known, report.stored) == (1, 2, 1)
@@ -140,7 +140,7 @@ def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
 
 
 def failure(tmp_path: Path, url: str, **options: Any) -> str:
-    """Returns the error that a user sees of a load that fails: the message of the last cause of this project."""
+    """Checks that a load fails without storing anything; returns the message of the ArchiveError behind it."""
     with pytest.raises(PipelineStepFailed) as failed:
         load(pipeline(tmp_path), url, **options)
     assert not (tmp_path / "autopilot.duckdb").exists() or not content(tmp_path / "autopilot.duckdb")
@@ -163,7 +163,7 @@ def test_says_what_is_wrong_with_an_address(tmp_path: Path, bucket: tuple[str, A
 
 @pytest.mark.parametrize("where", ["secrets.toml", "argument", "spec"])
 def test_takes_credentials_as_dlt_knows_them(where: str, s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
-    """Checks what the source yields, without a destination, which has no part in it."""
+    """Only iterates the source, because a destination does not matter here."""
     url, hand = bucket
     put(hand, f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/1.gz", track(1))
     options: dict[str, Any] = {}
@@ -228,9 +228,9 @@ def test_keys_with_empty_parts_are_found_and_read(
 
 @contextmanager
 def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The credentials of a server that hands requests on to `s3`, but not well where a GET names a key of `faults`.
+    """Yields the credentials of a proxy for `s3` that spoils each GET whose path contains a key of `faults`.
 
-    `reset` cuts the connection, `stall` does not answer, `reset body` and `stall body` do so in the middle of the body.
+    `reset` cuts the connection and `stall` does not answer; `reset body` and `stall body` do so amid the body.
     """
     over = Event()
 
@@ -238,7 +238,7 @@ def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: Any) -> None:
-            """Keeps quiet."""
+            """Prints nothing."""
 
         def answer(self) -> None:
             path = unquote(self.path)
@@ -278,7 +278,7 @@ def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
         daemon_threads = True
 
         def handle_error(self, *_: Any) -> None:
-            """Does nothing: clients that go away are what is tested."""
+            """Ignores clients that go away, which these tests provoke."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -297,9 +297,9 @@ UNANSWERED = "no answer within 1 s (set by sources.autopilothq.read_timeout)"
 
 
 def hold_to_timeout(patch: pytest.MonkeyPatch, faults: Mapping[str, str]) -> list[float]:
-    """Holds only requests with a fault to the timeout: on a busy machine, a sound one may take longer than that.
+    """Applies the timeout only to requests with a fault, because on a busy machine others may take longer.
 
-    Returns the seconds that each of them takes.
+    Returns a list to which the seconds of each of them are added.
     """
     seconds: list[float] = []
 

@@ -1,4 +1,4 @@
-"""`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences end up right."""
+"""After `kill -9` at any point of sending, no identify is lost, no track is sent twice, and audiences are right."""
 
 import json
 import random
@@ -55,7 +55,7 @@ ROWS: dict[str, tuple[str, str, int] | float] = {
 }
 PIPELINE: dict[str, tuple[str, str, int] | float] = {
     "a package is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
-    # The first: when a later one comes back, tracks of an earlier batch may be under way.
+    # The first call, because at later ones tracks of an earlier batch may be under way.
     "a package's contacts are written": (KILL_POINT_CONTACTS_WRITTEN, "after", 1),
     "a package's track is sent": (KILL_POINT_TRACK_SENT, "after", 2),
     "a package is sent": (KILL_POINT_LOG_CLOSED, "after", 1),
@@ -66,7 +66,7 @@ TITLES = SQL.format(0, 150).replace(" FROM", ", '{}' AS title FROM")
 
 
 def messages() -> list[dict[str, Any]]:
-    # Events are spread: some come with contacts that are written already, some with new ones.
+    # Tracks are spread among the identifies, so that some belong to batches before the kill, and some to later ones.
     found = [identify(number) for number in range(IDENTIFIES)]
     for number in range(TRACKS):
         found.insert(number * 22, track(f"e{number}", email=f"e{number}@example.com"))
@@ -75,7 +75,7 @@ def messages() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, FakeAutopilot]]]:
-    """The account and the folder of each point, after the kill."""
+    """Yields the folder and the account of each point, after the kill."""
     root = tmp_path_factory.mktemp("sending")
     plans: list[Plan] = []
     places: dict[str, tuple[Path, FakeAutopilot]] = {}
@@ -121,7 +121,7 @@ def test_after_a_kill_nothing_is_lost_and_no_track_is_sent_twice(
 
 
 def assert_all_is_right(server: FakeAutopilot) -> int:
-    """Returns the number of tracks whose outcome is unknown."""
+    """Checks that all is sent and nothing twice; returns the number of tracks whose outcome is unknown."""
     titles = [(server.account.find(f"p{number}@example.com") or {}).get("Title") for number in range(IDENTIFIES)]
     assert titles == [f"T{number}" for number in range(IDENTIFIES)]
     entered = Counter((server.account.find(who) or {})["Email"] for _, who in server.account.triggered)
@@ -129,7 +129,7 @@ def assert_all_is_right(server: FakeAutopilot) -> int:
     unknown = {
         email for email, status, kind in rows("email", "status", "kind") if (status, kind) == ("unknown", "track")
     }
-    # Those that were sent while it was killed, and no others.
+    # Only the requests under way at the kill may be unknown.
     assert len(unknown) <= AT_ONCE
     assert {f"e{number}@example.com" for number in range(TRACKS)} == set(entered) | unknown
     return len(unknown)
@@ -168,7 +168,7 @@ def test_after_a_kill_an_audience_comes_out_right(
     folder, server = house[point]
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
-    # Meanwhile some left who may have been sent, and others came.
+    # In the meantime some left who may have been sent already, and others came.
     found = audiences.PersonRows(*answer(SQL.format(50, 300)), "email")
     audience = audiences.Audience("big_spenders", "email", found)
     with DeliveryLog(log_in()) as log:

@@ -1,4 +1,4 @@
-"""`kill -9` between an activity's row and its request, and after it: none is created twice, no person is lost."""
+"""After `kill -9` around the request for an activity, no activity is created twice, and no person is lost."""
 
 import signal
 from collections import Counter
@@ -35,7 +35,7 @@ def messages() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, FakeOrtto]]]:
-    """The account and the folder of each point, after the kill."""
+    """Yields the folder and the account of each point, after the kill."""
     root = tmp_path_factory.mktemp("sending")
     plans: list[Plan] = []
     places: dict[str, tuple[Path, FakeOrtto]] = {}
@@ -76,7 +76,7 @@ def test_after_a_kill_no_person_is_lost_and_no_activity_comes_twice(
     ]
     assert plans == [f"T{n}" for n in range(PEOPLE)]
     assert set(created.values()) == {1}
-    # Two requests are under way together, so that a kill leaves rows as unknown that were sent, and that were not.
+    # Two requests are under way at once, so the unknown ones may or may not have been sent.
     assert len(created) <= PEOPLE <= len(created) + unknown
     writes = len(server.seen("POST", "/person/merge")) + len(server.seen("POST", "/activities/create"))
     assert command("send", "messages", "messages.ndjson", "--to", "ortto").status == said.status

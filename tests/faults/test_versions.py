@@ -1,4 +1,4 @@
-"""Files are known by version: a loaded file is not read again, a changed one is."""
+"""Files are known by their version: a loaded file is not read again unless it changes."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ NEW_DAY = "1551484800000"
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Returns the files whose content is read."""
+    """Collects the names of the files whose content is read."""
     names: list[str] = []
     open_file = LocalFileSystem.open
 
@@ -50,13 +50,13 @@ def ids(tables: dict[str, Table], table: str = "tracks") -> list[str]:
 
 
 def stored(tables: dict[str, Table]) -> list[tuple[str, int, int]]:
-    """Per row of the books: the file's name, what was stored of it, and what was known."""
+    """Returns the file's name, the messages stored and the duplicates of each row of `_audit`."""
     rows = [(os.path.basename(row["file"]), row["stored"], row["duplicates"]) for row in tables["_audit"].dicts()]
     return sorted(rows)
 
 
 class Step(NamedTuple):
-    """A load of the archive below: its report, the files that it read, what it added to the books, all tables."""
+    """A load of the archive: its report, the files that it read, its new rows of the books, and all tables."""
 
     report: autopilothq.LoadReport
     opened: list[str]
@@ -72,7 +72,7 @@ LATE = {71: (OLD_DAY, 1990), 72: (OLD_DAY, 2060), 73: (NEW_DAY, 1990)}
 
 
 def grow(archive: Path, lines: int) -> None:
-    """A file that is being written: its last line has no end yet, and none of its own after the next."""
+    """Writes a growing file of so many lines, whose last line has no line feed yet."""
     path = archive / "live.jsonl"
     file(archive, "live.jsonl", [track(40 + n) for n in range(1, lines + 1)]).rename(path)
     with path.open("rb+") as handle:
@@ -80,7 +80,7 @@ def grow(archive: Path, lines: int) -> None:
 
 
 def changes(archive: Path) -> Iterator[None]:
-    """An archive and what happens to each of its files between one load and the next."""
+    """Writes an archive, and then makes changes to its files between the loads, pausing before each load."""
     file(archive, "old.gz", [track(1)])
     file(archive, "new.json", [track(2)], NEW_DAY)
     trusted = file(archive, "trusted.json", [track(11)])
@@ -100,7 +100,7 @@ def changes(archive: Path) -> Iterator[None]:
     mtime = trusted.stat().st_mtime_ns
     trusted.write_bytes(trusted.read_bytes().replace(b"m-11", b"m-12"))
     touch(trusted, mtime)
-    # A person's messages were deleted from it, as Segment does, and one came late.
+    # Segment deleted a person's messages from this file, and a late message was added.
     file(archive, "rewritten.gz", [track(21), track(23, properties={"campaign_id": "changed"}), track(24)])
     file(archive, "replay.gz", REPLAYED, NEW_DAY)
     half.write_bytes(whole)
@@ -121,8 +121,8 @@ def changes(archive: Path) -> Iterator[None]:
 
     grow(archive, 4)
     yield
-    yield  # nothing is new
-    shutil.rmtree(archive.parent / "state")  # and as another machine sees it
+    yield  # nothing changes
+    shutil.rmtree(archive.parent / "state")  # another machine, which has no state
     yield
 
 
@@ -133,7 +133,7 @@ def made() -> list[Step]:
 
 @pytest.fixture
 def history(made: list[Step], opened: list[str], tmp_path: Path) -> list[Step]:
-    """The loads, one after each change; the first test that asks for them makes them for all."""
+    """The loads, one after each change; the first test that needs them makes them for all."""
     if not made:
         steps: list[Step] = []
         database = in_memory()
@@ -157,7 +157,7 @@ def history(made: list[Step], opened: list[str], tmp_path: Path) -> list[Step]:
 
 
 def rows_of(step: Step, *numbers: int) -> dict[str, list[dict[str, Any]]]:
-    """All rows of some messages."""
+    """Returns all rows of these messages, by table."""
     keys = {f"m-{number}" for number in numbers}
     return {
         name: found
@@ -180,7 +180,7 @@ def test_reads_nothing_where_nothing_is_new(history: list[Step]) -> None:
         "trusted.json",
     ]
     assert history[0].opened == sorted(history[0].books) == everything
-    # Others were changed meanwhile.
+    # Only these files changed.
     assert history[1].opened == sorted(history[1].books) == [
         "71.gz", "72.gz", "73.gz", "cut.gz", "half.json", "live.jsonl", "replay.gz", "rewritten.gz",
     ]  # fmt: skip
@@ -219,7 +219,7 @@ def test_reads_a_file_again_that_was_rewritten_in_place(history: list[Step]) -> 
     assert [step.books.get("rewritten.gz") for step in history[:2]] == [(3, 3, 0, 0), (3, 1, 2, 0)]
     tables = history[1].tables
     assert {"m-21", "m-22", "m-23", "m-24"} <= set(ids(tables))
-    # What is stored stays as it was stored first.
+    # Stored messages stay as they were first stored.
     opened = sorted((row["id"], row["campaign_id"]) for row in rows_of(history[1], 21, 22, 23, 24)["email_opened"])
     assert opened == [(f"m-{n}", f"c-{n}") for n in (21, 22, 23, 24)]
     books = [row for row in tables["_audit"].dicts() if row["file"].endswith("rewritten.gz")]
@@ -234,7 +234,7 @@ def test_stores_nothing_of_a_replay(history: list[Step]) -> None:
     before, after = (rows_of(step, 31, 32) for step in history[:2])
     assert after == before
     assert {name: len(rows) for name, rows in after.items()} == {"_discards": 1, "email_opened": 2, "tracks": 2}
-    # A rejected line has a row for each place that it lies at.
+    # A rejected line has a row for each of its places.
     rejects = [row for row in history[1].tables["_rejects"].dicts() if row["raw"] == "broken"]
     assert sorted((os.path.basename(row["file"]), row["line"]) for row in rejects) == [
         ("played.gz", 2), ("replay.gz", 2),
@@ -277,7 +277,7 @@ def test_is_quick_with_many_known_files(tmp_path: Path) -> None:
         INSERT INTO {DATASET}._audit BY NAME
         SELECT a.* REPLACE ('{first.parent}/' || n || '.gz' AS file, '12-' || n AS version)
         FROM {DATASET}._audit a, range(20_000) t(n)""")
-    # Not one of those is this file, though the names are.
+    # All have the name of this file, but none has its path.
     file(tmp_path / "archive", "7.gz", [track(2)])
     started = time.process_time()
     report = load(pipeline(tmp_path, database), tmp_path / "archive")
@@ -296,7 +296,7 @@ INTERVALS: list[tuple[str, str, list[int]]] = [
 
 @pytest.fixture
 def four_days(tmp_path: Path) -> Path:
-    """An archive with a track a day, whose number is the day's."""
+    """Makes an archive with one track a day, numbered by day."""
     for day in (1, 2, 3, 4):
         file(tmp_path / "archive", f"{day}.gz", [track(day)], str(int(OLD_DAY) + (day - 1) * 86_400_000))
     return tmp_path / "archive"
@@ -306,7 +306,7 @@ def four_days(tmp_path: Path) -> Path:
 def test_a_schedulers_interval_chooses_the_days(
     start: str, end: str, days: list[int], four_days: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checks only the rows that the source yields: what becomes of them is the same for all."""
+    """Only iterates the source, because the destination does not matter here."""
     monkeypatch.setenv("DLT_INTERVAL_START", start)
     monkeypatch.setenv("DLT_INTERVAL_END", end)
     tracks = [row for rows in autopilothq.archive(str(four_days)).tracks for row in rows.to_pylist()]

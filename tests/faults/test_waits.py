@@ -1,4 +1,4 @@
-"""What a run into PostgreSQL waits for, and how long; and connections that break."""
+"""A run into PostgreSQL tells what it waits for and how long, and survives a broken connection."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from calling import Call, errors
 from faults.loads import content, line, track
 from servers import ask
 
-# Tables of other events would be empty, and take time.
+# One event, because the empty tables of the others would take time.
 INTO = ("--events", "Email Opened", "--destination", "postgres", "--credentials")
 
 
@@ -30,7 +30,7 @@ def archive(*numbers: int) -> None:
 
 @contextmanager
 def other_connection(url: str) -> Iterator[Any]:
-    """A cursor of another user of the same database."""
+    """Yields a cursor of another connection to the same database."""
     with closing(psycopg2.connect(url, application_name="psql")) as connection, connection.cursor() as cursor:
         yield cursor
 
@@ -41,8 +41,8 @@ def test_a_table_that_another_connection_has_locked(call: Call, postgres: str, m
     assert call(*load).status == 0
     archive(1, 2)
     monkeypatch.setenv("DESTINATION__POSTGRES__LOCK_TIMEOUT", "1.5")
-    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "2")  # each waits for a second more
-    # A lock that a reader meets, one that copied rows meet, and one that the emptying of staging meets.
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "2")  # each retry waits a second
+    # The first lock stops reading, the second inserting, the third emptying the staging table.
     for table, mode, stored in (
         ("autopilothq.tracks", "ACCESS EXCLUSIVE", ["m-1"]),
         ("autopilothq.tracks", "SHARE", ["m-1"]),
@@ -122,7 +122,7 @@ def test_a_statement_that_takes_too_long(call: Call, postgres: str, monkeypatch:
 
 @pytest.fixture
 def cutting(postgres: str) -> Iterator[None]:
-    """Ends every connection that copies rows."""
+    """Terminates every connection that copies rows, for the duration of the test."""
     done = threading.Event()
 
     def cut() -> None:
@@ -155,7 +155,7 @@ def test_a_connection_that_breaks_again_and_again(
 def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
     call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOAD__WORKERS", "1")  # so that the newest connection is this one
+    monkeypatch.setenv("LOAD__WORKERS", "1")  # so that it is the newest connection
     opened: list[Any] = []
     connect = postgres_adbc.SharedConnection
 

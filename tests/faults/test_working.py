@@ -1,4 +1,4 @@
-"""dlt's working folder: an unreadable one is set aside, nothing is lost or stored twice, and it does not grow."""
+"""dlt's working folder is set aside if it cannot be read, without losing or repeating rows, and does not grow."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder of a run that loaded one file and was cut off twice: normalized, and extracted."""
+    """A working folder after one complete load, with a package that is normalized and one that is extracted."""
     folder = tmp_path_factory.mktemp("left")
     archive = file(folder / "archive", "1.gz", [track(1)]).parent
     into = pipeline(folder, in_memory())
@@ -65,7 +65,7 @@ def test_finds_what_dlt_could_not_read(name: str, left: Path, tmp_path: Path) ->
         [path] = folder.glob(name)
         do(path)
         found = working_folder.unreadable(folder)
-        # Any object will do for updates of a schema.
+        # Any JSON object is valid for schema updates.
         assert (found and found[0]) == (None if (path.name, damage) == HARMLESS else path)
 
 
@@ -80,14 +80,14 @@ def test_what_is_not_there_yet_is_not_unreadable(left: Path, tmp_path: Path, mon
     assert working_folder.unreadable(folder) is None
     (tmp_path / "state.json").rename(folder / "state.json")
     [schema] = folder.glob("schemas/*")
-    schema.unlink()  # the state names it
+    schema.unlink()  # the state refers to it
     assert working_folder.unreadable(folder) == (schema, "No such file or directory")
 
     def refused(*_: object, **__: object) -> str:
         raise PermissionError
 
     monkeypatch.setattr(Path, "read_text", refused)
-    with pytest.raises(PermissionError):  # another folder would not help, and this one has no fault
+    with pytest.raises(PermissionError):  # the folder is not at fault, and another one would not help
         working_folder.unreadable(left)
 
 
@@ -98,9 +98,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def killed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
-    """An archive of which one file is loaded and another on its way, and the working folder of that.
+    """An archive with one loaded file and one in a load package, and the working folder with that package.
 
-    The first test that asks makes them; the others find them as they were, at the same place, which the folder names.
+    The first test makes them. The others get a copy at the same path, because files in the folder contain that path.
     The database is held open.
     """
     here, kept = site / "here", site / "kept"
@@ -143,7 +143,7 @@ def test_goes_on_without_a_folder_that_cannot_be_read(name: str, killed: tuple[P
     [path] = folder.glob(name)
     path.write_bytes(path.read_bytes()[:20])
     with FileLock(f"{folder}.lock"):
-        # Another run is at work there: whatever it is doing, the folder is its own.
+        # While another run holds the lock, the folder is not touched.
         assert call("load", "archive", str(archive)).status != 0
         assert path.exists()
     said = call("load", "archive", str(archive))
@@ -206,5 +206,5 @@ def test_packages_of_old_loads_are_deleted(killed: tuple[Path, Path], call: Call
     kept = sorted(package.name for package in finished.iterdir())
     into = runner.pipeline()
     assert kept == into.list_completed_load_packages()
-    assert kept[:-2] == [*old[3:], first]  # after them comes what was on its way, and then the new load
+    assert kept[:-2] == [*old[3:], first]  # then come the waiting package and the new load
     assert into.get_load_package_info(kept[-1]).state == "loaded"
