@@ -1,4 +1,4 @@
-"""Adopting tables that a loader left in a warehouse (docs/contract/adopt.md): whole rows, on real files."""
+"""Tables that another loader left in a warehouse are adopted from real files (docs/contract/adopt.md)."""
 
 import gzip
 import itertools
@@ -33,7 +33,7 @@ from shared_loads import command, isolation
 
 
 class Adopted:
-    """One adoption of all exporters' files, what it said, and what others and a load of a message after it made."""
+    """An adoption of all exporters' files, what it printed, and the state after further adoptions and a load."""
 
     def __init__(self, home: Path) -> None:
         self.folder, self.file = exported(home / "unload"), home / "work" / "autopilot.duckdb"
@@ -175,7 +175,7 @@ def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted:
 
 
 def test_the_database_is_opened_twice(adopted: Adopted) -> None:
-    """Once until files are read, and once from then on; a small load keeps nobody out for long."""
+    """Once for the time before files are read, and once for the rest; a small load does not block others for long."""
     assert adopted.opened == 2
 
 
@@ -204,7 +204,7 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
 
 
 def test_a_later_load_of_messages_leaves_what_only_adopted_users_and_accounts_have(adopted: Adopted) -> None:
-    """Of both in one load, whose columns differ."""
+    """Users and accounts come in the same load, and have different columns."""
     expected = [dict(row) for row in adopted.tables["users"]]
     expected[0] |= {"plan": "gone", "received_at": at("2020-01-01")}
     assert adopted.in_the_end["users"] == expected
@@ -249,7 +249,7 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
     name = postgres.rpartition("/")[2]
     ask(postgres, "".join(f"ALTER DATABASE {name} SET {key} TO '{value}';" for key, value in settings.items()))
     back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
-    # The two of the load, those of pages, and u2, who has a row of their own now.
+    # In addition: the two messages of the load, those of pages, and u2, who has a row now.
     assert report(back)["stored"] == report(adopted.first)["stored"] + 8
     found = tables(Path("back.duckdb"), [*TABLES[:-2], "pages", "screens", "_discards"])
     assert found.pop("pages") == [
@@ -257,7 +257,7 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
         {"id": "b", "price": "2.50", "ratio": 2.5, "day": "2024-12-31", "past": "1 day 02:03:00", "raw": "\\x5c00",
          "floats": "[0.1]", "word": "Größe 😀"},
     ]  # fmt: skip
-    # Its partition is no table of its own.
+    # Partitions of a table are not tables of their own.
     assert found.pop("screens") == [{"id": "far", "sent_at": at("9999-12-31 23:59:59")}, {"id": "late"}, {"id": "old"}]
     names = ("row_id", "column_name", "value", "reason")
     assert sorted(tuple(row[name] for name in names) for row in found.pop("_discards")) == [
@@ -384,9 +384,9 @@ CREATE TABLE autopilothq.plan_changed (id VARCHAR, received_at TIMESTAMPTZ, plan
 
 
 def test_names_that_no_loader_gives_lose_nothing_in_silence(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two columns with one name here the one that is spelt like it stays; the values of the others are discarded.
+    """If two columns get the same name, the one that is spelt like it stays, and values of the other are discards.
 
-    So are values that a row of the destination has no room for, which the report counts.
+    Values for which a row of the destination has no room are discards too, and the report counts them.
     """
     monkeypatch.setattr(hints, "OTHER_LIMITS", OTHER_LIMITS._replace(row_bytes=1))
     with duckdb.connect("slash.duckdb") as con:
@@ -426,10 +426,10 @@ def test_names_that_segment_does_not_make_stop_nothing(call: Call) -> None:
             CREATE TABLE autopilothq.con_table AS FROM (VALUES ('c', 'also'), ('e', 'only')) t(id, n);
             CREATE TABLE autopilothq.bill AS SELECT 'f' AS id""")
     with duckdb.connect("autopilot.duckdb") as con:
-        con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.bill (n INT)")  # somebody else's
+        con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.bill (n INT)")  # another program's table
     said = report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))
     assert (said["skipped"], said["stored"], said["duplicates"]) == ({"no_table": 1}, 6, 1)
-    # No table can be called con: its rows are in the table of another event, each id once.
+    # No table can be called con, so its rows are in con_table, each id once.
     assert rows(Path("autopilot.duckdb"), "con_table") == [
         {"id": id_, "n": n, "event": "con_table"} for id_, n in (("c", "1"), ("d", "2"), ("e", "only"))
     ]
@@ -480,7 +480,7 @@ def test_values_that_do_not_fit_are_discarded_and_stored_rows_and_deletions_rema
 
 
 def test_traits_of_other_types_in_users_than_in_identifies_stop_no_load(call: Call) -> None:
-    """What comes together gets a type for all its values; later the table's types stay. An empty column has no say."""
+    """Values that come together get a common type, and later the table's types stay. Empty columns do not matter."""
     folder, file = Path("unload"), Path("autopilot.duckdb")
     folder.mkdir()
     (folder / "users.csv").write_text(
@@ -517,7 +517,7 @@ def test_traits_of_other_types_in_users_than_in_identifies_stop_no_load(call: Ca
 
 
 def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of users too, which are made of no message. Those that it has no room for are not tried."""
+    """Also rows of users, which have no message. Rows with keys that are too long are rejected without trying them."""
     monkeypatch.setattr(hints, "OTHER_LIMITS", OTHER_LIMITS._replace(key_bytes=4))
     with duckdb.connect("bad.duckdb") as con:
         con.execute("""CREATE SCHEMA autopilothq;
@@ -548,7 +548,7 @@ def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call, monkey
 def test_a_table_of_many_columns_needs_no_more_memory_than_is_usual(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DuckDB counts blocks for each column and thread, however little they hold; 150 here are as 1,000 usually are."""
+    """DuckDB reserves blocks for each column and thread; 150 columns with this little memory stand for 1,000."""
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "60")
     monkeypatch.setattr(context, "ALONE_MEMORY", 60)
     wide = {f"t{number:03}": f"{number}" for number in range(150)}
@@ -562,7 +562,7 @@ def test_a_table_of_many_columns_needs_no_more_memory_than_is_usual(
 
 
 def test_nulls_of_csv_are_found_in_each_compression(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer, "_CHUNK", 50)  # of which the last has no null
+    monkeypatch.setattr(buffer, "_CHUNK", 50)  # small, so that the last chunk has no null
     begin = b"id,received_at,user_id,note\na,2019-03-01 00:00:00,,x\n"
     end = b"".join(
         b"b%d,2019-03-01 00:00:00,u,\\N\n" % (number * 7919) for number in range(500)
@@ -588,7 +588,7 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call, monkeypatch: pyt
         ("id,b\na,\\N", True),
         ("\\N,b", True),
         ("id\tb\r\na\t\\N\r\n", True),
-        ("id,b\na,\\New\n", False),  # a path of Windows, say
+        ("id,b\na,\\New\n", False),  # such as a path of Windows
         ("id,b\na,C:\\N,\n", False),
         ("id,b\n\\Na,b\n", False),
     ],
@@ -669,7 +669,7 @@ def test_what_cannot_be_adopted_is_said(
     files |= {"empty/email_opened.parquet": "", "empty/email_clicked.csv": ""}
     packed = gzip.compress(b"id,note\n1,\\N\n" + b"\n".join(b"%d," % (number * 7919) for number in range(1000)))
     broken = {"cut/email_opened.csv.gz": packed[:-500], "behind/email_opened.csv.gz": packed + b"rubbish"}
-    # Cut after a whole line, where the engine would take the lines before for the whole file.
+    # Cut after a whole line, where DuckDB alone would take what comes before for the whole file.
     packer, frame = zlib.compressobj(wbits=31), zstandard.ZstdCompressor().compressobj()
     broken["flushed/email_opened.json.gz"] = packer.compress(b'{"id":"a"}\n') + packer.flush(zlib.Z_SYNC_FLUSH)
     whole = zstandard.ZstdCompressor().compress(b"id,note\na,\\N\n")
@@ -682,7 +682,7 @@ def test_what_cannot_be_adopted_is_said(
     assert said.status == 1
     assert message in said.err
     assert "not-told" not in said.err
-    assert "LINE 1" not in said.err  # of the program's own SQL
+    assert "LINE 1" not in said.err  # DuckDB's position in SQL of the program's own
 
 
 def test_an_archive_is_left_out_and_told() -> None:

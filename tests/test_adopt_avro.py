@@ -1,4 +1,4 @@
-"""Adopting files of Avro, made by fastavro as BigQuery's EXPORT DATA writes them (docs/contract/adopt.md)."""
+"""Avro files, made by fastavro in the form of BigQuery's EXPORT DATA, are adopted (docs/contract/adopt.md)."""
 
 from datetime import date, time
 from decimal import Decimal

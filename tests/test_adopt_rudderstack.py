@@ -1,4 +1,4 @@
-"""Adopting what RudderStack's warehouse destination left in PostgreSQL: its names, types and further tables."""
+"""What RudderStack's warehouse destination left in PostgreSQL is adopted, with its names, types and other tables."""
 
 import json
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from adopted import Row, rows
 from calling import Call
 from servers import ask
 
-# As RudderStack makes them: strings are text, integers bigint, other numbers numeric, times timestamptz; columns in
-# alphabetical order. `context_ip` is what a library passed, else the address of the request.
+# As RudderStack creates them: strings are text, integers bigint, other numbers numeric, times timestamptz; columns in
+# alphabetical order. `context_ip` comes from the library, or else is the address of the request.
 COMMON = """
     anonymous_id text, channel text, {ips} context_destination_id text, context_destination_type text,
     context_library_name text, context_library_version text, context_source_id text, context_source_type text,
@@ -39,7 +39,7 @@ MADE = "".join(
         "CREATE SCHEMA shop;",
         table("tracks", EVENT),
         table("email_opened", OPENED),
-        table("plan_changed", f"{EVENT} plan text,", "context_request_ip text,"),  # of a source that passes no address
+        table("plan_changed", f"{EVENT} plan text,", "context_request_ip text,"),  # without `context_ip`
         table("identifies", "email text, logins bigint,"),
         row("tracks", "r1", "'email_opened', 'Email Opened',"),
         row("email_opened", "r1", "'Spring', 'email_opened', 'Email Opened', 12.50, 3, true, 'first',"),

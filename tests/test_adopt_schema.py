@@ -1,4 +1,4 @@
-"""What `adopt` prints beforehand about columns and types that differ, in every format that it reads."""
+"""Before it reads rows, `adopt` prints which columns and types will differ, for every format."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def test_columns_and_types_are_known_of_every_form_here_and_in_a_bucket(
         monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
     folder = exported(Path("unload"))
     write_avro("unload/email_delivered-000000000000.avro", FIRST)
-    (folder / "pages_000.csv").write_text("")  # exporters leave empty ones
+    (folder / "pages_000.csv").write_text("")  # exporters leave empty files
     (folder / "pages_001.csv.gz").write_bytes(gzip.compress(b"id,seats\np1,3\n"))
     bucket = s3.bucket()
     fsspec.filesystem("s3", **s3.storage_options).put("unload/", f"{bucket}/unload/", recursive=True)
@@ -96,7 +96,7 @@ def test_what_differs_from_the_stored_types_is_said_before_anything_is_read(call
     Path("unload").mkdir()
     Path("unload/email_opened.json").write_text(json.dumps(JSON))
     Path("unload/email_clicked.csv").write_text(CSV)
-    for table in ("own", "identifies"):  # which loads make with uuid_ts, though there is none yet
+    for table in ("own", "identifies"):  # `uuid_ts` is missing in both, but each load adds it
         Path(f"unload/{table}.csv").write_text("id,uuid_ts\na,2019-03-04 05:06:07\n")
     fields = [{"name": name, "type": ["null", of]} for name, of in AVRO.items()]
     write_avro("unload/email_delivered.avro", {"id": "a"}, schema={"type": "record", "name": "Root", "fields": fields})

@@ -1,4 +1,4 @@
-"""How values of adopted tables are typed: by macros of the engine, case by case (docs/contract/adopt.md)."""
+"""DuckDB macros give values of adopted tables their types, case by case (docs/contract/adopt.md)."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ NO_STAMPS = [
     "2019-02-30 10:00:00", "0000-01-01 00:00:00", "0001-01-01 00:00:00+01", "9999-12-31 23:59:59-01",
     "2019-03-01 10:00:00 CET", "2019-03-01 10:00:00UTC", " 2019-03-01 10:00:00", "soon", "",
 ]  # fmt: skip
-NO_NUMBERS = ["007", "-01", "1_000", "5 ", "1.", ".5", "1.e3", "0x1F", "+5"]  # which the engine would cast
+NO_NUMBERS = ["007", "-01", "1_000", "5 ", "1.", ".5", "1.e3", "0x1F", "+5"]  # DuckDB alone would cast these
 NUMBERS = ["5", "-5", "5.0", "1e3", "1.5", "0", "-0", "9223372036854775808", "0.1"]
 CASES: dict[str, Cases] = {
     "storable(t)": {"": "", "ab": "ab", "a\0b": None, None: None},
@@ -96,7 +96,7 @@ CASES: dict[str, Cases] = {
         **each(("t", "TRUE", "F", "false"), BOOLEAN),
         **each(("0", "5", "-5", "9223372036854775807"), INTEGER),
         **each(("1.5", "0.1", "5.0", "1000000.0"), FLOAT),
-        # Whose digits would not stay.
+        # As numbers they would lose digits.
         **each(("-0", "007", "1.50", "1e3", "9223372036854775808", "yes", *NO_STAMPS), TEXT),
         None: None,
     },
@@ -134,7 +134,7 @@ def test_values_are_typed(con: duckdb.DuckDBPyConnection, macro: str) -> None:
 def test_numbers_are_times_only_in_the_timestamps_of_messages(
     con: duckdb.DuckDBPyConnection, form: columns.Form
 ) -> None:
-    """In whatever form a column has them."""
+    """Whatever type the column has."""
     number = {"bigint": "1551434400", "double": "1551434400::DOUBLE"}.get(form, "'1551434400'")
     cells = [columns.cell(form, "timestamp", number, of_messages) for of_messages in (True, False)]
     assert con.execute(f"SELECT {cells[0]} AT TIME ZONE 'UTC', {cells[1]}").fetchall() == [

@@ -1,4 +1,4 @@
-"""What contacts, and pages on the disk, become (docs/contract/autopilot-api.md)."""
+"""Contacts become messages and rows, and pages are kept on the disk (docs/contract/autopilot-api.md)."""
 
 import hashlib
 import json
@@ -370,7 +370,7 @@ def test_pages_are_the_same_from_memory_and_from_the_disk(tmp_path: Path, monkey
             found = [next(ahead)]
             while not spool.complete and any(thread.name == "scan" for thread in threading.enumerate()):
                 time.sleep(0.01)
-            found += ahead  # raises what ended the scan
+            found += ahead  # raises the error that ended the scan
     assert {page.contacts is None for page in found} == {True, False}
     assert [spool.contacts_of(page) for page in found] == [spool.read(number) for number in range(1, len(values) + 1)]
     assert spool.read(6)[0][0] == "\U0001f600"
@@ -395,7 +395,7 @@ def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> Non
 
 
 def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **settings: Any) -> list[ScanBatch]:
-    """What the contacts of an account give, page by page on the disk."""
+    """Scans an account, with pages kept in the folder; returns what the contacts give."""
     spool = Spool.open(folder) or Spool.begin(folder, ScanStart("account", SCAN))
     wanted = ScanScope(True, True, None, ALL)
     api_settings: dict[str, Any] = {"requests_per_second": 10_000, "tries": 1} | settings
@@ -415,7 +415,7 @@ def test_every_page_is_read_and_none_twice(contacts: int, tmp_path: Path) -> Non
         assert ids(found) == [server.account.contact_id(number) for number in range(contacts)]
         assert len(server.requests) == max(1, -(-contacts // 100))
         assert ids(scan(server, tmp_path)) == ids(found)
-        assert len(server.requests) == max(1, -(-contacts // 100))  # all was there
+        assert len(server.requests) == max(1, -(-contacts // 100))  # every page was requested
 
 
 def test_neither_short_pages_nor_the_total_end_a_scan(tmp_path: Path) -> None:
@@ -446,4 +446,4 @@ def test_a_scan_takes_no_more_than_the_rate_allows(tmp_path: Path) -> None:
         scan(server, tmp_path, requests_per_second=25)
         first, last = server.requests[0].at, server.requests[-1].at
     assert len(server.requests) == 30
-    assert last - first > 0.9 * 29 / 25  # as the server sees it, which may be late for the first one
+    assert last - first > 0.9 * 29 / 25  # as the server sees it, where the first request may arrive late

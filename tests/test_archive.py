@@ -1,4 +1,4 @@
-"""All bytes of an archive's files become lines or rejects."""
+"""Every byte of an archive's files becomes part of a line or of a reject."""
 
 import functools
 import gzip
@@ -30,7 +30,7 @@ from servers import S3
 
 
 def outcomes(files: Sequence[File]) -> list[Outcome]:
-    """What there is of each of many files that are read together, as if each was the first."""
+    """Reads files together; returns the lines and rejects of each, numbered as if it were the only file."""
     lines, rejects, ended = outcome(files)
     found: list[Outcome] = [([], [], []) for _ in files]
     for at, number, text in lines:
@@ -43,7 +43,7 @@ def outcomes(files: Sequence[File]) -> list[Outcome]:
 
 
 def stored(tmp_path: Path, *contents: bytes, fs: Any = None) -> list[File]:
-    """The contents as files, in their order."""
+    """Stores the contents as files; returns them in order."""
     paths = [put(tmp_path / "stored" / f"{at:06}.gz", data) for at, data in enumerate(contents)]
     return [File(str(path), "1", path.stat().st_size, fs or LocalFileSystem(), str(path)) for path in paths]
 
@@ -58,7 +58,7 @@ def members(data: bytes, size: int) -> bytes:
 
 
 def named(data: bytes) -> bytes:
-    """With every field that a gzip header can have, as some tools write them."""
+    """Returns a gzip with every optional field of the header, as some tools write them."""
     header = b"\x1f\x8b\x08\x1e\0\0\0\0\0\xff" + b"\x06\0BC\x02\0ab" + b"name.json\0" + b"a comment\0"
     return header + (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") + gzip.compress(data)[10:]
 
@@ -114,7 +114,7 @@ LINES = "".join(f'{{"n":{n},"x":"{random.Random(n).random()}"}}\n' for n in rang
 
 
 def prefix_and_reject(found: Outcome, content: bytes) -> Reject:
-    """A damaged file gives the beginning of its content, as lines and one reject."""
+    """Checks that a damaged file gives the beginning of its content, as lines and one reject."""
     lines, [reject], ended = found
     got = b"".join(text for _, _, text in lines) + reject.raw
     assert content.startswith(got)
@@ -145,7 +145,7 @@ def test_zstd_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
             reject = prefix_and_reject(found, LINES)
             assert reject.message == f"The file was cut off: it ends at byte {cut:,}, in the middle of its zstd data."
         else:
-            # A file that is cut between two frames is a valid shorter file.
+            # Cut between two frames, a file is valid, only shorter.
             whole += 1
             assert LINES.startswith(b"".join(line[2] for line in lines)[:-1])
     assert whole == -(-len(LINES) // 250) - 1
@@ -193,7 +193,7 @@ def test_damage_is_told_behind_the_last_readable_byte(tmp_path: Path, data: byte
 
 @functools.cache
 def noise() -> bytes:
-    """Lines that do not get smaller. Not made until they are needed, because each worker imports all tests."""
+    """Returns lines that do not compress; a function, because each worker imports all tests."""
     return b"".join(b'{"n":"%x"}\n' % random.Random(n).getrandbits(400) for n in range(30_000))
 
 
@@ -305,13 +305,13 @@ def test_a_byte_order_mark_is_no_part_of_a_long_line(tmp_path: Path, end: bytes)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip"])
-@pytest.mark.parametrize("long", [9, 2 * MAX_LINE + 9])  # in one piece, or over several
+@pytest.mark.parametrize("long", [9, 2 * MAX_LINE + 9])  # within one block, and over several
 def test_blanks_behind_marks_are_no_line_however_many(tmp_path: Path, kind: str, long: int) -> None:
     mark, blanks = b"\xef\xbb\xbf", b" " * long
     text = mark * 2 + blanks + b"\n1\n" + mark + blanks + b"\r\n" + mark + blanks + mark + b"\n2\n" + mark * 2 + blanks
     lines, [reject], ended = outcome(stored(tmp_path, KINDS[kind](text)), max_line=8)
     assert lines == [(0, 2, b"1\n"), (0, 5, b"2\n")]
-    # A mark behind something else is text.
+    # A mark after anything else is text.
     message = f"Expected a line of at most 8 bytes, but it has {long + 3:,}."
     assert reject == Reject(0, 4, "line_too_long", message, (blanks + mark)[:MAX_LINE])
     assert ended == [(0, None)]
@@ -372,7 +372,7 @@ BLANK_BLOCKS = {"spaces": b" " * (1 << 20), "newlines": b"\n" * (1 << 20), "blan
 @pytest.mark.parametrize("pack", ["gzip", "zstd"])
 @pytest.mark.parametrize("blank", BLANK_BLOCKS)
 def test_a_file_that_inflates_to_blanks_is_read_in_bounded_memory(tmp_path: Path, blank: str, pack: str) -> None:
-    block, count = BLANK_BLOCKS[blank], 100  # three times what a batch may hold
+    block, count = BLANK_BLOCKS[blank], 100  # three times the limit of a batch
     engine: Any = zlib.compressobj(1, wbits=31) if pack == "gzip" else zstandard.ZstdCompressor().compressobj()
     data = engine.compress(b"{}\n") + b"".join(engine.compress(block) for _ in range(count))
     data += engine.compress(b"\n{}\n") + engine.flush()
@@ -380,7 +380,7 @@ def test_a_file_that_inflates_to_blanks_is_read_in_bounded_memory(tmp_path: Path
     for batch in read_batches(stored(tmp_path, data)):
         assert batch.lines["text"].nbytes < 48 << 20
         if len(batch.lines):
-            # Few blank lines are left, and they lie between the first line and the last.
+            # The few blank lines that are left are between the first line and the last.
             given += [rows(batch.lines.slice(at, 1))[0] for at in (0, len(batch.lines) - 1)]
         rejects += batch.rejects
     assert sorted(set(not_blank(given))) == [(0, 1, b"{}\n"), (0, 3 + count * block.count(b"\n"), b"{}\n")]
@@ -412,7 +412,7 @@ content = st.lists(
     st.integers(1, 300),
     st.sampled_from([5, 20, MAX_LINE]),
 )
-@example([(b"\n\xef\xbb\xbf" + b" " * 30 + b"\n", "plain")], 1, 5)  # a long blank line is no line either
+@example([(b"\n\xef\xbb\xbf" + b" " * 30 + b"\n", "plain")], 1, 5)  # a long blank line does not count either
 @example([(b"\n\xef\xbb\xbf" + b" " * 30, "plain")], 1, 5)
 def test_any_cutting_gives_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[bytes, str]], batch_bytes: int, max_line: int

@@ -1,4 +1,4 @@
-"""The bytes of an archive's files: in blocks, from disks and stores, compressed or not, and written again."""
+"""The bytes of an archive's files are read in blocks from disks and stores, decompressed, and rewritten."""
 
 import gzip
 import os
@@ -26,9 +26,9 @@ from autopilothq.sources.archive.listing import File, StoreTimeout
 
 
 class Store(AsyncFileSystemWrapper):  # type: ignore[misc]
-    """A bucket that answers later, over what is in memory; keeps the ranges it was asked for.
+    """A bucket in memory that answers asynchronously and records the ranges that are requested.
 
-    `errors` are raised instead of an answer, one for each request for a range, None for no error.
+    Each request for a range takes one of `errors` and raises it, unless it is None.
     """
 
     _cat_file: Any
@@ -132,9 +132,9 @@ CHANGED = (
 @pytest.mark.parametrize(
     ("fields", "block", "at"),
     [
-        ({"version": "other"}, 4, 0),  # of several blocks, each must be of the version that was listed
+        ({"version": "other"}, 4, 0),  # each of several blocks must be of the listed version
         ({"size": 9}, 99, 0),
-        ({"version": "other", "size": 8}, 99, None),  # one whole block has one version, whichever
+        ({"version": "other", "size": 8}, 99, None),  # a single block is of one version, so any will do
         ({"size": 12, "version": "8-"}, 8, 8),
     ],
 )
@@ -273,7 +273,7 @@ TEXT = b"".join(b"%d\n" % n for n in range(3_000))
 
 
 def unpacked(tmp_path: Path, data: bytes, piece: int) -> tuple[list[bytes], str | None]:
-    """The pieces of a file's content, and what ended it."""
+    """Returns the pieces of a file's content, and the error that ended it."""
     found: list[bytes] = []
     reader = BlockReader(on_disk(tmp_path / "x", data), 1000)
     try:
@@ -362,7 +362,7 @@ def test_line_ends_are_behind_each_newline(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "batch_bytes", "numbers"),
     [
-        # A line takes its bytes and 24 more.
+        # A line counts with its bytes and 24 more.
         (b"{}\n", 54, [2, 2, 1]),
         (b"{}\n", 53, [1, 1, 1, 1, 1]),
         (b"{}\n", 81, [3, 2]),

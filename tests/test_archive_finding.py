@@ -1,4 +1,4 @@
-"""Which files of an archive are found, and what is said about those that are not."""
+"""Every layout of an archive is found, and files that are left out are named with the reason."""
 
 import gzip
 import os
@@ -21,7 +21,7 @@ from listed import Counting, Objects
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Path:
-    """Two sources with three days each, a loose file, and what people leave there."""
+    """Returns a bucket with two sources of three days each, a loose file, and things that people leave there."""
     for source in ("aaaaaaaaaa", "bbbbbbbbbb"):
         for day in DAYS.values():
             put(tmp_path / "pre" / "segment-logs" / source / day / f"{day}.x.1.gz")
@@ -262,7 +262,7 @@ def test_folders_without_a_name_are_found(path: str, options: dict[str, Any], ke
 
 
 def test_a_name_that_is_not_utf8_is_text_in_the_books(tmp_path: Path) -> None:
-    """Such a name once ended each load, which no warehouse could store and no error named."""
+    """Otherwise it would end each load, because no warehouse can store such a name."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     (folder / os.fsdecode(b"\xff.json")).write_bytes(b"1\n")
@@ -307,7 +307,7 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
     assert left_out("", until=date(2019, 3, 1)) == inside | hidden | other | days
     others = dict.fromkeys(("a.txt", "c.gz", "d.csv", f"segment-logs/{B}/"), "other_source")
     assert left_out("", source_id=A) == inside | hidden | others
-    # Of a glob, what has its shape.
+    # With a glob, only files that match it are named.
     assert left_out("/*.gz") == {".b.gz": "hidden", "pipe.gz": "not_a_file"}
     assert left_out("/segment-logs/**") == inside
     assert left_out("/segment-logs/*/*/*", since=date(2019, 3, 2)) == {f"{logs}/": "other_days"}

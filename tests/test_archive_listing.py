@@ -1,4 +1,4 @@
-"""Listings of an archive's files: one name for each, another version for other bytes, plain errors."""
+"""Listings give each file of an archive one name and a version that changes with its bytes; errors are plain."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ NAMELESS = {"/b/X/y.gz": b"12", "/b/X//x.gz": b"123", "/b/X//s/z.gz": b"4", "/b/
 
 @pytest.fixture
 def memory() -> MemoryFileSystem:
-    """A bucket `b` with folders that have no name."""
+    """A bucket `b` in memory, with folders that have no name."""
     fs = MemoryFileSystem()
     for path, data in NAMELESS.items():
         fs.pipe(path, data)
@@ -38,7 +38,7 @@ def memory() -> MemoryFileSystem:
 
 
 class Asking(AsyncFileSystemWrapper):  # type: ignore[misc]
-    """A store that answers later; keeps the options that it is asked with."""
+    """A store that answers asynchronously and records the options of its requests."""
 
     _find: Any
 
@@ -105,7 +105,7 @@ def test_all_protocol_names_of_a_store_give_one_scheme(protocol: Any, path: str,
 
 
 def test_a_url_that_is_too_long_for_a_key_is_cut_in_its_middle() -> None:
-    """Each place has one of its own, as long as it may be or shorter."""
+    """The shortened URL is still unique, and at most as long as a key may be."""
     disk, store = LocalFileSystem(), MemoryFileSystem()
     longest = "/" + "a" * (listing.MAX_URL - 1)
     assert listing.file_url(disk, longest) == longest
@@ -147,7 +147,7 @@ def test_folders_tell_the_day_and_the_source(url: str, day: date | None, source:
 
 
 class Listing(MemoryFileSystem):  # type: ignore[misc]
-    """Keeps which folders are listed; `strip` makes a path of a URL."""
+    """A file system that records which folders are listed; `strip` turns a URL into a path."""
 
     cachable = False
     store: ClassVar[dict[str, Any]] = {}
@@ -351,7 +351,7 @@ def test_the_root_of_a_store_is_not_in_itself(root: str) -> None:
 
 
 class Pages:
-    """S3's own listing: a page a call, the next one by its token; keeps what it was asked."""
+    """S3's own listing, a page a call, with a token for the next; records the requests."""
 
     async_impl, protocol = False, ("s3", "s3a")
 

@@ -1,4 +1,4 @@
-"""Which files the archive's source plans to read, and what it reports about the others: without a load."""
+"""The archive's source plans which files to read, and reports about the others, without a load."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -17,7 +17,7 @@ from autopilothq.sources.archive.source import Archive, nothing_found
 from autopilothq.sources.origin import LoadContext
 from autopilothq.sources.report import LoadReport, no_progress
 
-FIRST, SECOND = "1551398400000", "1551484800000"  # 2019-03-01 and 02
+FIRST, SECOND = "1551398400000", "1551484800000"  # 2019-03-01 and 2019-03-02
 
 
 def context(folder: Path, loaded: Sequence[tuple[str, str]] = ()) -> LoadContext:
@@ -86,7 +86,7 @@ def test_days_and_a_source_are_chosen(
 ) -> None:
     found, report = planned(tmp_path, archive, **options)
     assert (found, report.skipped) == (names, skipped)
-    # Only what may have been meant to be read is worth a warning.
+    # Only files that may have been meant to be read cause a warning.
     assert len(report.warnings) == ("unknown_suffix" in skipped)
 
 
@@ -172,7 +172,7 @@ def test_a_text_that_is_no_day_is_told(text: str) -> None:
 
 
 def test_an_empty_day_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment has empty variables for what nobody set; a scheduler's interval holds then, too."""
+    """Unset options are often empty variables; a scheduler's interval must still apply then."""
     assert source.days_to_read("", " ") == (None, None)
     assert source.days_to_read("2019-03-01", "") == (date(2019, 3, 1), None)
     monkeypatch.setenv("DLT_INTERVAL_START", "2019-03-02T00:00:00Z")

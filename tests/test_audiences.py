@@ -1,4 +1,4 @@
-"""Rows of a query become items to send: who has entered and who has left."""
+"""Rows of a query become items to send for those who entered an audience and those who left it."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -23,13 +23,13 @@ def people(*emails: str) -> list[PersonRow]:
 
 
 def changes(found: list[PersonRow], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
-    """Who is sent what."""
+    """Returns the items that a sync sends: whom, and with which value."""
     items = membership_items(audience_changes(Audience(TRAIT, key, found), known))
     return [(item.traits.get("email"), item.user_id, item.traits[TRAIT], item.content) for item in items]
 
 
 def state(*members: tuple[str, str | None]) -> dict[str, Member]:
-    """The log after those emails were sent."""
+    """Returns the log's state after those emails were sent."""
     found = people(*(email for email, _ in members))
     items = membership_items(audience_changes(Audience(TRAIT, "email", found), {}))
     return {item.message_id: Member(email, None, known) for item, (email, known) in zip(items, members, strict=True)}
@@ -47,7 +47,7 @@ def test_the_first_sync_sends_every_member() -> None:
         ("true", True, None),
         ("false", True, True),
         ("?", True, True),
-        (None, False, None),  # never taken, and no member: nothing to undo
+        (None, False, None),  # never accepted, and not a member now: nothing to undo
         ("true", False, False),
         ("false", False, None),
         ("?", False, False),
@@ -83,7 +83,7 @@ def test_an_audience_keeps_its_key() -> None:
 def test_what_else_the_log_has_of_an_audience_does_not_count() -> None:
     on_a_list = {f"list-1-{id_}": member for id_, member in state(("a@b.c", "true")).items()}
     assert changes([], on_a_list) == []
-    # Of somebody who was never taken, the key does not matter either.
+    # For somebody who was never accepted, the key does not matter either.
     refused = state(("a@b.c", None))
     found = [PersonRow("u1", None, "u1", {})]
     compared = audience_changes(Audience(TRAIT, "user_id", found), on_a_list | refused)
@@ -115,7 +115,7 @@ def test_rows_wait_with_their_types_in_memory_or_in_a_file(monkeypatch: pytest.M
         monkeypatch.setattr(kept_rows, "KEPT_BYTES", size)
         with kept_rows.kept_rows() as rows:
             assert list(rows) == []
-            # As psycopg2 reads bytes.
+            # psycopg2 reads bytes as memoryview.
             rows.add([(*first[0][:3], memoryview(b"x")), ("d@e.f", None, [memoryview(b"y")], {"k": 2.0})])
             assert next(iter(rows)) == first[0]
             rows.add([("g@h.i",) * 4])

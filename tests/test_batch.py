@@ -1,4 +1,4 @@
-"""Which contacts may share a request, and by which keys a person is known: without an account."""
+"""Which contacts may share a request, and by which keys a person is known, without an account."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def batch_of(values: Mapping[str, Any], *items: BatchItem) -> ContactBatch:
 )
 def test_values_that_an_event_is_to_meet_are_not_replaced(values: dict[str, Any], conflicts: bool) -> None:
     assert batch_of(NAMED, item(), item(triggers=["7"])).conflicts_with(ANN, values) is conflicts
-    # Without an event they may be, and those of somebody else do not matter.
+    # Without an event they may be replaced, and values of other persons do not matter.
     assert not batch_of(NAMED, item(), item("bo@b.c", ["7"])).conflicts_with(ANN, values)
     assert not batch_of(NAMED, item(triggers=["7"])).conflicts_with("bo@b.c", values | {"Email": "bo@b.c"})
     assert not batch_of({"Email": ANN}, item(triggers=["7"])).conflicts_with(ANN, values)
@@ -93,7 +93,7 @@ def test_all_keys_of_a_person() -> None:
     assert (batch.contact_key(values), batch.contact_keys(values)) == (ANN, [ANN, "new@b.c", id_])
     assert id_ == f"user_id:{hashlib.sha256(b'U1').hexdigest()}"
     assert batch.user_key("u1") not in (id_, batch.user_key("u2"))
-    assert batch.user_key("u\ud800") == batch.user_key("u?")  # which a field of the account may be given by a trait
+    assert batch.user_key("u\ud800") == batch.user_key("u?")  # traits may fill that field of the account with any text
     assert batch.contact_keys({"custom": {EXTERNAL_ID: "U1"}}) == [id_]
     assert batch.contact_keys({"Email": "", "custom": {}}) == []
     both = ContactBatch({ANN: values, "bo@b.c": {"Email": "Bo@b.c"}})
@@ -139,7 +139,7 @@ def test_who_must_wait() -> None:
 
 
 class Sent:
-    """Stands in for what batches are given to, and for the log."""
+    """Stands in for the sender of batches and for the log."""
 
     def __init__(self) -> None:
         self.batches: list[ContactBatch] = []
@@ -153,7 +153,7 @@ class Sent:
 
 
 def collecting() -> tuple[Any, Sent]:
-    """Batches that are given to nobody, and what they were given."""
+    """Returns a collector of batches that are not sent, and the record of them."""
     sent = Sent()
     to: Any = sent
     unasked: Any = None
@@ -168,7 +168,7 @@ def planned(key: str, before: str | None = None, content: str | None = None, **v
 def test_a_batch_is_sent_when_it_has_no_room_for_one_more_person() -> None:
     batches, sent = collecting()
     people = [f"p{number}@b.c" for number in range(MOST_CONTACTS + 1)]
-    for key in [*people[:-1], people[0], people[-1]]:  # a second message of the first person takes no room
+    for key in [*people[:-1], people[0], people[-1]]:  # the second message of a person takes no further room
         batches.put(planned(key))
     assert [list(each.contacts) for each in sent.batches] == [people[:-1]]
     assert [one.key for one in sent.batches[0].items] == [*people[:-1], people[0]]
@@ -200,7 +200,7 @@ def test_what_an_item_in_a_batch_knows_of_its_row() -> None:
     }  # fmt: skip
     assert [(one.write_ahead, one.failed_before, one.values) for one in found.items] == [
         (False, False, {"Email": ANN, "FirstName": "Ann"}),
-        (True, True, {"Email": ANN, "LastName": "A"}),  # a row of a query
+        (True, True, {"Email": ANN, "LastName": "A"}),  # from a row of a query
         (False, False, {"Email": "bo@b.c"}),
         (False, False, {"Email": "before"}),
     ]

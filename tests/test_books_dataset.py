@@ -1,4 +1,4 @@
-"""`--books-dataset`: the events' dataset has only tables of events, and everything still works."""
+"""With `--books-dataset`, the events' dataset has only tables of events, and everything still works."""
 
 import json
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def ask(target: tuple[str, ...], query: str) -> list[tuple[Any, ...]]:
 
 
 def tables(target: tuple[str, ...]) -> dict[str, set[str]]:
-    """The tables of each schema."""
+    """Returns the tables of each schema."""
     found: dict[str, set[str]] = {}
     for schema, table in ask(target, "SELECT table_schema, table_name FROM information_schema.tables"):
         if schema not in ("pg_catalog", "information_schema"):
@@ -71,7 +71,7 @@ def loaded(call: Call, file: str, *words: str) -> tuple[int, ...]:
 
 
 def test_books_stand_apart_and_all_goes_on(call: Call, target: tuple[str, ...]) -> None:
-    dlt.config["books_dataset"] = "keeping"  # as a dlt user does
+    dlt.config["books_dataset"] = "keeping"  # as a user of dlt sets it
     assert loaded(call, write(FIRST, "one.ndjson"), *target) == (1, 2, 0, 1)
     there = tables(target)
     assert there["autopilothq"] == EVENTS
@@ -79,10 +79,10 @@ def test_books_stand_apart_and_all_goes_on(call: Call, target: tuple[str, ...]) 
     assert set(there) <= {"autopilothq", "keeping", "keeping_staging"}
     assert_dlt_finds_both(target)
 
-    dlt.config["books_dataset"] = None  # calls say it from here on
+    dlt.config["books_dataset"] = None  # from here on each call has the option
     apart = (*target, "--books-dataset", "keeping")
     write([message(messageId="m1"), message(messageId="m2")], "two.ndjson")
-    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
+    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # the first file is known
     assert ask(target, "SELECT file, stored FROM keeping._audit ORDER BY file") == [
         (f"{Path.cwd()}/one.ndjson", 2),
         (f"{Path.cwd()}/two.ndjson", 1),
@@ -95,7 +95,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, target: tuple[str, ...]) 
         run(target, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
         said = call("schema", "upgrade", *apart)
         assert said.out.split("\n\n")[:-1] == ['ALTER TABLE "autopilothq"."tracks" ADD PRIMARY KEY ("id");']
-    # Where no books move, a dataset of that name is not the one that loads used until now.
+    # If no books are to be moved, loads did not use the dataset of that name before.
     run(target, ["CREATE SCHEMA autopilothq_staging", "CREATE TABLE autopilothq_staging.tracks (id text)"])
     assert call("schema", "upgrade", *apart).out.startswith("Nothing to upgrade in ")
     run(target, ["DROP SCHEMA autopilothq_staging CASCADE"])
@@ -112,7 +112,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, target: tuple[str, ...]) 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load into DuckDB whose books are among the events."""
+    """Makes a load into DuckDB with its books among the events; returns the folder."""
     with preparing(tmp_path_factory.mktemp("older")) as home:
         assert loaded(command, write(FIRST, "one.ndjson")) == (1, 2, 0, 1)
     return home
@@ -120,7 +120,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def older(call: Call, target: tuple[str, ...], request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
-    """A target whose books are among the events."""
+    """A target with its books among the events."""
     if not target:
         with as_prepared(request.getfixturevalue("prepared")):
             yield target
@@ -130,7 +130,7 @@ def older(call: Call, target: tuple[str, ...], request: pytest.FixtureRequest) -
 
 
 def assert_dlt_finds_both(target: tuple[str, ...]) -> None:
-    """Events and books are in one dataset for a dlt user who sets the destination's `books_dataset`."""
+    """Checks that dlt finds events and books through the destination's setting `books_dataset`."""
     setting = f"destination.{'postgres' if target else 'duckdb'}.books_dataset"
     dlt.config[setting] = "keeping"
     if target:
@@ -142,7 +142,7 @@ def assert_dlt_finds_both(target: tuple[str, ...]) -> None:
 
 
 def assert_dlt_drops_both(target: tuple[str, ...]) -> None:
-    """A dlt user who drops the storage leaves no books, by which files would count as loaded."""
+    """Checks that dropping the storage with dlt leaves no books, which would make files count as loaded."""
     setting = f"destination.{'postgres' if target else 'duckdb'}.books_dataset"
     dlt.config[setting] = "keeping"
     with dlt.attach("autopilot_events").destination_client() as client:
@@ -162,7 +162,7 @@ def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) ->
         " --books-dataset keeping"
     )
     assert "_audit" not in tables(target).get("keeping", set())
-    if target:  # what else an upgrade does is done too, before the move
+    if target:  # the other parts of an upgrade come before the move
         run(target, ["ALTER TABLE autopilothq.tracks DROP CONSTRAINT tracks_pkey"])
     planned = call("schema", "upgrade", "--dry-run", *apart)
     said = call("schema", "upgrade", *apart)
@@ -177,7 +177,7 @@ def test_an_older_dataset_moves_its_books(call: Call, older: tuple[str, ...]) ->
     assert tables(target)["autopilothq"] == EVENTS
     assert ask(target, "SELECT * FROM keeping._audit") == before
     write([message(messageId="m2"), FIRST[0]], "two.ndjson")
-    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
+    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # the first file is known
     assert tables(target)["autopilothq"] == EVENTS
 
 
@@ -185,11 +185,11 @@ def test_an_upgrade_drops_and_moves_nothing_that_is_still_needed(call: Call, pre
     words = ("schema", "upgrade", "--books-dataset", "keeping")
 
     def planned() -> tuple[int, list[str]]:
-        """The status of a dry run, and what it says that is not about moving a table."""
+        """Returns the exit status of a dry run, and its output without the moves of tables."""
         said = call(*words, "--dry-run")
         texts = said.out.split("\n\n")[:-1]
         statements = [text for text in texts if text.endswith(";")]
-        assert ['"_audit"' in text for text in statements[:-1]] == [False] * len(statements[:-1])  # it moves last
+        assert ['"_audit"' in text for text in statements[:-1]] == [False] * len(statements[:-1])  # `_audit` moves last
         return said.status, [text for text in texts if " SCHEMA " in text or "stays as it is" in text]
 
     made = 'CREATE SCHEMA IF NOT EXISTS "keeping";'
@@ -215,7 +215,7 @@ def test_an_upgrade_drops_and_moves_nothing_that_is_still_needed(call: Call, pre
         assert (said.status, said.out, errors(said)) == (1, "", [f"Error: {cut_off}", hint])
         assert tables(()) == before
         dlt.config["books_dataset"] = ""
-        said = call("schema", "upgrade")  # where nothing moves, the load that waits is in nobody's way
+        said = call("schema", "upgrade")  # if nothing moves, a waiting load does not matter
         assert (said.status, said.out.partition(" in ")[0]) == (0, "Nothing to upgrade")
 
 
@@ -287,11 +287,11 @@ def test_nothing_is_done_while_books_are_in_another_dataset(
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", "http://127.0.0.1:9")
     target, file = older, "one.ndjson"
-    apart = (*target, "--books-dataset", "Keep-Ing%s")  # dlt's rules for names make that `keep_ing_s`
+    apart = (*target, "--books-dataset", "Keep-Ing%s")  # dlt's naming convention makes this `keep_ing_s`
     assert call("forget", "--user-id", "u1", *target).status == 0
     if target:
         assert "autopilothq_staging" in tables(target)
-        # A run that does not know of the books' dataset has its lock among the events.
+        # A run that does not know the books' dataset keeps its lock among the events.
         run(target, ["INSERT INTO autopilothq._locks VALUES ('1 elsewhere', now())"])
         said = call("schema", "upgrade", *apart)
         assert (said.status, said.err.partition(" is at work.")[0]) == (
@@ -300,7 +300,7 @@ def test_nothing_is_done_while_books_are_in_another_dataset(
         )
         run(target, ["DELETE FROM autopilothq._locks"])
 
-    # An upgrade that was broken off before its last statement.
+    # The upgrade was interrupted before its last statement.
     planned = call("schema", "upgrade", "--dry-run", *apart).out.split("\n\n")[:-1]
     *first, last = [statement.removesuffix(";") for statement in planned]
     assert '"_audit"' in last

@@ -1,4 +1,4 @@
-"""The commands as a user sees them: arguments in, exact texts and exit status out."""
+"""The commands as a user sees them: exact texts and the exit status for given arguments."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from shared_loads import command, isolation
 
 
 class Loaded(NamedTuple):
-    """The folder of a load of `archive.ndjson`, and what that printed."""
+    """The folder of a load of `archive.ndjson`, and what the load printed."""
 
     home: Path
     said: Said
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[Said]:
-    """Works where that is loaded; gives what the load printed."""
+    """Works in a copy of that folder; returns what the load printed."""
     with as_prepared(prepared.home):
         yield prepared.said
 
@@ -60,7 +60,7 @@ def test_loads_an_archive_into_a_file_here(loaded: Said) -> None:
 
 
 class Selected(NamedTuple):
-    """What three calls said about a file of 3 lines: a dry run of some of its events, a load of these, one of all."""
+    """The output of three calls for a file of 3 lines: a dry run of some events, a load of them, and a load of all."""
 
     dry: Said
     files: list[str]
@@ -166,7 +166,7 @@ def test_a_second_run_finds_nothing_new(call: Call) -> None:
         "0 lines, 0 stored, 0 duplicates, 0 rejected, 0 values discarded\n0 new files, 1 known,"
     )
 
-    # What a killed load left twice is for a load to put right, which holds the lock: a dry run mends nothing either.
+    # Rows that a killed load stored twice are removed by a load, which holds the lock, but not by a dry run.
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("INSERT INTO autopilothq.tracks FROM autopilothq.tracks")
     assert call("load", "archive", "archive.ndjson", "--dry-run").status == 0
@@ -249,7 +249,7 @@ def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
     with duckdb.connect("two.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]
     assert pipeline.has_pending_data
-    # Only who gives a pipeline another place can mix them up: that is refused.
+    # Only a pipeline that is given another target could mix them up, and that is refused.
     other = dlt.pipeline(
         "autopilot_events", destination=dlt.destinations.duckdb("two.duckdb"), dataset_name="autopilothq"
     )
@@ -306,7 +306,7 @@ def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
         f"  1 left out (write tests and job markers): {here}/{logs}/XyZ/dummy-object.txt",
         f"  4 left out ({suffixes}): {', '.join(texts)}, …",
     ]
-    # What is known is something.
+    # Known files count as found.
     said = call("load", "archive", "logs", "--until", "2019-03-02", "--fail-if-empty", "--json")
     result = json.loads(said.out)
     assert (said.status, errors(said)) == (0, [unread])

@@ -1,4 +1,4 @@
-"""`autopilothq load api` as a user sees it: arguments in, exact texts and exit status out."""
+"""`autopilothq load api` as a user sees it: exact texts and the exit status for given arguments."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 
 @pytest.fixture
 def load(call: Call) -> Call:
-    """Calls `load api` while the database is open."""
+    """Calls `load api` while the database is held open, which is faster."""
     return holding(call, "load", "api")
 
 
@@ -150,7 +150,7 @@ def test_a_service_that_fails_later_leaves_what_came_and_a_key_that_is_refused_l
     assert said.out.splitlines()[1:3] == ["_audit            2", "custom_fields     6"]
     server.order("GET", "/triggers", status=401)
     assert load("--only", "custom_fields,triggers").out == ""
-    server.order("GET", "/contacts/custom_fields", drop="before")  # nothing came by then
+    server.order("GET", "/contacts/custom_fields", drop="before")  # nothing had come before
     assert load("--only", "custom_fields,triggers").out == ""
 
 
@@ -189,7 +189,7 @@ def test_contacts_that_break_off_are_loaded_as_far_as_they_came(load: Call, serv
     assert (said.status, errors(said)[-2]) == (1, "Error: " + PARTS.format("contacts"))
     assert errors(said)[-1] == "To leave that out: --only lists,smart_segments,custom_fields,triggers."
     assert said.out.splitlines()[:4] == ["table     rows", "_audit       2", "contacts   100", "triggers     3"]
-    said = load("--only", "contacts")  # from that bookmark on
+    said = load("--only", "contacts")  # goes on from that bookmark
     assert (said.status, errors(said)) == (0, [])
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT count(*) FROM autopilothq.contacts").fetchall() == [(150,)]

@@ -1,4 +1,4 @@
-"""What the command refuses, and what it says then."""
+"""What the command refuses, and the exact error texts."""
 
 import struct
 import sys
@@ -56,7 +56,7 @@ def test_a_file_that_is_no_duckdb_database(call: Call, command: tuple[str, ...],
 @pytest.mark.parametrize("command", [("status",), ("load", "archive", "archive.ndjson")])
 @pytest.mark.parametrize("name", ["events.ndjson", "events.csv"])
 def test_a_file_of_data_instead_of_a_duckdb_file(call: Call, command: tuple[str, ...], name: str) -> None:
-    """DuckDB would open it as a database in memory, where a load is gone when it ends."""
+    """DuckDB would open it as a database in memory, and the load would be lost when the program ends."""
     Path("archive.ndjson").write_text(GOOD)
     Path(name).write_text('{"a":1}\n')
     said = call(*command, "--credentials", name)
@@ -71,11 +71,11 @@ def test_a_file_of_data_instead_of_a_duckdb_file(call: Call, command: tuple[str,
 
 
 def test_a_file_of_another_version_of_duckdb(call: Call) -> None:
-    """It is neither damaged nor to be moved away."""
+    """The message must not say that it is damaged or should be moved away."""
     duckdb.connect("new.duckdb").close()
     file = Path("new.duckdb").absolute()
     content = bytearray(file.read_bytes())
-    content[12] = 200  # the version
+    content[12] = 200  # the file's version
     words = struct.unpack("<511Q", content[8:4096])
     content[:8] = struct.pack("<Q", reduce(xor, (word * 0xBF58476D1CE4E5B9 % 2**64 for word in words), 5381))
     file.write_bytes(content)
@@ -173,7 +173,7 @@ EMPTY_PATH = "Expected a path, but got an empty text. The current folder is a do
     ],
 )
 def test_an_empty_path_is_no_folder(call: Call, words: tuple[str, ...], name: str, expected: str) -> None:
-    """It is a shell's variable that nobody set, and was once taken for the current folder."""
+    """It is usually an unset shell variable, and must not be taken for the current folder."""
     said = call(*words)
     assert (said.status, errors(said)[-1]) == (2, f"Error: Invalid value for '{name}': {expected}")
     assert list(Path().iterdir()) == []

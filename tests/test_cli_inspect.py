@@ -1,4 +1,4 @@
-"""`schema`, `schema diff` and `status` as a user sees them: arguments in, exact texts and exit status out."""
+"""`schema`, `schema diff` and `status` as a user sees them: exact texts and the exit status for given arguments."""
 
 import json
 import os
@@ -31,7 +31,7 @@ PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "inspect
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a load of a broken line, a message of now, an odd one, and an event of one's own."""
+    """The folder of a load of a broken line, a message of today, an odd one, and a custom event."""
     folder = tmp_path_factory.mktemp("home")
     with isolation(folder):
         now = message(receivedAt=datetime.now(UTC).isoformat())
@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def loaded(home: Path, tmp_path: Path) -> None:
-    """A copy of that load in the working folder, and of what dlt keeps of it."""
+    """Works in a copy of that folder, including dlt's working folder."""
     shutil.copytree(home / "work", Path(), dirs_exist_ok=True)
     shutil.copytree(home / "dlt", tmp_path / "dlt", dirs_exist_ok=True)
 
@@ -117,7 +117,7 @@ def test_the_printed_statements_are_those_that_make_the_tables_of_duckdb(call: C
 
 
 def columns_and_constraints(database: str) -> dict[str, list[tuple[Any, ...]]]:
-    """The columns of each table in their order, with types and whether they may be null, then its constraints."""
+    """Returns each table's columns in order, with types and nullability, and its constraints."""
     tables: dict[str, list[tuple[Any, ...]]] = {}
     with duckdb.connect(database) as con:
         for table, *what in con.execute("""
@@ -228,7 +228,7 @@ SEGMENT = f"""
 
 @pytest.fixture
 def segment(postgres: str) -> str:
-    """A PostgreSQL with a schema `segment`, as Segment's own loader makes it."""
+    """A PostgreSQL with a schema `segment` like that of Segment's own loader."""
     con = psycopg2.connect(postgres)
     con.cursor().execute(SEGMENT)
     con.commit()
@@ -294,7 +294,7 @@ def test_diff_with_segments_schema_elsewhere_before_a_load(call: Call, segment: 
     assert head.splitlines()[1] == "run on       the catalogue, because nothing was loaded yet"
     later = ", unless it comes with a message: load the archive, then compare again"
     missing = BREAKING.format(boolean="bool", theme=later, webinar=later).splitlines()
-    # `seats` is a trait, which no catalogue knows.
+    # `seats` is a trait, and the catalogue knows no traits.
     missing.insert(-2, "    users: seats")
     assert sorted(breaks.splitlines()) == sorted(missing)
     assert list(Path().iterdir()) == []
@@ -431,7 +431,7 @@ def test_a_password_is_not_printed(call: Call, segment: str) -> None:
 
 @contextmanager
 def held(file: str) -> Iterator[int]:
-    """Another process that writes a DuckDB file; gives its id."""
+    """Yields the id of another process that writes to a DuckDB file."""
     code = f"import duckdb, sys; c = duckdb.connect({file!r}); print('open', flush=True); sys.stdin.read()"
     with forked.start("-c", code, stdin=forked.PIPE, stdout=forked.PIPE) as child:
         assert child.stdout is not None

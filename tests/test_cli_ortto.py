@@ -1,4 +1,4 @@
-"""`autopilothq load ortto` as a user sees it: arguments in, exact texts and exit status out."""
+"""`autopilothq load ortto` as a user sees it: exact texts and the exit status for given arguments."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrtto]:
 
 @pytest.fixture
 def load(call: Call) -> Call:
-    """Calls `load ortto` while the database is open."""
+    """Calls `load ortto` while the database is held open, which is faster."""
     return holding(call, "load", "ortto")
 
 
@@ -88,7 +88,7 @@ def test_large_activities_are_handed_on_few_at_a_time(
 
 
 def assert_what_changes_is_seen(load: Call, server: FakeOrtto) -> None:
-    """Of another run: somebody has left, and one table cannot be read."""
+    """Checks another run, before which somebody left, and in which one table cannot be read."""
     server.account.made = 11
     server.account.tags = {}
     server.order("POST", "/campaign/get-all", status=400)
@@ -149,8 +149,8 @@ def test_people_of_a_run_that_broke_off_are_told_with_the_rest_and_found_by_a_qu
     assert re.fullmatch(r"701 of 701 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
     assert asked(server) == []
     sql = "select contact_id, 'person+2@example.com' from autopilothq.ortto_people where email = 'ada@example.com'"
-    sql += " union all select null, 'nobody' union all select ' ', 'blank'"  # another column does not matter
-    said = call("load", "ortto", "--only", "events", "--people", sql)  # whose query has the database to itself
+    sql += " union all select null, 'nobody' union all select ' ', 'blank'"  # only the first column counts
+    said = call("load", "ortto", "--only", "events", "--people", sql)  # not held open, because the query opens it
     assert (said.status, errors(said), asked(server)) == (0, [], [(ada, 0)])
     assert query("SELECT context_traits_email FROM autopilothq.tracks") == [("ada@example.com",)]
 
@@ -169,7 +169,7 @@ def test_the_time_of_the_configuration_holds_for_all_parts_together(
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__MAX_SECONDS", "1.2")
 
     def clock() -> float:
-        """A time that requests for people's activities take alone: on a busy machine all else takes longer."""
+        """A clock that only requests for activities advance, so that a busy machine does not matter."""
         return 0.3 * sum(request.path == FEED for request in server.requests)
 
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=clock))
@@ -247,7 +247,7 @@ def test_what_is_missing_is_an_error(
     assert (said.status, said.out) == (1, "")
     assert "\n".join(errors(said)).startswith(f"Error: {text or ''}")
     if "--people" in words and text:
-        assert server.requests == []  # the file is read before
+        assert server.requests == []  # the file is read before any request
     assert asked(server) == []
 
 

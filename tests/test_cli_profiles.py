@@ -1,4 +1,4 @@
-"""`autopilothq load profiles` as a user sees it: arguments in, exact texts and exit status out."""
+"""`autopilothq load profiles` as a user sees it: exact texts and the exit status for given arguments."""
 
 import json
 import re
@@ -154,7 +154,7 @@ def test_what_is_missing_is_said(
 
 
 def test_a_path_behind_what_looks_like_comments_takes_no_time() -> None:
-    assert not is_query("/**/" * 40 + "people.txt")  # each could end later, which makes 2**39 ways to read them
+    assert not is_query("/**/" * 40 + "people.txt")  # there are 2**39 ways to match these comments
 
 
 def test_wrong_arguments(call: Call) -> None:

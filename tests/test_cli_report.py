@@ -1,4 +1,4 @@
-"""The command `report` as a user calls it."""
+"""The command `report` writes a page or prints its numbers, and explains what is missing."""
 
 import json
 import stat
@@ -31,7 +31,7 @@ NO_MACHINE = (
 
 @pytest.fixture(scope="module")
 def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a week of events, loaded."""
+    """The folder of a load of a week of events."""
     home = tmp_path_factory.mktemp("week")
     with isolation(home):
         sample.write("archive", events=1200)
@@ -111,7 +111,7 @@ def test_lines_that_were_not_asked_for_are_accounted_for(call: Call, week: Path)
     assert (total, load) == (counts, counts | {"mended": 0})
     assert "ago: 1 file, 3 lines, 1 stored, 0 duplicates, 0 rejected, 2 skipped\n" in text
 
-    with duckdb.connect(str(week / FILE)) as con:  # as an earlier release left it
+    with duckdb.connect(str(week / FILE)) as con:  # an earlier release's `_audit`
         con.execute("ALTER TABLE chosen._audit DROP COLUMN skipped; ALTER TABLE chosen._audit DROP COLUMN mended")
     assert told()[:2] == (counts | {"skipped": 0}, counts | {"skipped": 0, "mended": 0})
 

@@ -21,7 +21,7 @@ from sending import IMPATIENT, MISSING, configure, identify, posts, rows, track,
 
 
 class Said(NamedTuple):
-    """What a call printed, and its exit status."""
+    """The output of a call, and its exit status."""
 
     status: int
     out: list[str]
@@ -382,7 +382,7 @@ def test_a_member_whose_delivery_failed_is_tried_again(server: FakeAutopilot, ca
     assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 1 to enter, 0 to leave, 0 unchanged"
     server.order("POST", "/contacts", status=503, times=2)
     assert audience(call).status == 4
-    # It may have been carried out, so that coming back is sent as well.
+    # Leaving may have been carried out although it failed, so entering again is sent as well.
     assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 1 to enter, 0 to leave, 0 unchanged"
     assert audience(call, "a@b.c", "nobody").status == 4
     assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 0 to enter, 0 to leave, 1 unchanged"
@@ -566,7 +566,7 @@ def test_deliveries(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         "  message t2, of Later, trigger 0003",
     ]
     monkeypatch.setattr(out, "width", lambda: 160)
-    assert len(call("deliveries").out) == len(said.out) + 1  # the table, with the last column wrapped
+    assert len(call("deliveries").out) == len(said.out) + 1  # the table, with one wrapped line
     assert call("deliveries", "--status", "refused").out[-1] == "0 delivered, 1 refused, 0 failed, 0 unknown"
     assert call("deliveries", "--since", "2100-01-01").out == ["0 delivered, 0 refused, 0 failed, 0 unknown"]
     said = call("deliveries", "--status", "lost")

@@ -304,7 +304,7 @@ def test_one_bad_contact_refuses_them_all(server: FakeAutopilot, autopilot: Auto
     ("contact", "tries"),
     [
         ({"Email": "a@example.com"}, 2),
-        # Each call makes a new contact, or asks for an address that the first call took away.
+        # Not repeated: each call would create a contact, or use an address that the first call changed.
         ({"FirstName": "Ann"}, 1),
         ({"Email": "a@example.com", "_NewEmail": "b@example.com"}, 1),
     ],

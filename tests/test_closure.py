@@ -14,18 +14,18 @@ from autopilothq.projection import suppression
 from autopilothq.segment.identity import Id, hash_of, id_of
 
 COLUMNS = ("user_id", "context_traits_email", "context_traits_contact_id", "anonymous_id", "previous_id")
-ENGINE = duckdb.connect(config={"threads": 1})  # for so few rows, to share the work is most of the work
+ENGINE = duckdb.connect(config={"threads": 1})  # more threads are slower for so few rows
 Row = tuple[str | None, ...]
 
 
 def row(text: str) -> Row:
-    """A row of ids: `u:ada e:ada@x c:A a:device p:old`, in any order and any of them."""
+    """Returns a row of ids from a text such as `u:ada e:ada@x c:A a:device p:old`; each is optional."""
     cells = dict(word.split(":") for word in text.split())
     return tuple(cells.get(letter) for letter in "uecap")
 
 
 def graph(*reads: Sequence[Row], listed: Sequence[Id] = ()) -> Graph:
-    """The ids of rows that are added in several reads; those `listed` are on the suppression list."""
+    """Returns the graph of ids of rows that come in several reads; `listed` ids are on the suppression list."""
     suppression.register_suppressed(ENGINE, [("salt", hash_of("salt", id_)) for id_ in listed])
     made = Graph(ENGINE)
     for rows in filter(None, reads):
@@ -44,13 +44,13 @@ def short(id_: Id | None) -> str:
 
 
 def found(given: str, *rows: str) -> dict[str, str]:
-    """The ids that count as the person's, each with the one that it was found with."""
+    """Returns the ids that count as the person's, each with the id through which it was found."""
     made = closure(graph([row(text) for text in rows]), ids(given))
     return {short(id_): short(by) for id_, by in made.found.items()}
 
 
 def shared(given: str, *rows: str, others: Sequence[Id] = ()) -> dict[str, str]:
-    """What is not followed, with the id that it was found with, and why."""
+    """Returns the ids that are not followed, each with the id through which it was found and the reason."""
     made = closure(graph([row(text) for text in rows]), ids(given), others=others)
     return {
         f"{short(one.id) or f'{one.id_count} {one.kind}s'} beside {short(one.found_with)}": one.why
@@ -118,7 +118,7 @@ def test_a_stranger_who_pairs_ids(given: str, sent: list[str], expected: str) ->
 def test_each_id_has_the_one_that_it_was_found_with() -> None:
     assert found("e:ada@x", *ADA) == {"e:ada@x": "", "u:ada": "e:ada@x", "c:A": "u:ada", "a:adas": "u:ada"}
     assert found("c:E", "c:E a:eve@x", "e:eve@x u:eve") == {"c:E": "", "e:eve@x": "c:E", "u:eve": "e:eve@x"}
-    # Those that are given are found with none, and do not count among the ten anonymous ids that are followed at most.
+    # Given ids are found through none, and do not count towards the limit of ten anonymous ids.
     devices = [f"a:{number}" for number in range(CROWD)]
     assert found("u:ada a:adas", *ADA, *(f"u:ada {device}" for device in devices)) == {
         "u:ada": "", "a:adas": "", "e:ada@x": "u:ada", "c:A": "e:ada@x", **dict.fromkeys(devices, "u:ada"),
@@ -209,7 +209,7 @@ def test_rows_of_one_batch_and_of_several_are_told_apart() -> None:
 
 
 def test_ids_on_the_list_are_given_in_all_forms() -> None:
-    """An earlier release folded ß otherwise."""
+    """An earlier release folded ß differently."""
     [now, earlier, bob] = [Id("email", "strasse@x"), Id("email", "straße@x"), Id("user_id", "bob")]
     rows = [row("u:bob e:Straße@X"), row("u:Bob e:STRASSE@x"), row("e:eve@x a:bob")]
     assert list(graph(rows, listed=[bob, earlier]).suppressed().items()) == [(now, {now, earlier}), (bob, {bob})]
@@ -245,7 +245,7 @@ SENT = st.lists(
 @given(SENT, st.sampled_from(["u:a", "e:a@x", "c:ca", "u:a e:a@x", "u:a a:aa"]), st.sets(st.integers(2, 3)))
 @settings(max_examples=40, deadline=None)
 def test_nobody_else_loses_a_row(sent: list[dict[str, str]], given_ids: str, more: set[int]) -> None:
-    """No id counts of others who have an email and a user id in one row, whatever anybody sends."""
+    """Whatever is sent, no id of another person counts who has an email and a user id in one row."""
     honest = [row(people[number]) for people in PEOPLE for number in (0, 1, *more)]
     taken = closure(
         graph(honest + [tuple(message.get(letter) for letter in "uecap") for message in sent]), ids(given_ids)

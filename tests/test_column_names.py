@@ -1,4 +1,4 @@
-"""Names of columns that differ only in case, as files have them (docs/contract/adopt.md#columns-and-types)."""
+"""Columns of files whose names differ only in case (docs/contract/adopt.md#columns-and-types)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from json import dumps
@@ -58,7 +58,7 @@ def test_numbers_that_a_file_has_itself_stay() -> None:
     }  # fmt: skip
     assert own_names(["a", "a_1"], lambda: ["a", "a"]) == {"a": "a", "a_1": "a_1"}
     assert own_names(["a", "a_1", "column2"], lambda: ["a", "A", ""]) == {"a": "a", "a_1": "A", "column2": "column2"}
-    keys = ["id", "a_1", "A", "a", "A_1", "A_2", ""]  # of JSON
+    keys = ["id", "a_1", "A", "a", "A_1", "A_2", ""]  # JSON keys
     read = ["id", "a_1", "A", "a_1_1", "A_1_2", "A_2", "C6"]
     assert own_names(read, lambda: keys, in_order=False) == dict(zip(read, keys, strict=True))
     assert own_names(["Foo", "foo_1"], list) == {"Foo": "Foo", "foo_1": "foo_1"}
@@ -69,7 +69,7 @@ def test_numbers_of_a_file_and_of_the_engine_are_told_apart_by_their_order(
     con: duckdb.DuckDBPyConnection, tmp_path: Path, form: FileFormat, write: Callable[..., None]
 ) -> None:
     path = tmp_path / f"shop.{form}"
-    write(path, ("id", "Foo", "foo", "foo_1", "Foo_1", "n"))  # which the engine calls Foo, foo_1, foo_1_1, Foo_1_2
+    write(path, ("id", "Foo", "foo", "foo_1", "Foo_1", "n"))  # DuckDB calls these Foo, foo_1, foo_1_1, Foo_1_2
     found = buffer.buffer_file(con, TableFile(str(path), "", 0, "shop", form, str(path)), 0, tmp_path)
     row = con.execute(f"""SELECT "c:foo", "c:foo_1", "c:n", "l:0", "l:1" FROM '{found.path}'""").fetchone()
     assert [value.strip('"') for value in row or ()] == ["foo", "foo_1", "n", "Foo", "Foo_1"]

@@ -1,4 +1,4 @@
-"""Which columns a table gets by what is known of its values: without an engine (docs/contract/warehouse.md#limits)."""
+"""Which columns a table gets for its values, without DuckDB (docs/contract/warehouse.md#limits)."""
 
 import dataclasses
 from typing import cast
@@ -69,7 +69,7 @@ NEW = {
 
 @pytest.mark.parametrize("room", [-2, 0, 1, 4, 5])
 def test_a_table_keeps_its_columns_and_gets_those_with_most_values(room: int) -> None:
-    """The catalogue's names have their own place, and of two names that are shortened alike the more frequent stays."""
+    """The catalogue's columns do not count. If two names are shortened to the same one, the more frequent stays."""
     taken = dict(list(NEW.items())[: max(0, room)])
     assert plan_columns(CONTEXT, "opened", IN_COLUMNS, IN_ROWS, room) == ColumnPlan(
         KNOWN | taken,
@@ -92,7 +92,7 @@ def test_a_table_gets_no_new_columns_for_rows_that_are_there() -> None:
 
 
 def planned(context: ProjectionContext, table: str) -> TablePlan:
-    """The plan of a table with many values in columns of their own, of the catalogue's `email_id` and `link_id`."""
+    """Returns the plan of a table with many extra columns and the catalogue's `email_id` and `link_id`."""
     declared = [*declared_types(event_table("email_clicked")), "link_id"]
     seen = {name: ColumnValues(0, int(name in ("email_id", "link_id"))) for name in declared}
     values = TableValues(seen, {f"p{n}": ColumnValues(TEXT, 1) for n in range(9)}, {})
@@ -101,7 +101,7 @@ def planned(context: ProjectionContext, table: str) -> TablePlan:
 
 
 def test_a_table_has_room_for_columns_in_addition_to_its_own() -> None:
-    """Columns count that are known, that the destination has besides, and that the catalogue adds."""
+    """Known columns, others that the destination has, and those that the catalogue adds all count."""
     common: dict[str, Type] = declared_types(event_table("opened"))
     present: dict[str, Type] = {"email_id": "text", "link_id": "text"}
     all_new = len(common) + len(present)

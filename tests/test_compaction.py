@@ -1,4 +1,4 @@
-"""Which files of a receiver are joined, and what becomes of one that was killed: without a load."""
+"""Which files of a receiver are joined, and how a killed compaction is finished or undone, without a load."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ MOST = 100
 
 
 def row(number: int, folder: str = "v1", size: int = 10, before: float = 2 * HOUR, **more: Any) -> dict[str, Any]:
-    """A row of `_audit` for a file that was begun so many seconds before now."""
+    """Returns a row of `_audit` for a file that was begun so many seconds ago."""
     file = f"{folder}/{int((NOW - before) * 1000)}-{number:032x}.gz"
     loaded = {"version": "1", "size": size, "load_id": "first", "tables": None, "rejected": 0, "skipped": 0}
     return {"file": file, **loaded, **more}
@@ -36,7 +36,7 @@ def test_files_that_are_small_and_an_hour_old_are_joined() -> None:
 
 
 def test_a_file_that_would_be_published_again_is_left(tmp_path: Path) -> None:
-    """Its receiver was killed after it had published the file, and before it had deleted the open one."""
+    """Its receiver was killed between publishing the file and deleting the open one."""
     found = row(1, str(tmp_path))
     assert compaction._is_small(found, NOW, MOST)
     still_open = Path(found["file"]).with_suffix(".open")
@@ -45,7 +45,7 @@ def test_a_file_that_would_be_published_again_is_left(tmp_path: Path) -> None:
 
 
 class Books:
-    """The books of a dataset, as `_audit` has them."""
+    """Stands in for the books of a dataset."""
 
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.rows = rows
@@ -60,7 +60,7 @@ class Books:
 
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The numbers of the files that are joined, given the rows of files that are all there but those `missing`."""
+    """Returns the numbers of the files that are joined; all files of the rows exist except `missing`."""
     monkeypatch.setattr(
         compaction, "last_load", lambda books, now: ("newest", now) if books.rows and now.tzinfo else None
     )
@@ -137,7 +137,7 @@ def test_books_are_changed_in_transactions_alone_and_if_they_have_all_columns() 
 
 
 class Noted:
-    """Books of a target that note what is deleted, and whose counts are moved."""
+    """Books of a target that record what is deleted and whose counts are moved."""
 
     target = "here"
 
@@ -154,7 +154,7 @@ class Noted:
 
 
 def begin(day: Path, name: str, *old: str, target: str = "here") -> str:
-    """Leaves what a compaction leaves behind that is killed before the new file has its name."""
+    """Leaves the files of a compaction that was killed before the new file got its name."""
     new, olds = day / f"{name}.gz", [str(day / f"{each}.gz") for each in old]
     for file in olds:
         Path(file).touch()
@@ -173,7 +173,7 @@ def test_each_compaction_that_was_killed_is_finished_or_undone(tmp_path: Path, m
     journal.write_bytes(journal.read_bytes()[:-1])
     for new in (named, again):
         Path(new).touch()
-    Path(day, "d1.gz").unlink()  # it was killed once more
+    Path(day, "d1.gz").unlink()  # as after a second kill
     compaction._finish_begun(tmp_path, books)
     assert sorted(os.listdir(day)) == ["a1.gz", "a2.gz", "b1.gz", "b2.gz", "c.gz", "d.gz"]
     assert books.deleted == [("_audit", "_audit: {file} = %s AND {version} = %s", [undone, "version of b"])]

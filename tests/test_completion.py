@@ -1,4 +1,4 @@
-"""Whether a load's rows are where it staged them, before dlt completes it."""
+"""Before dlt completes a load, its rows must be where it staged or merged them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -34,7 +34,7 @@ class Destination:
         self.con = duckdb.connect()
         for name in ("data", "data_staging"):
             self.con.execute(f"CREATE SCHEMA {name}")
-        # dlt connects to it with cursors of this connection.
+        # dlt uses cursors of this connection.
         pipeline = dlt.pipeline("p", destination=stock.duckdb(self.con), dataset_name="data", pipelines_dir=str(folder))
         self.dataset = open_dataset(pipeline, Schema("autopilothq"))
 
@@ -49,7 +49,7 @@ class Destination:
     def lacks(
         self, staged: Staged, stored: Staged, counts: dict[datetime, int], table: str = "tracks", in_parts: bool = True
     ) -> list[str]:
-        """Fills both tables, and returns which of them lacks rows."""
+        """Fills the staging table and the table; returns which tables lack rows of the load."""
         column = "rejected_at" if table == "_rejects" else "uuid_ts"
         self.fill(f"data_staging.{table}", staged, column)
         self.fill(f"data.{table}", stored, column)
@@ -66,14 +66,14 @@ def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Destinatio
 @pytest.mark.parametrize(
     ("counts", "staged", "stored", "are_there"),
     [
-        (TWO, [A, B], [], True),  # it is not even looked where they were merged
-        (TWO, [], [], False),  # taken away
-        (TWO, [], [A, B], True),  # once they were merged
+        (TWO, [A, B], [], True),  # the final table need not be read
+        (TWO, [], [], False),  # another load emptied the staging table
+        (TWO, [], [A, B], True),  # they are merged already
         (TWO, [A], [A, ("m3", LATER)], False),
-        (TWO, [A, B, ("m2", LATER)], [A, ("m2", LATER)], False),  # the other load's row was taken
-        (TWO, [A, A], [A], False),  # a file twice, and not the other one
+        (TWO, [A, B, ("m2", LATER)], [A, ("m2", LATER)], False),  # another load's row took the place of m2
+        (TWO, [A, A], [A], False),  # one file twice, and the other one missing
         (TWO, [A, A, B], [A, B], True),
-        (TWO | {LATER: 1}, [A, B, ("m3", LATER)], [], True),  # of two sources
+        (TWO | {LATER: 1}, [A, B, ("m3", LATER)], [], True),  # rows of two sources
         (TWO | {LATER: 1}, [A, B], [("m3", LATER)], False),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_table_has_rows_if_these_and_no_others_are_staged_or_else_if_they_are_
 
 
 def test_staged_rows_are_known_by_their_time_in_whatever_zone_the_driver_reads_it(destination: Destination) -> None:
-    """Also where some digits of it are lost, and in SQLite, which has texts."""
+    """Also if the time lost digits, and in SQLite, which stores text."""
     same = [AT + timedelta(hours=5, minutes=45), AT - timedelta(hours=8, microseconds=900)]
     others = [AT + timedelta(hours=1, milliseconds=2), AT - timedelta(milliseconds=2), None]
     for time in same + others:
@@ -97,7 +97,7 @@ def test_staged_rows_are_known_by_their_time_in_whatever_zone_the_driver_reads_i
 def test_rows_are_counted_if_another_load_dropped_the_table_in_which_they_were_staged(
     destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others of the same statement are looked up all the same."""
+    """The other tables of the same statement are still looked up."""
     tables = ["groups", "tracks", "pages"]
     for each in (1, 50):
         monkeypatch.setattr(completion, "_TABLES_PER_QUERY", each)
@@ -114,20 +114,20 @@ def test_rows_are_counted_if_another_load_dropped_the_table_in_which_they_were_s
 
 
 def test_rows_whose_times_are_not_compared_count_as_missing_once_a_load_was_cut_off(destination: Destination) -> None:
-    """DuckDB refuses to compare the type that a column has by a hint: no later run ended without an error."""
+    """DuckDB cannot compare a column whose type a hint changed; without this, every later run would fail."""
     for type_, are_there in (("TIMESTAMPTZ", True), ("TIMESTAMP", True), ("TIMESTAMP_S", False)):
         destination.fill("data.tracks", [A], type_=type_)
         assert Brought(AT.isoformat(), {"tracks": 1}).is_in(destination.dataset) is are_there
 
 
 def test_ids_of_rejects_may_repeat(destination: Destination) -> None:
-    """A destination keeps one row of those that a file has several times."""
+    """A file may have the same reject several times, of which the destination keeps one row."""
     assert destination.lacks([A, A], [], TWO, "_rejects") == []
     assert destination.lacks([A, A], [], TWO) == ["tracks"]
 
 
 def test_ids_are_counted_only_of_tables_whose_rows_came_in_several_files(destination: Destination) -> None:
-    """It takes ten times as long, and one file cannot be there twice while another is missing."""
+    """To count ids takes ten times as long, and with one file none can be doubled while another is missing."""
     assert destination.lacks([A, A], [], TWO, in_parts=False) == []
     assert destination.lacks([A, A, B, B], [], TWO, in_parts=False) == ["tracks"]
 
@@ -148,7 +148,7 @@ def test_rows_of_a_file_are_known_by_a_few_times(times: Any, known: dict[datetim
     column = pa.array(times, pa.timestamp("us", "UTC")) if isinstance(times, list) else times
     pq.write_table(pa.table({"uuid_ts": column}), path)
     assert rows_by_time("tracks", [path]) == known
-    assert rows_by_time("_rejects", [path]) is None  # which has no such column
+    assert rows_by_time("_rejects", [path]) is None  # the file has no `uuid_ts`
 
 
 @pytest.mark.parametrize(("are_exact", "lacking"), [(True, ["tracks"]), (False, [])])
@@ -166,8 +166,8 @@ def test_where_times_are_exact_only_rows_with_the_very_same_ones_count_as_merged
     [
         ({}, False),
         ({"columns": {"uuid_ts": {"precision": 3}}}, False),
-        ({"columns": {"uuid_ts": {"precision": 2}}}, True),  # the stored times are others
-        ({SEGMENT_TABLE_HINT: False}, True),  # a table of a user
+        ({"columns": {"uuid_ts": {"precision": 2}}}, True),  # stored times are rounded
+        ({SEGMENT_TABLE_HINT: False}, True),  # a user's own table
     ],
 )
 def test_of_files_that_are_not_parquet_the_loads_note_says_what_they_have(

@@ -1,4 +1,4 @@
-"""What becomes of a request, and which a batch of contacts needs if some make the server fail, without a server."""
+"""Which requests a batch of contacts needs if some make the server fail, and their outcomes, without a server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,17 +29,17 @@ FAILED = Outcome("failed", AT, 500, "Oops.", 3)
 
 
 class Account:
-    """Notes the contacts of each request (by their letters) and how often it may be tried; fails for some of them."""
+    """An account that records each request's contacts (letters) and limit of tries, and fails for some contacts."""
 
     attempts = 1
 
     def __init__(self, bad: str = "", refused: str = "", statuses: Sequence[int | ApiError | None] = ()) -> None:
         self.bad, self.refused = bad, refused
-        self.statuses = list(statuses)  # of the next requests, None for one that no answer comes to
+        self.statuses = list(statuses)  # of the next requests; None: no answer
         self.asked: list[tuple[str, int | None]] = []
         self.known = "abcdefgh"
-        self.most = 8  # contacts of a request
-        self.unnamed, self.without_id = "", ""  # in its answers
+        self.most = 8  # contacts in a request
+        self.unnamed, self.without_id = "", ""  # what its answers lack
         self.reasons: dict[str, str] = {}
         self.tries: int | None = None
 
@@ -75,7 +75,7 @@ class Account:
 
 
 class Run:
-    """A writer of an account, and what comes of its contacts."""
+    """A writer for an account, and the outcomes of its contacts."""
 
     def __init__(self, account: Account | None = None) -> None:
         self.account = account or Account()
@@ -92,7 +92,7 @@ class Run:
         return "".join(letter for letter in some if self.outcomes[key_of(letter)].status == "delivered")
 
     def asked(self) -> str:
-        """The requests, each with its tries where they are limited."""
+        """Returns the requests, each with its limit of tries if it has one."""
         return " ".join(f"{some}{tries or ''}" for some, tries in self.account.asked)
 
     def bad(self, some: str) -> str:
@@ -110,7 +110,7 @@ def key_of(letter: str) -> str:
         (Account("a"), "ABCDEFGH ABCD2 EFGH2 AB2 CD2 A B", "BCDEFGH"),
         (Account("h"), "ABCDEFGH ABCD2 EFGH2 EF2 GH2 G H", "ABCDEFG"),
         (Account(refused="c"), "ABCDEFGH ABCD2 EFGH2 AB2 CD2 C D", "ABDEFGH"),
-        # No answer, or one that asks to wait, is no contact's fault.
+        # A missing answer, or one that asks to wait, is not a contact's fault.
         (Account("a", statuses=[500, 429]), "ABCDEFGH ABCD2 ABCD EFGH2 AB2 CD2 A B", "BCDEFGH"),
         (Account("a", statuses=[599, None]), "ABCDEFGH ABCD2 ABCD EFGH2 AB2 CD2 A B", "BCDEFGH"),
     ],
@@ -132,9 +132,9 @@ def test_a_batch_is_halved_until_the_bad_ones_are_found(account: Account, asked:
 @pytest.mark.parametrize(
     ("before", "well", "asked"),
     [
-        ("", "", "B"),  # none was written that could tell
+        ("", "", "B"),  # no contact was written that could be tried again
         ("A", "", "B ?A A"),
-        ("AC", "", "B ?C C"),  # the last one
+        ("AC", "", "B ?C C"),  # the last one that was written
         ("A", "forgotten", "B"),
         ("A", "gone", "B ?A"),
         ("A", "not asked", "B ?A"),
@@ -159,7 +159,7 @@ def test_a_failure_counts_unless_a_contact_that_was_written_is_written_still(
     is_well = asked.endswith((" A", " C"))
     assert (run.outcomes, run.bad("B")) == ({"b@b.c": FAILED}, "B" if is_well else "")
     run.account.bad += "xyz"
-    for one in "BX" if not is_well else "":  # the same one counts once
+    for one in "BX" if not is_well else "":  # the same contact counts once
         run.write(one)
     if not is_well:
         with pytest.raises(Unavailable) as raised:
@@ -197,7 +197,7 @@ def test_those_that_failed_before_are_not_looked_through_while_the_service_is_we
     assert [tries for _, tries in asked[3:]] == [None] * 5
     assert asked[-2:] == [("?A", None), ("A", None)]
     assert run.bad("BCDE") == "BCDE"
-    assert run.write("BC") == ""  # they remain so
+    assert run.write("BC") == ""  # they stay failed
     assert run.bad("BC") == "BC"
     run.account.bad += "f"
     for one, before in (("F", "F"), ("B", "")):
@@ -211,7 +211,7 @@ def test_an_outage_that_begins_later_is_told_too() -> None:
         run.write("ABCDEFGH")
     assert run.asked() == "ABCDEFGH ABCD2 EFGH2 AB2 CD2 A B E ?H H"  # E was delivered
     assert run.breaker.cause is raised.value
-    two = Run(Account("ab"))  # none is left to try alone
+    two = Run(Account("ab"))  # no written contact is left to try alone
     with pytest.raises(Unavailable):
         two.write("AB")
     assert two.asked() == "AB A B"
@@ -226,7 +226,7 @@ def test_what_nobody_answers_is_not_looked_through() -> None:
 @pytest.mark.parametrize(
     ("before", "asked"),
     [
-        # C is chosen, and sent again while the others of its half are not; A later on, because it comes first.
+        # C is chosen and sent again alone; later A, because it comes first.
         ("ABCDEFGH", "ABCDEFGH ABCD2 EFGH2 C AB2 CD2 C A B C D EF2 GH2 A E F G H"),
         ("ABCD", "ABCDEFGH ABCD2 EFGH2 C AB2 CD2 C A B C D EF2 GH2 E F G H"),
         ("", "ABCDEFGH ABCD2 EFGH2 C AB2 CD2 A B C D EF2 GH2 E F G H"),
@@ -247,11 +247,11 @@ def test_those_that_failed_alone_are_not_chosen_to_tell_of_others(monkeypatch: p
     run.account.known += "a"
     run.write("A")
     assert run.write("BCDEFGHI", before="BCDE") == ""
-    # A says each time that the service is well.
+    # Each time, A shows that the service works.
     assert run.asked() == (
         "BCDEFGHI BCDE2 FGHI2 D F B ?A A BC2 DE2 D F B ?A A B C E H D ?A A D E G H F ?A A FG2 HI2 F G H I ?A A H I"
     )
-    assert run.bad("BCDEFGHI") == ""  # which none that was written with them confirms
+    assert run.bad("BCDEFGHI") == ""  # nothing was written with them, which would confirm it
 
 
 def test_what_an_answer_says_of_single_contacts() -> None:
@@ -278,7 +278,7 @@ def test_those_of_a_batch_that_is_refused_are_not_until_each_was_tried() -> None
 def test_a_batch_of_two_is_halved_too() -> None:
     run = Run(Account("b"))
     assert (run.write("AB"), run.asked(), run.bad("AB")) == ("A", "AB A B", "B")
-    run = Run(Account("b", refused="a"))  # the service is well if it refuses the other one
+    run = Run(Account("b", refused="a"))  # a refusal also shows that the service works
     assert (run.write("AB"), run.asked(), run.bad("AB")) == ("", "AB A B", "B")
 
 
@@ -297,7 +297,7 @@ def test_a_batch_of_two_is_halved_too() -> None:
 )
 def test_what_became_of_a_request_that_ended_with_an_error(error: ApiError, status: str, if_once: str) -> None:
     breaker = CircuitBreaker(cast(Any, Account()))
-    attempts = 0 if status == "refused" else 1  # which the account counts, if the error does not
+    attempts = 0 if status == "refused" else 1  # counted by the account where the error has no count
 
     def request() -> None:
         raise error
@@ -310,7 +310,7 @@ def test_what_became_of_a_request_that_ended_with_an_error(error: ApiError, stat
     assert breaker.send(AT, request, "a").status == status
     assert breaker.answers == (6 if status == "refused" else 0)
     assert breaker.send(AT, lambda: None, "a") == DELIVERED
-    if isinstance(error, Unavailable):  # three persons in a row, whichever was asked for before an answer
+    if isinstance(error, Unavailable):  # three persons in a row, in whatever order they were requested
         for who in "bcb":
             breaker.send(AT, request, who)
         with pytest.raises(Unavailable) as raised:

@@ -40,7 +40,7 @@ def listed(*people: Any, name: str = "people.txt") -> str:
 
 
 def sent(server: FakeAutopilot) -> list[str]:
-    """The requests that write, which are forgotten then."""
+    """Returns the requests that write, since the last call."""
     found = sorted(f"{each.method} {each.path}" for each in server.requests if each.method != "GET")
     server.requests.clear()
     return found
@@ -66,7 +66,7 @@ def test_contacts_are_deleted_by_a_file(call: Call, server: FakeAutopilot) -> No
         ("delete", "nobody@example.com", None, f"DELETE {paths[1]}", "delivered", 404, "no such contact", 1),
         ("delete", id_, None, f"DELETE {paths[2]}", "delivered", 200, None, 1),
     ]
-    # A job that has ended begins again, because the contact may have been created again.
+    # A complete job starts again, because the contacts may have been created again.
     server.account.upsert({"Email": "p0@example.com"})
     assert call("contacts", "delete", file).out.splitlines() == [
         "3 contacts of the account's 9 to be deleted",
@@ -219,7 +219,7 @@ def test_a_job_that_broke_off_is_continued(call: Call, server: FakeAutopilot) ->
         ],
     )
     assert len(sent(server)) == 6
-    # No confirmation is needed for what half of the account was before.
+    # No confirmation is needed, because the job was at most half of the account when it began.
     said = call("contacts", "delete", listed(*range(8)), "--max", "8")
     assert said.out.splitlines() == [
         "8 contacts of the account's 3 to be deleted, 7 done by a run that broke off",
@@ -356,7 +356,7 @@ def test_how_many_contacts_need_a_confirmation(
 
 
 class Log:
-    """A log of a run `3`, with a deleted person and the last statuses of requests, by their place in the job."""
+    """A log of run `3`, with a deleted person and the last status of each request by its place in the job."""
 
     run = "3"
 
@@ -452,7 +452,7 @@ def test_arguments(call: Call, server: FakeAutopilot, monkeypatch: pytest.Monkey
         ),
     )
     Path("latin.txt").write_bytes(b"\xe9@example.com\n")
-    # As Python opens stdin in a container, which has no locale.
+    # As Python opens stdin in a container without a locale.
     with open("latin.txt", encoding="utf-8", errors="surrogateescape") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         for file, name in (("latin.txt", "latin.txt"), ("-", "stdin")):

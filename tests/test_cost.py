@@ -1,4 +1,4 @@
-"""Limits to the cost of a small load: how often it opens the database, and asks dlt the same question again."""
+"""Limits the cost of a small load: how often it opens the database and makes dlt repeat work."""
 
 import gc
 import json
@@ -53,11 +53,11 @@ Counts = Counter[str]
 
 @pytest.fixture(scope="module")
 def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Counts]]:
-    """The counts of three runs: three lines into a new database, nothing new, ten lines more."""
+    """The counts of three runs: three lines into a new database, nothing new, and ten more lines."""
     costs: list[Counts] = []
     with isolation(tmp_path_factory.mktemp("cost")), pytest.MonkeyPatch.context() as patch:
         counts = Counts()
-        # The jobs of a load share a connection where they happen to run at one time.
+        # Only the main thread's connections are counted, because parallel jobs may share one.
         _count(patch, counts, duckdb, "connect", lambda *_, **__: current_thread() is main_thread())
         _count(patch, counts, reference, "resolve_configuration", lambda config, **_: not config.is_resolved())
         _count(patch, counts, resolve, "_resolve_config_fields")
@@ -95,7 +95,7 @@ def _count(
 
 
 def _reading(patch: pytest.MonkeyPatch, counts: Counts) -> None:
-    """Has another program open the database while lines are read."""
+    """Lets another program open the database while lines are read, and counts how often."""
     read = project.InProcess._read
 
     def reading(*load: Any) -> Any:
@@ -121,7 +121,7 @@ def test_an_origin_that_asks_what_is_stored_opens_the_database_once_for_all_its_
         _count(monkeypatch, counts, duckdb, "connect", lambda *_, **more: bool(more.get("database")))
         said = command("load", "ortto", "--only", "events", "--people", "all")
     assert said.status == 0, said
-    assert counts["connect"] == 4, counts  # by the run, the plan, the choice of the people, and the projection
+    assert counts["connect"] == 4, counts  # for the run, the plan, the choice of people, and the projection
 
 
 def test_what_is_asked_of_a_warehouse_together_takes_one_connection(postgres: str) -> None:
@@ -165,7 +165,7 @@ def test_tables_that_are_copied_at_one_time_read_the_types_of_the_server_once(po
 
 
 def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:
-    assert [run["readers"] for run in costs] == [1, 0, 1]  # where nothing is new, no lines are read
+    assert [run["readers"] for run in costs] == [1, 0, 1]  # if nothing is new, no lines are read
 
 
 @pytest.mark.parametrize("run", [FIRST, NOTHING_NEW, MORE])

@@ -1,4 +1,4 @@
-"""`--credentials` from a variable and from a file: what is read, what errors say, and what takes precedence."""
+"""`--credentials` may name a variable or a file; errors say what is missing."""
 
 import os
 from pathlib import Path

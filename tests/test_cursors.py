@@ -1,4 +1,4 @@
-"""Which of an origin's cursors counts."""
+"""Of an origin's cursors, the one of the last complete load into the dataset counts."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ def at(end: int) -> dict[str, object]:
 
 
 def test_each_dataset_of_a_pipeline_has_its_own_cursor() -> None:
-    """They are loaded by turns: the newest cursor is the other one's."""
+    """The datasets are loaded by turns, so the newest cursor belongs to the other one."""
     first, second = {"load 1", "load 3"}, {"load 2"}
     assert read_cursor("feed", "a", first) == {}
     for end in (1, 2, 3):
@@ -37,7 +37,7 @@ def test_each_dataset_of_a_pipeline_has_its_own_cursor() -> None:
 
 
 def test_a_cursor_may_have_to_have_further_values() -> None:
-    """As that of one of two accounts that are loaded by turns."""
+    """For example the account, where two accounts are loaded by turns."""
     for end, account in enumerate("abab"):
         write_cursor("feed", "a", at(end) | {"account": account})
     loads = {f"load {end}" for end in range(3)}
@@ -61,7 +61,7 @@ def test_the_last_complete_loads_cursor_is_kept_while_later_loads_fail() -> None
 
 @pytest.mark.parametrize("key", ["begun", "started_at"])
 def test_what_began_after_now_does_not_count(key: str) -> None:
-    """A clock was wrong. That of another machine may be ahead a little."""
+    """A clock was wrong then. Another machine's may be a little ahead."""
     for end, hours in enumerate((-1, 23, 25)):
         write_cursor("feed", "a", at(end) | {key: (NOW + timedelta(hours=hours)).isoformat()})
     assert read_cursor("feed", "a", {"load 0", "load 1", "load 2"})["end"] == 1

@@ -1,4 +1,4 @@
-"""The JSON of answers: what is read, how numbers keep their spelling, and which texts are not JSON."""
+"""The JSON of answers is read with numbers as they are spelt; other texts are errors."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from autopilothq.segment.json_text import JsonNumber, JsonObject
         ('"ä"'.encode("utf-8-sig"), "ä"),
         ('"ä"'.encode("utf-16"), "ä"),
         (b'"\\ud800"', "\ud800"),
-        (b'"\xed\xa0\xbd\xed\xb8\x80"', "\U0001f600"),  # each half of a pair in UTF-8
+        (b'"\xed\xa0\xbd\xed\xb8\x80"', "\U0001f600"),  # a surrogate pair, each half in UTF-8
     ],
 )
 def test_values_are_as_they_are_spelt(content: bytes, value: Any) -> None:
@@ -61,7 +61,7 @@ print(ascii(decode_json(bytes.fromhex("22eda0bdedb88020edb880eda0bd22"))))
 def test_a_text_that_is_no_json(content: bytes, error: type[Exception]) -> None:
     with pytest.raises(error) as caught:
         decode_json(content)
-    assert caught.value.__cause__ is caught.value.__context__ is None  # the decoder's own error holds the text
+    assert caught.value.__cause__ is caught.value.__context__ is None  # the decoder's own error has the text
 
 
 def test_texts_in_json_are_not_counted_as_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Which contacts wait, and where the people of older messages are by now, decided without an account."""
+"""Which contacts are deferred, and to which address older messages go, without an account."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -16,7 +16,7 @@ BEGUN = datetime(2019, 3, 1, tzinfo=UTC)
 
 
 class Account:
-    """An account that has contacts with these addresses, and notes whom it was asked for."""
+    """An account with contacts of these addresses; records which are requested."""
 
     def __init__(self, *emails: str) -> None:
         self.emails = emails
@@ -28,7 +28,7 @@ class Account:
 
 
 def changes(*pairs: str, account: Account | None = None, unknown: str = "") -> AddressChanges:
-    """Changes such as `ab`, a day apart, from A@b.c to B@b.c, by messages of that name."""
+    """Returns changes of addresses a day apart; `ab` is from A@b.c to B@b.c, by a message `ab`."""
     made = [
         AddressChange(pair, address_digest(of(pair[0])), of(pair[1]), pair not in unknown.split(), day(number))
         for number, pair in enumerate(pairs, 1)
@@ -54,7 +54,7 @@ def planned(
 
 
 def addresses(found: list[Planned]) -> list[str]:
-    """The address of each, which its key, its row and its values must agree in."""
+    """Returns the address of each item; checks that its key, row and values agree."""
     for item, values, _ in found:
         assert (item.key, item.row.email) == (values["Email"].lower(), values["Email"])
     return [values["Email"][0] for _, values, _ in found]
@@ -69,7 +69,7 @@ def addresses(found: list[Planned]) -> list[str]:
         (planned("x", FAILED), True),
         (planned("x", failed_before=True), True),
         (planned("x", alone=True), True),
-        (planned("a"), True),  # it comes before a change of its address that an earlier run made
+        (planned("a"), True),  # it precedes a change of its address that an earlier run made
         (planned("a", FAILED, failed_before=True, alone=True, new="y"), False),
     ],
 )
@@ -81,7 +81,7 @@ def test_who_waits(one: Planned, waits: bool) -> None:
 
 
 def test_who_waits_behind_others() -> None:
-    """Whoever is sent again behind one that waits, and all who come behind one that comes late."""
+    """Items to send again behind one that waits also wait, and so does everything behind a late one."""
     deferred = DeferredContacts(changes("ab"))
     assert deferred.defer(planned("x", FAILED))
     assert [deferred.defer(planned(who, resent=again)) for who, again in (("x", False), ("y", True), ("x", True))] == [
@@ -148,7 +148,7 @@ def test_who_waits_moves_to_the_address_that_an_earlier_run_has_changed_theirs_t
         assert deferred.defer(each)
     deferred.move(of("x").lower(), of("n"))
     deferred.move(of("nobody").lower(), of("m"))
-    deferred.move(of("x").lower(), of("m"))  # by now it is somebody else's
+    deferred.move(of("x").lower(), of("m"))  # the address is somebody else's now
     assert addresses(deferred.release(planned("y"))) == ["Y"]
     assert addresses(deferred.release(planned("n"))) == ["N", "N", "Z"]
 
@@ -163,7 +163,7 @@ def test_an_address_leads_to_the_one_that_its_contact_has_by_now() -> None:
         of("c"),
         of("c"),
         of("x"),
-        "\ud800@b.c",  # no UTF-8, but a message may have it
+        "\ud800@b.c",  # not valid in UTF-8, but possible in a message
     ]
     assert [known.since(of("a"), day(number)) for number in range(4)] == [of("c"), of("d"), of("d"), of("a")]
     assert [known.since(of("b"), day(number)) for number in (1, 2)] == [of("c"), of("b")]
@@ -175,7 +175,7 @@ def test_changes_that_the_items_have_reached_are_behind_them() -> None:
     assert (known.follow(of("a")), known.follow(of("b")), known.since(of("a"), day(0))) == (of("d"), of("c"), of("c"))
     assert [known.reach(message) for message in ("bc", "ad")] == [of("c"), of("d")]
     assert (known.follow(of("a")), known.follow(of("b"))) == (of("a"), of("b"))
-    assert changes("bc", "ab").reach("ab") == of("b")  # who had that address before is somebody else
+    assert changes("bc", "ab").reach("ab") == of("b")  # somebody else had that address before
 
 
 @pytest.mark.parametrize(

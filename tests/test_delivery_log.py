@@ -1,4 +1,4 @@
-"""What the log of deliveries holds, wherever it is."""
+"""The delivery log keeps and returns outcomes in every destination."""
 
 import random
 import re
@@ -53,7 +53,7 @@ def test_the_log_may_be_in_a_lake(server: FakeAutopilot, monkeypatch: pytest.Mon
             found.append([{**row, "sent_at": 0, "run": 0} for row in log.latest()])
     assert found[0] == found[1]
     assert [row["status"] for row in found[0]] == ["delivered", "refused", "delivered"]
-    # The second run made one file of those that the writes of the first one had added.
+    # The second run compacted the files that the first one's writes had added.
     assert len(DeltaTable("lake/autopilothq/_deliveries").file_uris()) == 1
 
 
@@ -96,7 +96,7 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
             ("t1", "0007", "unknown"),
             ("u2", None, "delivered"),
         ]
-    # Each request's rows are found again: without an index a run takes as long as the log is large.
+    # Each request looks up its rows, so without an index a run would slow down as the log grows.
     assert ask(postgres, "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'autopilothq'") == [
         (
             "_deliveries",
@@ -110,7 +110,7 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
 def test_a_log_in_postgresql_is_made_with_its_index_or_not_at_all(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed in between leaves nothing behind, so that the next one makes both."""
+    """A run that is killed in between leaves neither, so that the next one creates both."""
     execute = Psycopg2SqlClient.execute_sql
 
     def killed(client: Psycopg2SqlClient, sql: Any, *values: Any, **named: Any) -> Any:
@@ -168,7 +168,7 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
 
 
 def test_the_log_takes_any_text(postgres: str) -> None:
-    long = random.Random(1).randbytes(5000).hex()  # an index on it has room for less
+    long = random.Random(1).randbytes(5000).hex()  # longer than an index allows
     odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$" + long
     for place in (None, dlt.destinations.postgres(postgres)):
         with DeliveryLog(log_in(place)) as log:
@@ -217,7 +217,7 @@ def test_emails_of_user_ids_as_the_log_knows_them() -> None:
     said = [first, first._replace(status="refused", email="b@b.c"), first._replace(message=SENT_AGAIN, email="c@b.c")]
     said += [first._replace(kind="track", trigger_id="7", email="d@b.c"), first._replace(kind="delete", email="e@b.c")]
     said += [first._replace(email=None), first._replace(user_id="u2"), first._replace(user_id="u4")]
-    said.append(first._replace(kind="track", user_id="u2", email="new@b.c"))  # it changed the address
+    said.append(first._replace(kind="track", user_id="u2", email="new@b.c"))  # this one changed the address
     with DeliveryLog(log_in()) as log:
         log.add(said)
         found = log.emails(["u1", "u2", "u3"])

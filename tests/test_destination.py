@@ -1,4 +1,4 @@
-"""Autopilot as a destination of dlt: rows and messages of a pipeline, errors, and settings."""
+"""Autopilot as a dlt destination: rows and messages of a pipeline, errors and settings."""
 
 import logging
 import threading
@@ -26,7 +26,7 @@ from sending import MISSING, configure, identify, posts, rows, send, settings_fo
 @pytest.fixture
 def configured(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> FakeAutopilot:
     configure(monkeypatch, server)
-    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # else dlt tries five times, a second apart
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # otherwise dlt tries five times, a second apart
     return server
 
 
@@ -59,7 +59,7 @@ def test_a_pipeline_writes_rows(configured: FakeAutopilot) -> None:
     run(data)
     custom = [body["contacts"][0]["custom"] for _, body in posts(configured)]
     assert custom == [{"integer--Review--Rating": 5}, {"integer--Review--Rating": 4}]
-    run([data[0] | {"review_rating": 5}, data[0]])  # the last one is the news, also when it was the news before
+    run([data[0] | {"review_rating": 5}, data[0]])  # the last row counts, also if it was sent before
     assert [body["contacts"][0]["custom"] for _, body in posts(configured)] == [
         {"integer--Review--Rating": 4},
     ]
@@ -144,7 +144,7 @@ def test_values_of_other_types_than_the_first_stay_in_their_column(
 def test_a_wrong_key_keeps_the_rows(
     configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, drops: str, raises: str
 ) -> None:
-    """Also where dlt is set to drop a package whose job failed, or to complete its load without the job's rows."""
+    """Also if dlt is set to drop a package with a failed job, or to complete the load without its rows."""
     monkeypatch.setenv("LOAD__AUTO_ABORT_ON_TERMINAL_ERROR", drops)
     monkeypatch.setenv("LOAD__RAISE_ON_FAILED_JOBS", raises)
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "f" * 32)
@@ -198,7 +198,7 @@ def test_wrong_settings(server: FakeAutopilot) -> None:
 
 
 def test_unknown_settings_are_errors() -> None:
-    more: dict[str, Any] = {"environment": "prod"}  # a setting of every destination
+    more: dict[str, Any] = {"environment": "prod"}  # a setting that dlt has for every destination
     assert autopilot(timeout=5, tries=2, **more).config_params["tries"] == 2
     for name, hint in {"timeuot": "did you mean timeout?", "unknown_trait": "did you mean unknown_traits?"}.items():
         with pytest.raises(InvalidSetting) as raised:
@@ -266,4 +266,4 @@ def test_rows_look_like_messages_or_do_not() -> None:
 def test_a_thread_is_left_by_no_run(server: FakeAutopilot) -> None:
     before = threading.active_count()
     send(server, [identify(1)])
-    assert threading.active_count() <= before + 1  # the server's own, for the connection
+    assert threading.active_count() <= before + 1  # the server's own thread for the connection

@@ -1,4 +1,4 @@
-"""What dlt sends to warehouses that cannot be run here: its statements are captured and parsed in their dialects."""
+"""Statements for warehouses that cannot be run here are captured from dlt and parsed in their dialects."""
 
 import json
 import re
@@ -15,7 +15,7 @@ Found = dict[str, Any]
 
 
 class Expected(NamedTuple):
-    """What a warehouse gets: how messages are merged, the format of files, its names of the five types."""
+    """What a warehouse gets: the merge of messages, the file format, and its names for the five types."""
 
     messages: str
     files: str
@@ -31,7 +31,7 @@ KINDS = {
     "snowflake": Expected(
         "insert-only", "parquet", "VARCHAR", "DECIMAL(19, 0)", "DOUBLE", "BOOLEAN", "TIMESTAMPLTZ"
     ),
-    # What it has no staging for it takes as INSERT statements.
+    # Without a staging bucket it takes INSERT statements.
     "redshift": Expected(
         "delete-insert", "insert_values", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN",
         "TIMESTAMP",
@@ -66,7 +66,7 @@ TYPES = {
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, Found]:
-    """In a process of its own, because it takes stand-ins for the drivers."""
+    """Returns the captured statements, from a process of its own, which has stand-ins for the drivers."""
     done = forked.run(dialects.__file__)
     assert done.returncode == 0, done.stderr
     found: dict[str, Found] = json.loads(done.stdout)
@@ -75,12 +75,12 @@ def said() -> dict[str, Found]:
 
 
 def without_sort_key(sql: str) -> str:
-    """The statement without what sqlglot knows of tables only, not of columns; a test of its own reads it."""
+    """Returns the statement without the sort key, which sqlglot cannot parse there and another test reads."""
     return re.sub(r" SORTKEY\b", "", sql)
 
 
 def parsed(found: Found, sql: str) -> list[exp.Expr]:
-    """The statements, parsed: none is taken for something that the dialect does not know."""
+    """Returns the parsed statements; checks that the dialect knows each of them."""
     statements = sqlglot.parse(without_sort_key(sql), dialect=found["dialect"])
     assert not any(isinstance(statement, exp.Command) for statement in statements)
     return [statement for statement in statements if statement is not None]
@@ -98,7 +98,7 @@ def test_columns_have_the_types_of_the_contract(kind: str, said: dict[str, Found
     assert {name: there[name] for name in TYPES} == {name: expected[of] for name, of in TYPES.items()}
     assert list(there)[:3] == ["id", "received_at", "uuid_ts"]
     assert list(there)[3:] == sorted(list(there)[3:])
-    # And its words mean the same when the next load asks what is there.
+    # The next load reads the same types back.
     assert {name: found["stored"][name] for name in TYPES} == TYPES
     assert found["stored"].keys() == there.keys()
 
@@ -113,7 +113,7 @@ def test_names_are_quoted_and_fit(kind: str, said: dict[str, Found]) -> None:
         assert name is not None
         assert name.name == {"clickhouse": f"autopilothq___{table}", "snowflake": table.upper()}.get(kind, table)
     longest = max(len(name) for names in found["names"].values() for name in names)
-    assert longest == 127  # as all of these have room for more
+    assert longest == 127  # because all of these allow longer names
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +142,7 @@ def test_messages_are_inserted_once_and_persons_are_replaced(kind: str, said: di
 
 
 def separated(merge: list[str]) -> list[str]:
-    """Splits statements: dlt writes several one per line."""
+    """Yields single statements; dlt may write several, one a line."""
     return [part for text in merge for part in text.replace("\nINSERT INTO", ";INSERT INTO").split(";") if part.strip()]
 
 
@@ -150,7 +150,7 @@ def separated(merge: list[str]) -> list[str]:
 def test_rows_go_in_files_that_the_warehouse_takes(kind: str, said: dict[str, Found]) -> None:
     formats = said[kind]["formats"]
     assert formats == dict.fromkeys(formats, KINDS[kind].files)
-    # All tables of the catalogue that have rows or are always there.
+    # All tables of the catalogue that have rows or always exist.
     assert {"tracks", "order", "users", "identifies", "_audit", "_rejects", "email_opened"} <= formats.keys()
 
 
@@ -194,7 +194,7 @@ def test_bigquery_has_the_views_and_the_clock_of_segments_tables(said: dict[str,
         rows = found["rows"][table]
         assert rows
         assert all(row["loaded_at"] == row["uuid_ts"] for row in rows)
-    # Neither a property nor the table of an event takes their names.
+    # No property and no event table takes the views' names.
     names = found["names"]
     assert {"loaded_at", "_loaded_at"} <= set(names["tracks_view_table"])
     assert "tracks_view" not in names
@@ -218,7 +218,7 @@ def test_redshifts_times_are_in_utc_without_a_zone(kind: str, said: dict[str, Fo
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != dialects.BEFORE])
 def test_the_printed_statements_are_those_that_make_the_tables(kind: str, said: dict[str, Found]) -> None:
-    """Where the destination cannot be run: column by column, and view by view."""
+    """Compared column by column and view by view for destinations that cannot be run here."""
     found = said[kind]
     printed = [
         sqlglot.parse_one(without_sort_key(sql), dialect=found["dialect"])

@@ -1,4 +1,4 @@
-"""Files that are on the disk as a whole or not at all: `autopilothq.disk`."""
+"""`autopilothq.disk` replaces files as a whole or not at all."""
 
 import os
 import stat
@@ -71,7 +71,7 @@ def test_a_new_file_has_the_old_ones_owner_and_mode_before_its_name(
 def test_a_new_file_without_the_old_ones_group_lets_nobody_else_in(
     path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: int, without: int
 ) -> None:
-    """Who may not give the owner may still give the group."""
+    """A user who cannot set the owner may still be able to set the group."""
     path.chmod(mode)
     for gives_group, expected in ((True, group), (False, without)):
         tried = list[tuple[str, int, int]]()

@@ -1,4 +1,4 @@
-"""What is in flight at once, and what ends with a run, without an account."""
+"""Which batches are in flight at once, and what stops when a run ends, without an account."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ class Breaker:
 
 
 class Sender:
-    """Notes the people of each batch as it begins and as it ends, and returns an item for the events of each.
+    """A sender that records the people of each batch at its start and end, and returns an item for each one's events.
 
     Each batch waits until `at_once` are in flight.
     """
@@ -59,7 +59,7 @@ def batch(key: str) -> ContactBatch:
 
 
 def dispatched(sender: Any, at_once: int, *keys: str) -> int:
-    """Sends batches, and returns how often progress was told."""
+    """Sends batches; returns how often progress was reported."""
     told: list[None] = []
     with Dispatcher(sender, lambda: told.append(None), at_once) as dispatcher:
         for key in keys:
@@ -80,7 +80,7 @@ def test_batches_of_one_person_and_those_beyond_the_limit_wait_for_the_events_of
 
 def test_batches_of_others_are_sent_at_the_same_time() -> None:
     sender = Sender(at_once=2)
-    assert dispatched(sender, 2, "a@b.c", "d@b.c") in (2, 3, 4)  # two may end together
+    assert dispatched(sender, 2, "a@b.c", "d@b.c") in (2, 3, 4)  # batches may end at the same time
     work = [f"{what} {who}" for what in ("contact", "event") for who in ("a@b.c", "d@b.c")]
     assert sorted(sender.noted) == [(when, what) for when in ("begin", "end") for what in work]
 
@@ -128,7 +128,7 @@ def test_the_error_that_ended_a_run_is_told_whichever_request_it_stopped(cause: 
 
 
 class Log:
-    """A log that notes each row as it is written."""
+    """A log that records each row as it is written."""
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""Strangers' texts in terminals, logs and generated formats: nothing in them acts, and formats read back."""
+"""Nothing in strangers' texts acts on terminals, logs or generated formats, and the formats can be read back."""
 
 import ast
 import functools
@@ -27,7 +27,7 @@ from contract.loading import message
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure
 
-# Unicode's control, format, surrogate and line characters, but those of format that are seen: signs before numbers.
+# Unicode's control, format, surrogate and line characters are invisible, except these format characters for numbers.
 SEEN = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 ACTING = "\x1b[31m\x1b]0;title\x07\r\x08\x7f\x9b2J\x85"
@@ -39,12 +39,12 @@ TABLE = f"{EVIL.lower()} table"
 
 @functools.cache
 def hidden() -> set[str]:
-    """Returns all invisible characters, only when they are needed, because each worker imports all tests."""
+    """Returns all invisible characters; a function, because each worker imports all tests."""
     return {chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in CATEGORIES and code not in SEEN}
 
 
 def assert_harmless(text: str) -> None:
-    """Checks that nothing in the text acts on a terminal, and that no line of it is a stranger's."""
+    """Checks that nothing in the text acts on a terminal, and that no stranger's text starts a line."""
     assert not {sign for sign in text if sign in hidden() and sign != "\n"}
     assert not [line for line in text.split("\n") if line.lower().startswith("forged")]
 
@@ -107,7 +107,7 @@ def test_the_last_column_of_a_grid_keeps_to_the_terminal() -> None:
     assert grid([["name", "text"], ["a", ""]], width=30) == ["name  text", "a"]
 
 
-# The last parts of the names below.
+# The last parts of these names.
 PRINTING = {"print", "print_exc", "print_exception", "print_stack", "echo", "secho", "echo_via_pager", "pprint"}
 PRINTING |= {"stdout", "stderr", "__stdout__", "__stderr__", "write"}
 
@@ -121,7 +121,7 @@ def test_only_one_module_prints() -> None:
         for node in ast.walk(ast.parse(text)) if PRINTING & set(re.findall(r"\w+", text)) else ():
             name = node.func if isinstance(node, ast.Call) else node
             if (name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "")) not in PRINTING:
-                continue  # at once: to write all names out takes a second
+                continue  # skips early, because to resolve all names takes a second
             named = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             is_attribute = isinstance(node, ast.Attribute)
             referred = ast.unparse(node) if is_attribute or isinstance(node, ast.Name) else ""
@@ -131,8 +131,8 @@ def test_only_one_module_prints() -> None:
                 or re.search(r"(^|\.)(s?echo|echo_via_pager|pprint)$", referred)
             ):
                 found.add((path.relative_to(root).as_posix(), referred or named))
-    found.discard(("cli/log.py", "sys.stderr"))  # which it wraps, and does not write to
-    found.discard(("destination/lines.py", "os.write"))  # into a pipe of its own
+    found.discard(("cli/log.py", "sys.stderr"))  # wrapped, not written to
+    found.discard(("destination/lines.py", "os.write"))  # to its own pipe
     assert {path for path, _ in found} == {"cli/out.py"}
 
 
@@ -216,7 +216,7 @@ def test_yaml_and_json_name_the_tables_as_they_are() -> None:
 
 
 def make() -> None:
-    """A dataset whose names and texts are a stranger's, and files of such names."""
+    """Makes a dataset whose names and texts come from a stranger, and files with such names."""
     Path("archive").mkdir()
     lines = [
         json.dumps(message(EVIL, messageId="m1", properties={EVIL: EVIL})),
@@ -229,7 +229,7 @@ def make() -> None:
 
 
 def more() -> None:
-    """Adds tables of another program to those that were loaded, and deliveries of a stranger's events."""
+    """Adds another program's tables, and deliveries of a stranger's events."""
     quoted, enum = EVIL.replace('"', '""'), EVIL.replace("'", "''")
     values = {column.name: "NULL" for column in DELIVERIES.columns}
     for name in ("event", "email", "message_id", "message", "kind", "trigger_id"):

@@ -1,4 +1,4 @@
-"""The documents hold together: each page is reached, each link leads somewhere, and what they say is true."""
+"""Each page of the documents is linked, each link leads somewhere, and what they say is true."""
 
 import ast
 import json
@@ -23,18 +23,18 @@ from calling import Call
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "pipelines" / "docs"
 README = ROOT / "README.md"
-POINTER = ROOT / "CONTRIBUTING.md"  # found by its name, not by a link
+POINTER = ROOT / "CONTRIBUTING.md"  # GitHub finds it by its name, so no page links to it
 PAGES = [README, ROOT / "CHANGELOG.md", POINTER, *sorted(DOCS.rglob("*.md"))]
-# Pages whose text is about what the code does, written by hand: what is generated documents nothing by itself.
+# Only handwritten pages count as documentation of what the code does.
 WRITTEN = [page for page in PAGES if page not in generate_docs.GENERATED]
 CODE = [path for folder in ("pipelines", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
-# What a parameter is for Python alone: dlt's configuration cannot hold it.
+# Parameters for Python only, which dlt's configuration cannot hold.
 ARGUMENTS = {"progress", "log", "items", "table"}
 DIAGRAMS = {"flowchart", "sequenceDiagram", "stateDiagram-v2", "classDiagram", "erDiagram", "graph"}
 
 
 def text_of(page: Path) -> str:
-    """The page without its blocks of code."""
+    """Returns the page without its blocks of code."""
     return re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
 
 
@@ -44,7 +44,7 @@ def code_of(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub names them."""
+    """Returns the anchors of a page's headings, as GitHub names them."""
     text = text_of(page)
     headings = [re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"(?m)^#+ (.+)$", text)]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -108,7 +108,7 @@ def test_targets_of_make_are_explained() -> None:
     targets = set(re.findall(r"(?m)^([a-z][\w-]*):", makefile))
     named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z][\w-]*)", code_of(page))}
     assert named - targets == set()
-    assert targets - named == {"help", "clean"}  # they explain themselves
+    assert targets - named == {"help", "clean"}  # these need no explanation
 
 
 def test_tests_refer_to_sections_of_the_contract_that_are_there() -> None:
@@ -141,7 +141,7 @@ def test_blocks_are_closed_and_diagrams_of_a_known_kind(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WRITTEN, ids=page_id)
 def test_lines_of_prose_have_at_most_120_signs(page: Path) -> None:
-    """A row of a table, or a term of the glossary, has a line of its own, whatever its length."""
+    """Rows of tables and terms of the glossary may be longer, because each must be one line."""
     assert [
         line for line in text_of(page).splitlines() if len(line) > 120 and not line.lstrip().startswith(("|", "- **"))
     ] == []
@@ -189,7 +189,7 @@ def test_the_usage_and_every_option_of_every_command_are_on_the_page_of_commands
 def test_every_parameter_is_on_the_page_of_settings(settings: Callable[..., object], section: str) -> None:
     page = (DOCS / "reference" / "settings.md").read_text()
     text = page.split(f"## `{section}`")[1].split("\n## ")[0]
-    shared = {"api_key"} if settings is api else set()  # it stands where both APIs find it
+    shared = {"api_key"} if settings is api else set()  # in the section that both APIs read
     missing = {name for name in signature(settings).parameters if f"`{name}`" not in text}
     assert missing - ARGUMENTS == shared
 
@@ -201,7 +201,7 @@ def test_every_setting_that_the_code_names_is_on_the_page_of_settings() -> None:
     for path in (ROOT / "pipelines" / "autopilothq").rglob("*.py"):
         text = path.read_text()
         if not re.search(rf"[\"'}}]{section}\.", text):
-            continue  # at once: to parse all files takes half a second
+            continue  # skips early, because to parse all files takes half a second
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found = re.fullmatch(rf"{section}(?:\.\w+)*\.(\w+)", node.value)
@@ -244,13 +244,13 @@ def test_every_exit_status_is_on_its_page() -> None:
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:
-    """The blocks of code of one kind in all pages, with the names of their pages."""
+    """Returns the code blocks of one language in all pages, each with the name of its page."""
     found = re.compile(rf"(?ms)^```{kind}\n(.*?)^```$")
     return [(page_id(page), block) for page in PAGES for block in found.findall(page.read_text())]
 
 
 def unknown_words(line: str) -> list[str]:
-    """The commands and options in a call of the program that it does not have."""
+    """Returns the commands and options in a call that the program does not have."""
     words = iter(shlex.split(line, comments=True)[1:])
     command: click.Command = cli.cli
     for word in words:
@@ -321,7 +321,7 @@ def test_terms_of_the_glossary_are_used() -> None:
 
 
 def rows_of(table: str) -> list[list[str]]:
-    """The cells of a table in Markdown, without its head."""
+    """Returns the cells of a Markdown table without its head."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
 
 
@@ -345,7 +345,7 @@ def test_the_tutorial_works_as_written(call: Call, capsys: pytest.CaptureFixture
 
 
 def run(line: str, call: Call) -> str:
-    """Runs a line of the tutorial, the program in this process, and gives what it printed."""
+    """Runs a line of the tutorial, with the program in this process; returns the output."""
     if not line.startswith("autopilothq "):
         subprocess.run(["/bin/sh", "-ec", line], check=True)
         return ""

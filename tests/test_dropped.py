@@ -1,4 +1,4 @@
-"""Which tables were dropped or emptied, and before which load, according to dlt's state."""
+"""Tables that were dropped or emptied, also by other pipelines, begin again, according to dlt's state."""
 
 from collections.abc import Collection, Sequence
 from copy import deepcopy
@@ -18,7 +18,7 @@ def dropped_before(resources: Collection[str], load_id: str, dataset: str = "dat
 
 
 class State(dict[str, Any]):
-    """dlt's state of the source, what dlt drops in the load, and the states that pipelines have stored."""
+    """dlt's state of the source, the tables that dlt drops in the load, and the stored states of pipelines."""
 
     lost: tuple[set[str], set[str]] = set(), set()
     replaced: Collection[str] = ()
@@ -26,7 +26,7 @@ class State(dict[str, Any]):
     name = "x"
 
     def drop(self, *resources: str) -> None:
-        """Drops the state of resources, as dlt does it with their tables."""
+        """Drops the state of resources, as dlt does when it drops their tables."""
         for name in resources:
             self["resources"].pop(name, None)
 
@@ -58,7 +58,7 @@ def test_a_resource_whose_state_is_dropped_begins_again(state: State) -> None:
 
 
 def test_a_resource_that_comes_later_was_not_dropped(state: State) -> None:
-    """Nor one of a pipeline whose earlier loads noted nothing."""
+    """The same holds for resources of a pipeline whose earlier loads noted nothing."""
     state["resources"] = {"a": {"taken": True}}
     assert dropped_before({"a"}, "1") == dropped_before({"a", "b"}, "2") == {}
 
@@ -72,13 +72,13 @@ def test_where_the_state_of_the_source_is_dropped_resources_still_have_theirs(st
 
 @pytest.mark.parametrize("lost", [({"tracks", "shoe_bought"}, set()), (set(), {"tracks", "shoe_bought"})])
 def test_what_dlt_drops_or_empties_in_this_load_begins_again(state: State, lost: tuple[set[str], set[str]]) -> None:
-    """Also where dlt has dropped all state, as for `drop_sources`."""
+    """Also if dlt has dropped all state, as `drop_sources` does."""
     state.lost = lost
     assert dropped_before({"tracks", "email_opened", "other_events"}, "1") == {"tracks": "1", "other_events": "1"}
 
 
 def test_what_another_pipeline_drops_begins_again_once(state: State) -> None:
-    """In each pipeline that had loaded it, also on another machine under the same name (`x2`)."""
+    """Once in each pipeline that had loaded it, also in one of the same name on another machine (`x2`)."""
     pipelines = {name: State() for name in ("x", "x2", "y", "new")}
     ids = map(str, range(1, 100))
 
@@ -106,9 +106,9 @@ def test_what_another_pipeline_drops_begins_again_once(state: State) -> None:
     ("drops", "begun"),
     [
         ({"data/y": 1}, {"a": "2"}),
-        ({"other/y": 1}, {}),  # it loads into this dataset now, and takes its state along
+        ({"other/y": 1}, {}),  # it loads into this dataset now and brings its state along
         ({"other/y": 1, "data/z": 1}, {"a": "2"}),
-        ({"y": 1}, {"a": "2"}),  # of an earlier version
+        ({"y": 1}, {"a": "2"}),  # as an earlier version stored it
         ({"my/data/y": 1}, {}),
     ],
 )
@@ -118,11 +118,11 @@ def test_what_another_pipeline_dropped_in_another_dataset_stays(
     dropped_before({"a"}, "1")
     state.stored = [{"sources": {"autopilothq": {"resources": {"a": {dropped._DROPS: drops}}}}}]
     assert dropped_before({"a"}, "2") == dropped_before({"a"}, "3") == begun
-    assert dropped._drops([{"sources": {"s": state}}])["a"] == drops  # whoever loads into that dataset learns of it
+    assert dropped._drops([{"sources": {"s": state}}])["a"] == drops  # known to pipelines that load into that dataset
 
 
 def test_what_is_replaced_begins_again_in_other_pipelines(state: State) -> None:
-    """The load that replaces it requests everything anyway."""
+    """In the pipeline that replaces it, the load requests everything anyway."""
     dropped_before({"a", "b"}, "1")
     state.replaced = {"a"}
     assert dropped_before({"a", "b"}, "2") == {}

@@ -1,4 +1,4 @@
-"""Connections to DuckDB files, and what of a file is written when: `autopilothq.warehouses.duckdb_pool`."""
+"""`autopilothq.warehouses.duckdb_pool` opens DuckDB files, and decides when their logs and row groups are written."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What is written of a file, and how many groups DuckDB may merge as a connection is closed."""
+    """Records each checkpoint, and how many row groups DuckDB may merge when a connection is closed."""
     write, close, steps = duckdb_pool._checkpoint, DuckDbConnectionPool.return_conn, list[object]()
 
     def written(*what: Any) -> None:
@@ -68,7 +68,7 @@ def test_groups_are_merged_as_the_last_connection_is_closed(
     ]  # fmt: skip
     second = pool.borrow_conn()
     assert steps == [(file, 128 << 20)]
-    with pytest.raises(duckdb.CatalogException):  # which does not count
+    with pytest.raises(duckdb.CatalogException):  # a failed opening does not count
         pool.borrow_conn(pragmas=["of_no_duckdb"])
     steps.clear()
     assert [pool.return_conn(second), pool.return_conn(first)] == [1, 0]
@@ -147,7 +147,7 @@ def test_who_may_wait_asks_again_for_a_file_in_use(
 
 
 def leave_log(file: Path) -> int:
-    """Leaves a row in a file's log, as a program that is killed does; returns its size."""
+    """Leaves a row in a file's log, like a program that was killed; returns the log's size."""
     with duckdb.connect(file) as con:
         con.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE a AS SELECT 1 AS n")
     return Path(f"{file}.wal").stat().st_size
@@ -175,7 +175,7 @@ def test_a_log_that_another_connection_writes_is_left_to_it(file: Path, monkeypa
         return connect(path, config=config)
 
     monkeypatch.setattr(duckdb, "connect", connected)
-    with duckdb.connect(file, config={"threads": 3}) as con:  # with other settings
+    with duckdb.connect(file, config={"threads": 3}) as con:  # a connection with other settings
         duckdb_pool._checkpoint(file)
         assert con.execute("FROM a").fetchall() == [(1,)]
     assert not Path(f"{file}.wal").exists()
@@ -190,8 +190,8 @@ def test_a_log_that_another_connection_writes_is_left_to_it(file: Path, monkeypa
         ("CREATE SCHEMA s; CREATE TABLE s.a AS {long}", 1_200_000, True),
         ("CREATE TABLE a AS {long}", 100_000_000, False),
         ("CREATE TABLE a AS {short}", 1_200_000, False),
-        ('CREATE TABLE "a""" AS {long}', 1_200_000, False),  # DuckDB cannot be asked
-        ("CREATE TABLE b AS {short}; CREATE TABLE a AS {long} LIMIT 1", 1_200_000, False),  # few bytes are long
+        ('CREATE TABLE "a""" AS {long}', 1_200_000, False),  # DuckDB cannot be asked about this name
+        ("CREATE TABLE b AS {short}; CREATE TABLE a AS {long} LIMIT 1", 1_200_000, False),  # few bytes in all
     ],
 )
 def test_whether_rows_are_so_long_that_there_may_be_no_memory_to_merge_them(
@@ -202,10 +202,10 @@ def test_whether_rows_are_so_long_that_there_may_be_no_memory_to_merge_them(
     long, short = (f"SELECT {text.format(parts)} AS t FROM range({rows})" for parts, rows in ((500, 100), (1, 50_000)))
     with duckdb.connect(file) as con:
         con.execute(f"{made.format(long=long, short=short)}; CHECKPOINT")
-        assert not duckdb_pool._has_long_rows(con, file)  # nothing waits
+        assert not duckdb_pool._has_long_rows(con, file)  # the log is empty
         con.execute("CREATE TABLE last AS SELECT 1 AS n")
         assert duckdb_pool._has_long_rows(con, file) is expected
-        if "LIMIT" in made or "long" not in made:  # what waits may be long, too, but only if there are such rows at all
+        if "LIMIT" in made or "long" not in made:  # rows in the log may be long as well, but only if there are long rows
             con.execute(f"CREATE TABLE more AS {short}")
             assert duckdb_pool._has_long_rows(con, file) is ("long" in made)
 
@@ -220,14 +220,14 @@ def test_where_a_database_is_is_asked_once_and_no_connection_stays_open_if_it_ca
     assert pool.return_conn(first) == 0
     with pytest.raises(duckdb.InvalidInputException, match="no memory for that"):
         pool.borrow_conn()
-    duckdb.connect(file, read_only=True).close()  # DuckDB opens no file so that is open to be written
+    duckdb.connect(file, read_only=True).close()  # fails if the file is still open for writing
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
     is_kept: bool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each job of dlt would open it, which takes long if there are many tables; but many columns take much memory."""
+    """Otherwise each job would open it, which is slow with many tables. With many columns it is closed to save memory."""
     if not is_kept:
         monkeypatch.setattr(duckdb_open, "MOST_OPEN_COLUMNS", 10)
     Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))
@@ -246,7 +246,7 @@ def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
     pipeline.normalize()
     assert not is_open()
     monkeypatch.setattr(RunnableLoadJob, "run_managed", noted)
-    # Memory that Arrow holds for later: a load of a million events by way of steps took 1.3 GB.
+    # Arrow's unused memory is released: a load of a million events through steps held 1.3 GB.
     released, unused = list[bool](), SimpleNamespace(release_unused=lambda: released.append(is_open()))
     monkeypatch.setattr(pa, "default_memory_pool", lambda: unused)
     pipeline.load()
@@ -256,7 +256,7 @@ def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
 
 
 def test_a_load_is_given_up_also_where_the_file_cannot_be_opened(file: Path) -> None:
-    """As dlt gives it up elsewhere."""
+    """Like dlt does with other destinations."""
     Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))
     pipeline = dlt.pipeline("given_up", destination=dlt.destinations.duckdb(str(file)), dataset_name="autopilothq")
     pipeline.extract(archive("email.ndjson").with_resources("email_opened", "_audit"))

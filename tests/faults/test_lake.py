@@ -123,7 +123,7 @@ def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
     words = ("load", "archive", str(archive), "--destination", "filesystem", "--credentials", bucket.as_uri())
 
     def loaded(n: int) -> tuple[list[str], dict[str, tuple[int, int]]]:
-        """Loads one more file; returns the warnings, and how many files each table has in its newest version and in all."""
+        """Loads one more file; returns the warnings, and how many files each table has: newest version, and in all."""
         person = track(n, type="identify", messageId=f"i-{n}", userId=f"u-{n}", traits={"plan": "pro"})
         file(archive, f"{n}.gz", [track(n), person])
         said = call(*words)

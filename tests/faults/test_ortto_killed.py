@@ -42,7 +42,7 @@ def server() -> Iterator[FakeOrtto]:
 
 @pytest.fixture(scope="module")
 def house(server: FakeOrtto, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder that has one for each point, with a killed run; `asked.json` lists who was requested before."""
+    """Returns the folder with one for each point, with a killed run; `asked.json` lists who was requested before."""
     house = tmp_path_factory.mktemp("killed_ortto")
     for name, point in POINTS.items():
         (house / name).mkdir()
