@@ -227,7 +227,7 @@ def test_where_a_database_is_is_asked_once_and_no_connection_stays_open_if_it_ca
 def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
     is_kept: bool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise each job would open it, which is slow with many tables. With many columns it is closed to save memory."""
+    """Otherwise each job would open it, which is slow with many tables. With many columns, closing saves memory."""
     if not is_kept:
         monkeypatch.setattr(duckdb_open, "MOST_OPEN_COLUMNS", 10)
     Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))

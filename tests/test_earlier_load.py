@@ -1,4 +1,4 @@
-"""Which loads lack rows, because what they were read after is not in the dataset."""
+"""Which loads lack rows, because loads on which they were based are not in the dataset."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from autopilothq.sources.earlier_load import outdated_loads as found_outdated
 from autopilothq.warehouses.dlt_internals import logger
 
 AT = datetime(2019, 3, 20, 10, tzinfo=UTC)
-AHEAD = "9999999999.0"  # of a machine whose clock is wrong
+AHEAD = "9999999999.0"  # from a machine whose clock is wrong
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def trace_of(load_id: str, steps: str) -> Any:
 
 
 class Dataset:
-    """Tables with as many rows of one time as given, and how often they were counted."""
+    """A dataset whose tables have the given numbers of rows of one time; records how often they are counted."""
 
     def __init__(self, **rows: int) -> None:
         self.stored = rows
@@ -66,7 +66,7 @@ def outdated_loads(pipeline: Any, now: Stored, dataset: Any = None) -> set[str]:
 
 
 def test_a_load_counts_only_with_all_that_it_was_read_after(pipeline: Any) -> None:
-    """Also where a load with a later id stays that was complete long before."""
+    """Also if a load with a later id remains that was complete long before."""
     note(pipeline, "1.0", set())
     assert outdated_loads(pipeline, Stored({"1.0"})) == set()
     note(pipeline, "3.0", {"1.0", "2.0", AHEAD})
@@ -83,13 +83,13 @@ def test_a_load_counts_only_with_all_that_it_was_read_after(pipeline: Any) -> No
 def test_a_load_does_not_count_where_all_files_before_it_were_replaced(
     pipeline: Any, audited: set[str], lacking: set[str]
 ) -> None:
-    """A later load may take over the files of some."""
+    """A later load may have taken over the files of some of them."""
     note(pipeline, "3.0", {"1.0", "2.0"}, frozenset({"1.0", "2.0"}))
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0", "4.0"}, audited)) == lacking
 
 
 def test_a_load_of_an_api_leaves_files_that_were_replaced_to_loads_of_files(pipeline: Any) -> None:
-    """It does not look them up. A load may be of both, in any order, and each of them notes what it was read after."""
+    """It does not look them up. A load may belong to both sources, and each notes the loads on which it is based."""
     before, files = Stored({"1.0"}), Stored({"1.0"}, {"1.0"})
     for load_id, notes in (("2.0", (before, files)), ("3.0", (files, before))):
         for each in notes:
@@ -108,7 +108,7 @@ BROUGHT = {"tracks": 2, "_rejects": 1, "_profiles": 3}
     [
         ({}, set()),
         ({"tracks": 3}, set()),
-        ({"_profiles": 0}, set()),  # which says nothing of when its rows were stored
+        ({"_profiles": 0}, set()),  # has no column that tells when rows were stored
         ({"tracks": 1}, {"2.0"}),
         ({"_rejects": 0}, {"2.0"}),
         ({"tracks": None}, {"2.0"}),
@@ -117,10 +117,10 @@ BROUGHT = {"tracks": 2, "_rejects": 1, "_profiles": 3}
 def test_a_load_that_may_have_been_continued_counts_only_with_its_own_rows(
     pipeline: Any, lost: dict[str, Any], lacking: set[str]
 ) -> None:
-    """They are counted once, also if no earlier load is complete."""
+    """The rows are counted once, also if no earlier load is complete."""
     note(pipeline, "2.0", set(), rows=BROUGHT)
     dataset = Dataset(**{table: rows for table, rows in {**BROUGHT, **lost}.items() if rows is not None})
-    assert outdated_loads(pipeline, Stored(set()), dataset) == set()  # it waits
+    assert outdated_loads(pipeline, Stored(set()), dataset) == set()  # the load waits and is not judged yet
     assert dataset.looks == 0
     assert outdated_loads(pipeline, Stored({"2.0"}, frozenset()), dataset) == lacking
     dataset.stored, dataset.looks = {}, 0
@@ -132,9 +132,9 @@ def test_a_load_that_may_have_been_continued_counts_only_with_its_own_rows(
 @pytest.mark.parametrize(
     ("table", "stored_at", "lacking"),
     [
-        ("users", AT + timedelta(days=1), set()),  # replaced since
+        ("users", AT + timedelta(days=1), set()),  # replaced by a later load
         ("users", AT - timedelta(days=1), {"2.0"}),
-        ("_rejects", AT - timedelta(days=1), set()),  # the file was read before
+        ("_rejects", AT - timedelta(days=1), set()),  # rejected by an earlier load of the file
         ("_rejects", AT + timedelta(days=1), {"2.0"}),
         ("_discards", AT + timedelta(days=1), {"2.0"}),
         ("tracks", AT + timedelta(days=1), {"2.0"}),
@@ -155,7 +155,7 @@ def test_rows_that_others_replace_or_stored_before_count_as_there(
     [
         ({"users": 1}, {"3.0"}, AT - timedelta(seconds=1), {"2.0"}),
         ({"users": 1}, {"3.0"}, AT + timedelta(seconds=1), set()),
-        ({"users": 1}, set(), AT - timedelta(seconds=1), set()),  # of another program
+        ({"users": 1}, set(), AT - timedelta(seconds=1), set()),  # another program's row
         ({"tracks": 1}, {"3.0"}, AT - timedelta(seconds=1), set()),
     ],
 )
@@ -167,13 +167,13 @@ def test_a_load_that_another_one_overtook_does_not_count_if_its_rows_replace_oth
     note(pipeline, "2.0", {"1.0"}, rows=rows)
     dataset = Dataset(**rows)
     dataset.loads = [("1.0", AT), ("2.0", AT), ("3.0", ended)]
-    if "users" in rows:  # a load of an API cannot tell
+    if "users" in rows:  # a load of an API does not notice
         assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}), dataset) == set()
     assert outdated_loads(pipeline, Stored({"1.0", "2.0", "3.0"}, {"1.0", "2.0", *audited}), dataset) == lacking
 
 
 def test_a_load_that_ended_while_another_one_was_read_overtook_it(pipeline: Any) -> None:
-    """Its rows count as stored before, but not all of them were there when rows of users were made."""
+    """Its rows count as stored before, but not all of them existed when rows of users were made."""
     for load_id, meanwhile in (("2.0", {"1.0"}), ("3.0", set[str]())):
         brought = Brought(AT.isoformat(), {"users": 1})
         note_earlier(pipeline, load_id, Stored({"1.0"}), Stored({"1.0"}), brought, meanwhile)
@@ -185,7 +185,7 @@ def test_a_load_that_ended_while_another_one_was_read_overtook_it(pipeline: Any)
 
 def test_rows_of_all_sources_that_share_a_load_are_counted(pipeline: Any) -> None:
     note(pipeline, "2.0", {"1.0"}, rows={"tracks": 2})
-    note(pipeline, "2.0", {"1.0", "1.5"}, rows={"identifies": 1})  # read once another run had completed one more
+    note(pipeline, "2.0", {"1.0", "1.5"}, rows={"identifies": 1})  # read after another run had completed a further load
     stored, whole = Stored({"1.0", "1.5", "2.0"}), {"tracks": 2, "identifies": 1}
     notes = Path(pipeline.working_dir, "autopilothq-loads", "earlier.json").read_bytes()
     for rows, lacking in ((whole, set()), (whole | {"tracks": 1}, {"2.0"}), (whole | {"identifies": 0}, {"2.0"})):
@@ -201,7 +201,7 @@ def test_rows_of_all_sources_that_share_a_load_are_counted(pipeline: Any) -> Non
         ("extract normalize load run", 0),
         ("extract normalize load run load", 3),
         ("normalize load run", 3),
-        ("extract normalize load", 3),  # each by itself: one that was killed is not recorded
+        ("extract normalize load", 3),  # separate steps: a killed one leaves no trace
     ],
 )
 def test_rows_of_a_load_that_one_run_made_are_not_counted(pipeline: Any, steps: str, looks: int) -> None:

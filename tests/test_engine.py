@@ -1,4 +1,4 @@
-"""Loads on an engine make the tables of a load in one process: the same rows, columns, order and types."""
+"""Loads on an engine make the same tables as loads in one process: rows, columns, their order and types."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from shared_loads import isolation
 
 
 class Inline(Executor):
-    """An executor whose calls run at once, in this process; `calls` counts them."""
+    """An executor that runs each call immediately in this process; `calls` counts them."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -36,7 +36,7 @@ class Inline(Executor):
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """Cuts small loads as large ones are: a file a share, two partitions."""
+    """Cuts small loads like large ones: into shares of one file, and two partitions."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(shares, "MIN_SHARE", 1)
         monkeypatch.setattr(coordinator, "partition_count", lambda _: 2)
@@ -44,7 +44,7 @@ def small() -> Iterator[None]:
 
 
 def both(folder: Path, url: Path | str, **options: Any) -> tuple[autopilothq.LoadReport, autopilothq.LoadReport]:
-    """Loads the same into two DuckDB files, in one process and on an engine; the reports."""
+    """Loads the same into two DuckDB files, in one process and on an engine; returns the reports."""
     with held(folder / "one.duckdb"), held(folder / "two.duckdb"):
         one = load(into(folder, "one"), url, **options)
         work = str(folder / "work")
@@ -52,13 +52,13 @@ def both(folder: Path, url: Path | str, **options: Any) -> tuple[autopilothq.Loa
 
 
 def into(folder: Path, name: str) -> dlt.Pipeline:
-    """A pipeline of that name, into a DuckDB file of that name."""
+    """Returns a pipeline of that name into a DuckDB file of that name."""
     database = direct(str(folder / f"{name}.duckdb"))
     return dlt.pipeline(name, pipelines_dir=str(folder / "state"), destination=database, dataset_name=DATASET)
 
 
 def same(folder: Path) -> None:
-    """Both files have the same tables, and the same columns in the same order."""
+    """Checks that both files have the same tables, with the same columns in the same order."""
     one, two = (content(folder / f"{name}.duckdb") for name in ("one", "two"))
     assert_same(two, one)
     assert {name: list(table.columns.items()) for name, table in two.items()} == {
@@ -66,7 +66,7 @@ def same(folder: Path) -> None:
     }
 
 
-# Columns of one message each, names that are shortened, numbers that become text, and users of several partitions.
+# Columns of only one message, names to shorten, numbers that become text, and users in several partitions.
 MORE: list[Any] = [
     *(track(100 + n, event="Wide", properties={f"key_{n}": n, "x" * 90 + str(n % 3): "a"}) for n in range(9)),
     *(track(200 + n, properties={"mixed": n if n % 2 else n / 2, "late": "a" if n == 19 else n}) for n in range(20)),
@@ -83,7 +83,7 @@ COUNTED = (
 
 
 def archive_of(folder: Path, *more: Any) -> Path:
-    """A small archive of three files with everything odd in it."""
+    """Makes a small archive of three files with all oddities."""
     file(folder, "odd.gz", ODDITIES)
     file(folder, "replayed.json", ODDITIES[-10:])
     file(folder, "more.json", [*MORE, *more])
@@ -91,7 +91,7 @@ def archive_of(folder: Path, *more: Any) -> Path:
 
 
 class Loaded(NamedTuple):
-    """The folder of the loads of a small archive, in one process and on an engine, and their reports."""
+    """The folder of two loads of a small archive, in one process and on an engine, and their reports."""
 
     folder: Path
     one: autopilothq.LoadReport
@@ -106,7 +106,7 @@ def prepared(small: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:  
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[Loaded]:
-    """The folder in which both have loaded the small archive."""
+    """Works in a copy of the folder of both loads; returns it."""
     with as_prepared(prepared.folder):
         yield prepared
 
@@ -121,7 +121,7 @@ def test_the_tables_are_those_of_one_process(loaded: Loaded) -> None:
 
 def test_later_loads_find_what_is_stored(loaded: Loaded) -> None:
     folder, archive = loaded.folder, loaded.folder / "archive"
-    # The same lines under another name, and new ones, with a column that the tables lack and one whose type stays.
+    # The same lines in another file, and new ones, with a new column and one whose type stays.
     again = [*ODDITIES, *MORE, track(1_000, properties={"fresh": 1, "mixed": 1, "price": "dear"})]
     file(archive, "again.gz", [*again, {**MORE[-1], "messageId": "later", "traits": {"t9": 1}}])
 
@@ -135,7 +135,7 @@ def test_later_loads_find_what_is_stored(loaded: Loaded) -> None:
 
 @pytest.fixture(scope="module")
 def limited(small: None, tmp_path_factory: pytest.TempPathFactory) -> Loaded:  # noqa: ARG001 - it cuts these loads
-    """Loads of more events than may have tables, and of two messages of 1,500 keys, most of them the same."""
+    """Loads more events than may have tables, and two messages of 1,500 keys, most of which are the same."""
     keys = {1: range(1_500), 2: range(100, 1_600)}
     wide = [track(n, messageId=f"many-{n}", properties={f"p{k}": k for k in keys[n]}) for n in keys]
     events = [track(n, event=f"Event {n % 9}", properties={"a": n}) for n in range(60)]
@@ -157,7 +157,7 @@ def test_no_more_tables_of_events_than_are_allowed(limited: Loaded) -> None:
 
 def test_selected_events_and_what_is_selected_later(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    # Tracks and persons are enough: the other messages are selected by no event, and each table takes its time.
+    # Only tracks and identifies: selections of events do not concern other messages, and each table takes time.
     file(archive, "odd.gz", [line for line in ODDITIES if isinstance(line, bytes) or line["type"] == "track"])
     file(archive, "more.json", MORE)
 

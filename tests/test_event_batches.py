@@ -1,4 +1,4 @@
-"""Which activities are created by which request, and what the log has before and after it: without an account."""
+"""Which activities go into which request, and what the log has before and after it, without an account."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ ENDPOINT = "POST /activities/create"
 
 
 class Account:
-    """An account that fails at each request with one of the activities `at`, and does not take messages `invalid`."""
+    """An account that fails for each request with one of the activities `at`, and refuses the messages `invalid`."""
 
     attempts = 2
 
@@ -51,7 +51,7 @@ class Account:
 
 
 class Activities:
-    """Custom activities that take all properties but `odd`."""
+    """Custom activities that take all properties except `odd`."""
 
     def attributes(self, activity: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         assert activity
@@ -60,7 +60,7 @@ class Activities:
 
 
 class Log:
-    """A log that has the status of each activity before its request, and after it."""
+    """A log that keeps each activity's status before its request, and after it."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, list[str]] = {}
@@ -82,7 +82,7 @@ def item(name: str, *triggers: str, **values: Any) -> BatchItem:
 
 
 def send(account: Any, items: Sequence[BatchItem]) -> tuple[Log, Counts, list[str], ApiError | None]:
-    """Sends events; returns the log, the counts, who has an event that failed, and the error that ended the run."""
+    """Sends events; returns the log, the counts, the persons with a failed event, and the error that ended the run."""
     log, counts = Log(), Counts()
     of_log: Any = log
     of_activities: Any = Activities()

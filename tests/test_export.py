@@ -1,4 +1,4 @@
-"""`export`: the exported files make the same tables again."""
+"""The files of an `export` make the same tables again."""
 
 import errno
 import gzip
@@ -30,13 +30,13 @@ from servers import S3, ask
 from shared_loads import command, isolation
 from test_forward import EVENTS, LINES
 
-# What a load writes of itself: when it came, and where each line stood.
+# Columns that belong to the load itself.
 OF_THE_LOAD = {"uuid_ts", "discarded_at"}
 PLACES = {"id", "file", "line", "rejected_at"}
 
 
 class StoredTables:
-    """A store as the dataset that an export reads."""
+    """Presents a store as the dataset that an export reads."""
 
     dialect = "duckdb"
 
@@ -68,7 +68,7 @@ class StoredTables:
 
 
 def exported(store: Store, folder: Path) -> list[bytes]:
-    """The lines that an export of a store writes."""
+    """Returns the lines that an export of a store writes."""
     with pytest.MonkeyPatch.context() as patch, ExportFolder(folder) as files:
         patch.setattr(archive, "count_shared", lambda dataset, *asked: dataset.count_shared(*asked))
         export_archive(StoredTables(store), files)  # type: ignore[arg-type]
@@ -78,14 +78,14 @@ def exported(store: Store, folder: Path) -> list[bytes]:
 
 
 def shown(store: Store) -> dict[str, list[str]]:
-    """The rows of all tables, without what a load writes of itself, and the types of their columns."""
+    """Returns the rows of all tables without the load's own columns, and the types of their columns."""
     found = {name: sorted(map(_shown, rows)) for name, rows in store.tables().items() if name != "_rejects"}
     found["_rejects"] = sorted(
         _shown({key: cell for key, cell in row.items() if key not in PLACES})
         for row in store.tables().get("_rejects", [])
         if row["reason"] not in LEFT_OUT_REASONS
     )
-    # The columns of tables without rows, such as `users` if all identifies are duplicates, are in no message.
+    # No message has the columns of tables without rows, such as `users` if all identifies are duplicates.
     types = [
         f"{name}.{column} {of}"
         for name, types in store.types.items()
@@ -102,7 +102,7 @@ def _shown(row: Row) -> str:
 
 
 def differences(lines: Sequence[Line], folder: Path) -> list[str]:
-    """The rows and types in which the tables of an export differ from those that it was made of."""
+    """Returns the rows and types in which the tables after an export and a load differ from the original ones."""
     store, again = Store(), Store()
     store.run([line for line in lines if to_line(line).strip()])
     texts = exported(store, folder)
@@ -155,8 +155,8 @@ ODD = [
     '{"type":"track",',
 ]  # fmt: skip
 SAMPLE, REJECTED = 300, 2
-MESSAGES = SAMPLE - 1 + len(ODD) - REJECTED  # one of the sample's comes twice
-CHANGED = {  # by each load
+MESSAGES = SAMPLE - 1 + len(ODD) - REJECTED  # the sample has one duplicate
+CHANGED = {  # differs in each load
     "_discards": {"discarded_at"},
     "_rejects": {"id", "file", "line", "rejected_at"},
     "_audit": {"file", "version", "size", "lines", "stored", "duplicates", "rejected", "first_received_at",
@@ -165,7 +165,7 @@ CHANGED = {  # by each load
 
 
 def tables_of(folder: Path) -> dict[str, tuple[dict[str, str], list[Row]]]:
-    """The columns with their types and the rows of all tables, of an export to Parquet."""
+    """Returns the columns with their types and the rows of all tables of an export to Parquet."""
     found = {}
     for file in sorted(folder.glob("*.parquet")):
         table = pq.read_table(file)
@@ -199,7 +199,7 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
             with files_up_to(2_000):
                 said = command("export", f"full-{form}", "--format", form, *target)
             assert (said.status, said.err) == (1, f"Error: Cannot write to full-{form}: File too large.\n")
-        no_room = OSError(errno.ENOSPC, "No space left on device")  # where stdout goes, not the export
+        no_room = OSError(errno.ENOSPC, "No space left on device")  # of stdout, not of the export
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("autopilothq.cli.out.print_line", Mock(side_effect=no_room))
             told = (

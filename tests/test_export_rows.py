@@ -1,4 +1,4 @@
-"""The lines that an export makes from rows, and their files: exact texts, without a dataset."""
+"""The exact lines that an export makes from rows, and the files for them, without a dataset."""
 
 import gzip
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ TYPES: dict[str, Type] = {
 
 
 def lines(kind: str, row: Mapping[str, Any], *discards: tuple[str, str, str]) -> list[str]:
-    """The lines of a row with these cells, and of one of nulls; they are the same if the rows are repeated."""
+    """Returns the lines of a row with these cells and of one of nulls; checks that repeated rows give the same."""
     types: dict[str, Type] = {"id": "text", **{name: TYPES.get(name, "text") for name in row}}
     rows = [{"id": "m1", **row}, {"id": "m2", **dict.fromkeys(row)}]
     batch = pa.RecordBatch.from_pylist([*rows, *rows], schema=arrow_schema(types))
@@ -101,7 +101,7 @@ NO_EVENT = {**ROW, "event": None}
 @pytest.mark.parametrize(
     ("row", "discards", "inside"),
     [
-        # A value that did not fit its column comes after the one that did, under a key of the same column.
+        # A value that did not fit its column follows the one that did, under another key for the same column.
         (ROW, [("n", '"many"', "not_a_number")], '"event":"x","context":{"ip":"i"},"properties":{"n":1,"n ":"many"}'),
         (
             ROW,
@@ -145,13 +145,13 @@ NO_EVENT = {**ROW, "event": None}
             [("received_at", '"tomorrow"', "same_column"), ("id", '"m9"', "same_column"), ("user_id", "7", "not_text")],
             f'{RECEIVED},"userId":7,"event":"x","context":{{"ip":"i"}},"properties":{{"n":1}}',
         ),
-        (  # Also where the one that stays is what a load would take in its place.
+        (  # Also if the value that stays is what a load would use instead.
             {**ROW, "received_at": AT, "timestamp": AT, "anonymous_id": "a@b.c", "context_traits_email": "a@b.c"},
             [("received_at", '"tomorrow"', "same_column"), ("anonymous_id", '"a2"', "same_column")],
             (f'{RECEIVED},"timestamp":"2019-03-04T05:06:07.412Z","anonymousId":"a@b.c","event":"x",'
             '"context":{"ip":"i","traits":{"email":"a@b.c"}},"properties":{"n":1}'),
         ),
-        # The email stands for an anonymous id that could not be stored, and does so again.
+        # The email replaced an anonymous id that could not be stored, and will again.
         (
             {**ROW, "anonymous_id": "a@b.c", "context_traits_email": "a@b.c"},
             [("anonymous_id", "[1]", "not_text")],
@@ -162,20 +162,20 @@ NO_EVENT = {**ROW, "event": None}
             [("anonymous_id", '"a2"', "same_column")],
             '"anonymousId":"a1","event":"x","context":{"ip":"i","traits":{"email":"a@b.c"}},"properties":{"n":1}',
         ),
-        # What stands for nothing else stays.
+        # An id that replaces nothing stays.
         (
             {**ROW, "received_at": AT, "anonymous_id": "a1", "context_traits_email": "a@b.c"},
             [("received_at", '"yesterday"', "not_a_time"), ("anonymous_id", "[1]", "not_text")],
             (f'{RECEIVED},"anonymousId":"a1","event":"x","context":{{"ip":"i","traits":{{"email":"a@b.c"}}}},'
             '"properties":{"n":1}'),
         ),
-        # The object of a value may be a text.
+        # The value for an object may be text.
         (
             {**ROW, "context_traits": "t"},
             [("context_traits_email", "5", "not_text")],
             '"event":"x","context":{"ip":"i","traits":"t","traits_email":5},"properties":{"n":1}',
         ),
-        # Properties with the names of objects; a second such object does not come back.
+        # Properties with the names of objects; a second object of that name is not restored.
         (
             ROW,
             [
@@ -184,7 +184,7 @@ NO_EVENT = {**ROW, "event": None}
             ],
             '"event":"x","context":{"ip":"i"},"properties":{"n":1,"context":5,"properties":"x"}',
         ),
-        # Values without a column return to their place, if that is certain.
+        # Values without a column return to their place if it is certain.
         (
             ROW,
             [

@@ -1,4 +1,4 @@
-"""Which rows of which tables an export takes, and what it reports as left out: with handmade tables."""
+"""Which rows an export takes from handmade tables, and what it reports as left out."""
 
 import gzip
 import itertools
@@ -64,7 +64,7 @@ ODD = {"whole": ["b", "a"], "users": ["shape"], "shapes": ["shape"]}
 
 
 class Dataset:
-    """Tables as the dataset that an export reads, in batches of three rows."""
+    """Presents tables as the dataset that an export reads, in batches of three rows."""
 
     def __init__(self, tables: Tables, dialect: str = "duckdb") -> None:
         self.of, self.dialect = tables, dialect
@@ -130,11 +130,11 @@ PERSON: dict[str, Type] = dict.fromkeys(("user_id", "anonymous_id", "context_tra
 
 
 LONG = "An event's name " * 9
-SHORTENED = "an_event_s_name_an_event_s_nadtbzywevent_s_name_an_event_s_name"  # as PostgreSQL has it
+SHORTENED = "an_event_s_name_an_event_s_nadtbzywevent_s_name_an_event_s_name"  # as PostgreSQL shortens it
 
 
 def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
-    """Adopted rows may be such; a value that is put back from `_discards` is no reason."""
+    """Such as adopted rows. Values that are restored from `_discards` do not count."""
     whole = {"received_at": AT, "timestamp": AT, "user_id": "u", "event": "opened", "event_text": "Opened"}
     cells: list[dict[str, Any]] = [
         {}, {"user_id": None, "anonymous_id": "a"}, {"event": None, "event_text": "名"},
@@ -172,9 +172,9 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
     ("plan", "tag", "said"),
     [
         ("pro", None, []),
-        ("free", None, []),  # an older message has it
+        ("free", None, []),  # from an older message
         ("gold", None, ["users: values that only adopted rows have"]),
-        ("pro", "x", ["users: values that only adopted rows have"]),  # in a column that messages lack
+        ("pro", "x", ["users: values that only adopted rows have"]),  # in a column that no message has
     ],
 )
 def test_adopted_values_are_told_only_where_no_message_has_them(
@@ -249,7 +249,7 @@ def test_each_table_may_be_alone_or_missing(tmp_path: Path) -> None:
         assert (said.messages, said.rejects, said.left_out) == (counts, 0, [])
     said, _ = exported(Dataset({"never": TABLES["never"]}), tmp_path / "none")
     assert said == ExportedArchive({}, 0, 0, [], [])
-    adopted = Dataset({"_audit": ({"version": "text"}, [("adopted accounts 1",)])})  # the table is gone since
+    adopted = Dataset({"_audit": ({"version": "text"}, [("adopted accounts 1",)])})  # the table was dropped since
     assert exported(adopted, tmp_path / "gone")[0] == ExportedArchive({}, 0, 0, [], [])
 
 

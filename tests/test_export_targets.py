@@ -1,4 +1,4 @@
-"""Where `export` writes: a folder or a prefix of a bucket has complete files, or a mark that keeps loads away."""
+"""The folder or bucket of an export has all files completely, or a mark that keeps loads away."""
 
 import errno
 import gzip
@@ -85,7 +85,7 @@ def test_what_others_put_into_the_archive_of_a_cut_off_export_is_said_before_any
         files.append(f"{DAY}/export-0001.gz", b"half")
     (out / "segment-logs").mkdir()
     (out / "segment-logs" / "mine.txt").write_text("x")
-    for _ in range(2):  # the first one keeps no lock
+    for _ in range(2):  # a refused export keeps no lock
         with pytest.raises(RunError, match=f"^Expected {out} to be an empty folder"), ExportFolder(out):
             pass
     assert "segment-logs/mine.txt" in names(out)
@@ -123,7 +123,7 @@ def test_what_another_export_published_meanwhile_stays(
 
 @pytest.fixture
 def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files and folders that a test waits for until the disk has them, by the names that they have then."""
+    """Records the files and folders that are synced to the disk, by their names at that time."""
     found: list[str] = []
 
     def fsync(descriptor: int) -> None:
@@ -140,7 +140,7 @@ def test_the_disk_has_the_mark_first_and_each_file_before_its_name(tmp_path: Pat
         files.append(f"{DAY}/export-0001.gz", b"a")
         files.publish()
     staged = ["segment-logs", "autopilothq", "0", "export-0001.gz", f"{EXPORT_MARK}.files"]
-    assert synced[3:] == [*staged, "out", "out"]  # with the names, and without the mark
+    assert synced[3:] == [*staged, "out", "out"]  # after renaming, and after removing the mark
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path: Path, monkeypatch:
 
 
 def _refuse_sync(monkeypatch: pytest.MonkeyPatch, below: Path, name: str, number: int) -> None:
-    """Lets the disk answer with an error for the folder of a name."""
+    """Makes syncing a folder of this name fail with an error."""
 
     def fsync(descriptor: int) -> None:
         if any(os.path.samestat(path.stat(), os.fstat(descriptor)) for path in below.rglob(name)):
@@ -182,7 +182,7 @@ def _refuse_sync(monkeypatch: pytest.MonkeyPatch, below: Path, name: str, number
 
 
 class Prefix:
-    """A prefix of a new bucket, and what is there."""
+    """A prefix in a new bucket, and the objects there."""
 
     def __init__(self, s3: S3) -> None:
         self.url = f"{s3.bucket()}/out"
@@ -238,7 +238,7 @@ def test_an_interrupted_export_to_a_bucket_starts_from_the_beginning_and_the_ear
             with pytest.raises(BusyError) as error:
                 first.publish()
             assert second.publish() == 2
-        with pytest.raises(BusyError) as again:  # nor when the other has ended, and removed its mark
+        with pytest.raises(BusyError) as again:  # also after the other has ended and removed its mark
             first.publish()
     assert (
         str(error.value)
@@ -259,7 +259,7 @@ def test_a_bucket_that_is_not_there_is_said_before_anything_is_read(prefix: Pref
 
 
 class Objects:
-    """A store, as fsspec would reach it; once something was put, it may list other sizes than those."""
+    """A store behind fsspec's interface, which may list wrong sizes after uploads."""
 
     async_impl = False
 
@@ -299,7 +299,7 @@ class Objects:
 
 
 class ObjectsInParts(Objects):
-    """A store that takes large objects in parts, and notes how."""
+    """A store that takes large objects in parts, and records the options of each upload."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -317,7 +317,7 @@ def test_a_large_object_has_no_more_parts_than_a_store_takes() -> None:
     with store.export() as files:
         for name, size in (("small", 1), ("large", most - 1), ("larger", most)):
             with files.create(f"{name}.parquet") as file:
-                file.truncate(size)  # which takes no room
+                file.truncate(size)  # sparse, so it takes no room
         assert files.publish() == 3
     assert store.names() == ["large.parquet", "larger.parquet", "small.parquet"]
     assert store.options == {

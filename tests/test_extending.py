@@ -17,8 +17,8 @@ from calling import MAIN
 from contract.loading import message, write
 
 PACKAGE = Path(autopilothq.__file__).parent
-# Loads what the arguments make, one after another, and prints the tables of the destination with their columns in order
-# and rows.
+# Loads the sources of the arguments one after another; prints the destination's tables with columns in order and rows.
+# The sources are Python expressions.
 LOAD = """
 import json, sys, dlt, duckdb
 import autopilothq
@@ -41,7 +41,7 @@ with duckdb.connect("copy.duckdb") as connection:
     }
 print(json.dumps(tables, default=str))
 """
-# The process that others are forked from has imported the package itself.
+# Forgets the package, because the process that this one is forked from has imported it.
 OF_COPY = """
 import sys
 home = sys.argv.pop(1)
@@ -55,11 +55,11 @@ assert autopilothq.__file__.startswith(home)
 
 
 class Copy:
-    """A copy of the package that may be edited."""
+    """A copy of the package that a test can edit."""
 
     def __init__(self, home: Path) -> None:
         self.package = home / "copy" / "autopilothq"
-        shutil.copytree(PACKAGE, self.package)  # with what is compiled, of which Python takes what is not edited
+        shutil.copytree(PACKAGE, self.package)  # with compiled files, which Python uses if unedited
 
     def edit(self, name: str, before: str, after: str) -> None:
         path = self.package / name
@@ -79,7 +79,7 @@ class Copy:
         return tables
 
     def changed(self) -> set[str]:
-        """The files that are not as in the package; those that Python compiles left out."""
+        """Returns the files that differ from the package, except compiled ones."""
         paths = (path.relative_to(self.package) for path in self.package.rglob("*") if path.suffix != ".pyc")
         paths = (path for path in paths if (self.package / path).is_file())
         return {
@@ -95,7 +95,7 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def filled(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a table without nulls, and without dlt's columns and times."""
+    """Returns the rows of a table without nulls, dlt's columns and times."""
     hidden = ("_dlt", "uuid_ts", "received_at", "timestamp", "anonymous_id")
     return [
         {name: cell for name, cell in row.items() if cell is not None and not name.startswith(hidden)}

@@ -1,4 +1,4 @@
-"""The fake, used by a client that knows nothing of this project."""
+"""The fake of Autopilot's API works with a client that is independent of this project."""
 
 import os
 import signal

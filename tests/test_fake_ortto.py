@@ -1,4 +1,4 @@
-"""The made-up account of Ortto: it must do what the API does, or tests against it prove nothing."""
+"""The fake of Ortto's API behaves like the API; otherwise tests against it would prove nothing."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`forget`: what it removes, what stays, and what a later load leaves out."""
+"""What `forget` removes, what stays, and what later loads leave out."""
 
 import gzip
 import re
@@ -57,7 +57,7 @@ REMAINS = (
 
 @pytest.fixture(scope="module")
 def without_ada(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The content of a dataset that never had Ada."""
+    """Returns the content of a dataset that never had Ada."""
     with isolation(tmp_path_factory.mktemp("without")):
         write("without.ndjson", [one for one in BOTH if one not in ADAS])
         load(command, "without.ndjson")
@@ -66,7 +66,7 @@ def without_ada(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load of `a.ndjson`, which leaves what loads in plain dlt leave."""
+    """Loads `a.ndjson`, leaving the files that loads in plain dlt leave; returns the folder."""
     with preparing(tmp_path_factory.mktemp("both")) as home, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")
         write("a.ndjson", BOTH)
@@ -78,7 +78,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Gone(NamedTuple):
-    """The report and all rows after forgetting Ada, and the report and all rows after loading the same lines again."""
+    """The report and all rows after forgetting Ada, and those after loading the same lines again."""
 
     found: dict[str, Any]
     rows: dict[str, list[str]]
@@ -88,7 +88,7 @@ class Gone(NamedTuple):
 
 @pytest.fixture(scope="module")
 def gone(prepared: Path) -> Gone:
-    """Ada is forgotten; then her lines and Bob's come again, with a line of each that is too long."""
+    """Ada is forgotten; then her lines and Bob's are loaded again, each with a line that is too long."""
     with going_on(prepared, "gone"):
         found = forget(command, *FORGET_ADA)
         left = rows(here())
@@ -100,7 +100,7 @@ def gone(prepared: Path) -> Gone:
 
 @pytest.fixture
 def gone_here(prepared: Path, gone: Gone) -> Iterator[Gone]:
-    """Works where that is so."""
+    """Works in a copy of that folder."""
     with as_prepared(prepared, "gone"):
         yield gone
 
@@ -141,12 +141,12 @@ def test_a_person_is_gone_and_stays_away(call: Call, gone_here: Gone, without_ad
 
 
 def rejects_of(tables: dict[str, Table], name: str) -> list[dict[str, Any]]:
-    """The rejects of the files of a name."""
+    """Returns the rejects of the files of this name."""
     return [row for row in tables["_rejects"].dicts() if row["file"].endswith(name)]
 
 
 def test_a_later_load_of_lines_that_are_too_long(gone: Gone) -> None:
-    """Those of others count, and may be as many as the call says; hers are not kept."""
+    """Lines of others are rejects and count towards the call's limit; hers are not kept."""
     rejects = rejects_of(gone.tables, "long.ndjson")
     assert {row["line"]: row["raw"][:15] for row in rejects} == {1: "", 2: '{"userId": "bob'}
     assert {row["line"]: row["reason"] for row in rejects} == {1: "suppressed", 2: "line_too_long"}
@@ -171,7 +171,7 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     assert "ada" not in str(sent).lower()
     [row] = here()["_deliveries"].dicts()
     assert (row["email"], row["content"]) == ("new@example.com", f"{CHANGED}{address_digest('eßter@example.com')}")
-    # By its digest anybody could find out that the old address was somebody's here, and whose it is now.
+    # The digest would reveal that the old address was known here, and whose it is now.
     assert forget(call, "--email", "EßTER@example.com", "--dry-run")["rows"] == {"_deliveries": 1}
     with duckdb.connect("autopilot.duckdb") as con:
         found = "'m' AS id, 'esther' AS user_id, ' EßTER@example.com' AS context_traits_email"
@@ -185,7 +185,7 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     monkeypatch.setattr(deletion, "delete_rows", delete)
     assert forget(call, "--user-id", "esther")["rows"] == {"_deliveries": 1, "tracks": 1}
     assert here()["_deliveries"].dicts() == []
-    assert order == ["_deliveries", "tracks"]  # so that a lake's, if it is killed, still knows the address
+    assert order == ["_deliveries", "tracks"]  # in this order, so that a killed one in a lake still finds the address
     with duckdb.connect("autopilot.duckdb") as con:  # another program stores the row again
         con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
     again = forget(call, "--user-id", "esther")
@@ -234,7 +234,7 @@ def test_prints_what_was_removed(call: Call) -> None:
 @pytest.mark.usefixtures("loaded")
 def test_a_dry_run_changes_nothing(call: Call) -> None:
     before, file = here(), Path("a.ndjson").read_bytes()
-    with lock.held(runner.pipeline(), 0):  # it does not wait for a load that is at work
+    with lock.held(runner.pipeline(), 0):  # it does not wait for a running load
         found = forget(call, *WORDS, "--archive", "a.ndjson", "--dry-run")
     assert found["dry_run"]
     assert [[id_["kind"], id_["id"], id_["found_with"]] for id_ in found["ids"]] == FORGOTTEN
@@ -283,14 +283,14 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
         books.execute("CREATE TABLE autopilothq.own AS SELECT 5 AS contact_id, uuid() AS id, 'sold' AS event")
         books.execute("CREATE TABLE autopilothq.no_ids AS SELECT 'Email Opened' AS event_text")
         for changed in (
-            "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'other' AS id",  # of a message `ada`
+            "'tracks' AS table_name, 'ada' AS row_id, '1' AS value, 'other' AS id",  # a message whose id is `ada`
             "'x' AS row_id, 'contact_id' AS column_name, '\"person_A\"' AS value, 'hers' AS id",
         ):
             discard = f"SELECT * REPLACE ({changed}) FROM autopilothq._discards LIMIT 1"
             books.execute(f"INSERT INTO autopilothq._discards {discard}")
-        books.execute("UPDATE autopilothq.email_clicked SET anonymous_id = NULL")  # the row of tracks has it still
-        books.execute("UPDATE autopilothq.tracks SET user_id = 'x' WHERE id = 'm-2'")  # that of email_opened has it
-    # A load that was cut off before it reached the dataset.
+        books.execute("UPDATE autopilothq.email_clicked SET anonymous_id = NULL")  # its row of tracks still has the id
+        books.execute("UPDATE autopilothq.tracks SET user_id = 'x' WHERE id = 'm-2'")  # email_opened still has it
+    # A load that was interrupted before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
     into.set_local_state_val(runner.UNFINISHED_TARGET, runner.target_of(into))
@@ -300,7 +300,7 @@ def test_nothing_is_left_outside_of_the_dataset(call: Call, loaded: Path, monkey
     assert found["rows"] == REMOVED | {"_discards": 2, "autopilothq_staging.tracks": 7, "numbers": 2, "own": 1}
     assert not runner.pipeline().has_pending_data
     assert not list(working.rglob("*_jobs/*"))
-    assert not (working / "trace.pickle").exists()  # it quotes values of rows
+    assert not (working / "trace.pickle").exists()  # the trace may quote values of rows
     assert not list(working.glob("autopilothq*"))
     again = load(call, "later.ndjson")
     assert (again["stored"], again["rejects"]) == (1, {"suppressed": 1})
@@ -321,7 +321,7 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         said = call("load", "api")
         assert said.status == 0
         assert "1 contact was left out: deleted here, and still in Autopilot." in said.out + said.err
-        assert (said.out + said.err).count("left out: deleted here") == 1  # and not for each list
+        assert (said.out + said.err).count("left out: deleted here") == 1  # once, not for each list
         again = here()
     for table in ("contacts", "lists_contacts", "smart_segments_contacts", "tracks"):
         assert len(again[table].rows) == len(after[table].rows) == len(before[table].rows) - found["rows"].get(table, 0)
@@ -403,7 +403,7 @@ def test_postgres(
     assert forget(call, "--contact-id", "5", "--contact-id", "6", "--contact-id", "no number")["rows"] == {
         "accounts": 1, "numbers 100%s {}": 2,
     }  # fmt: skip
-    # The row of a group is made again, without a column of a type that no load makes.
+    # The row of a group is made again, without the column whose type no load creates.
     assert ask(postgres, "SELECT id, contact_id, plan, own FROM autopilothq.accounts") == [("acme", None, "pro", None)]
     ask(postgres, "DROP TABLE autopilothq.accounts, autopilothq.groups")
     shutil.copy("a.ndjson", "again.ndjson")

@@ -1,4 +1,4 @@
-"""Archive files are written again without the lines of a person who is deleted."""
+"""Archive files are rewritten without the lines of a deleted person."""
 
 import gzip
 import os
@@ -24,9 +24,9 @@ from shared_loads import command
 
 
 class Rewritten(NamedTuple):
-    """Where files are that had Ada, what the call that took her out said, and what the load after it said.
+    """The places of files that had Ada, the output of the call that removed her, and that of the next load.
 
-    `of_bobs` and `modified` are of the files without her, on the disk and in the bucket, before and after.
+    `of_bobs` and `modified` describe the files without her on the disk and in the bucket, before and after.
     """
 
     home: Path
@@ -63,7 +63,7 @@ def in_bucket(s3: S3) -> Any:
 
 @pytest.fixture(scope="module")
 def rewritten(tmp_path_factory: pytest.TempPathFactory, s3: S3) -> Rewritten:
-    """One archive on the disk, another in a bucket: both loaded, Ada forgotten in both, and both loaded again."""
+    """Loads an archive on the disk and another in a bucket, forgets Ada in both, and loads both again."""
     with preparing(tmp_path_factory.mktemp("rewritten")) as home, pytest.MonkeyPatch.context() as patch:
         for name, value in s3.credentials.items():
             patch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
@@ -97,10 +97,10 @@ def test_files_are_written_again_as_they_were(call: Call, rewritten: Rewritten) 
         assert (after.st_mtime_ns, after.st_ino) == (untouched.st_mtime_ns, untouched.st_ino)
         assert sorted(os.listdir(folder)) == ["a.gz", "a.json", "a.zst", "bobs.gz", "linked.json"]
 
-        # Four other versions of files, and that in the bucket, with nothing new in them.
+        # Four files on the disk and the one in the bucket have another version, and nothing new in them.
         again = rewritten.again
         assert (again["files"], again["stored"], again["rejects"]) == (5, 0, {"not_json": 5, "unknown_type": 5})
-        # Each rejected line is in the books once, with the number that it has now.
+        # Each rejected line is in the books once, with its present number.
         rejects = sorted((row["file"], row["line"], row["reason"]) for row in here()["_rejects"].dicts())
         files = [*(str(path.absolute()) for path in folder.iterdir()), *(f"{rewritten.bucket}/{n}" for n in BUCKET)]
         assert rejects == [
@@ -109,7 +109,7 @@ def test_files_are_written_again_as_they_were(call: Call, rewritten: Rewritten) 
             for line, reason in ((5, "unknown_type"), (6, "not_json"))
         ]
         assert forget(call, "--email", "ada@example.com", "--confirm", "7", "--archive", "archive")["lines"] == {}
-        # Of an archive that turns up later, by the hashes alone: nothing leads from this email to the other ids.
+        # In an archive that turns up later, lines are found by their hashes, because this email leads to no other ids.
         Path("late.json").write_bytes(TEXT)
         assert forget(call, "--email", "ada@work.example", "--confirm", "7", "--archive", "late.json")["lines"] == {
             str(Path("late.json").absolute()): 12

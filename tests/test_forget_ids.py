@@ -30,12 +30,12 @@ EMAILS = [
     "ada@example.org, ada@example.edu",
 ]  # fmt: skip
 USERS = ["a|b", "{}", '{"a":1}', '"q"', "a\\b", "a\tb", "नमस्ते", "true", "1.50", "é", "[x]", "a/b", "%s", "'; --"]
-# Not one of these is one of those.
+# None of these is the same person as those above.
 OTHERS = [
     "xbounce=ada@example.com", "b@example.com", "da@example.com", "ida@example.com", "σίσυφο@example.com",
     "ilgaz@example.com", "ada@example.net.au", "ada@उदाहरण.भारती", "b", "Q", "a", "True", "1.5", "é ", "x",
 ]  # fmt: skip
-ENGINE = duckdb.connect(config={"threads": 1})  # for so few rows, to share the work is most of the work
+ENGINE = duckdb.connect(config={"threads": 1})  # more threads are slower for so few rows
 CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 ODD = [*EMAILS, *USERS]
 
@@ -50,7 +50,7 @@ def lines_of(number: int, id_: str) -> list[bytes]:
     messages = [
         track(number, userId=id_, event="Odd"),
         track(number + 1, userId=None, anonymousId=upper(id_), event="Odd"),
-        # A line that the engine leaves to the careful reading.
+        # A line that takes the slow path.
         track(number + 2, userId=None, anonymousId="everybody", properties={"email": id_, "n": "a\0b"}, event="Odd"),
     ][: 3 if "@" in id_ else 1]
     rejected = [{"type": "delete", "userId": id_}]
@@ -91,7 +91,7 @@ PATHS = ("userId", "anonymousId", "context.traits.email", "context.traits.contac
 @given(st.lists(st.tuples(TEXTS.filter(str.strip), st.sampled_from(PATHS), st.booleans()), min_size=1, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> None:
-    """Whatever an id is, its line is found, by the id itself and by its hash alone."""
+    """Whatever the id is, its line is found, both by the id and by its hash alone."""
     lines: list[bytes] = []
     found: set[Id] = set()
     for id_, path, is_ascii in sent:
@@ -118,7 +118,7 @@ def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> Non
 
 @pytest.fixture(scope="module")
 def folding() -> Iterator[Any]:
-    """An engine that folds emails."""
+    """A DuckDB connection that folds emails."""
     with forgotten_engine([]) as engine:
         yield engine
 
@@ -166,7 +166,7 @@ def test_hashes_of_earlier_releases_still_match(email: str) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load of people whose ids a stranger paired, and of one who has many devices."""
+    """Loads people whose ids a stranger paired, and one with many devices; returns the folder."""
     people = [track(n, userId=f"u{n}", context={"traits": {"email": f"p{n}@example.com"}}) for n in range(90)]
     ada = [track(900, userId="ada", context={"traits": {"email": "ada@example.com"}}), track(901, userId="ada")]
     ada.append(track(902, userId="ada", anonymousId="phone"))

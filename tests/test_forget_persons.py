@@ -1,4 +1,4 @@
-"""What belongs to a person who is deleted: the ids that lead to it, and the texts that mention it."""
+"""What belongs to a person who is deleted: ids that lead to the person, and texts that mention one of them."""
 
 import re
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def test_what_others_share_is_not_followed(call: Call) -> None:
 
 
 HOUR = "2024-05-06T{:02}:00:00Z"
-MIDNIGHT = 1714953600.0  # before those hours
+MIDNIGHT = 1714953600.0  # 2024-05-06T00:00:00Z
 
 
 def said(number: int, kind: str, id_: str, hour: int, user: str = "bob", **traits: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ SAID = [
     said(5, "group", "acme", 3, email="office@example.com", plan="free"),
     said(6, "group", "acme", 4, email="ada@example.com"),
     said(7, "identify", "eve", 9, email="ada@example.com"),
-    # Rows whose own email is newer have what the person's messages said: first, last, alone, and not at all.
+    # Rows with another, newer email: the person's messages were their first, their last, their only, or none of them.
     said(10, "identify", "tim", 1, name="Tim", seats=1),
     said(11, "identify", "tim", 2, email="ada@example.com", name="A.", seats=2, share=0.25, paid=False),
     said(12, "identify", "tim", 3, email="tim@example.com", seats=3),
@@ -77,7 +77,7 @@ SAID = [
     said(17, "group", "hers", 2, user="ada", plan="pro"),
     said(18, "identify", "roy", 1, name="Roy"),
 ]
-# Values that no message has; with her email among them, all are hers.
+# Values that no message has; if her email is among them, all are hers.
 ADOPTED = """ALTER TABLE autopilothq.users ADD COLUMN city VARCHAR;
     UPDATE autopilothq.users SET city = 'Rome' WHERE id IN ('tim', 'eve', 'roy');
     UPDATE autopilothq.users SET email = 'ada@example.com' WHERE id = 'roy';
@@ -104,7 +104,7 @@ ACCOUNTS = [
 
 
 def test_rows_of_others_have_no_values_of_the_persons_messages(call: Call) -> None:
-    """They are as if those messages had never been loaded; adopted values stay."""
+    """The rows are as if those messages had never been loaded; adopted values stay."""
     write("a.ndjson", SAID)
     load(call, "a.ndjson")
     with held() as con:
@@ -117,7 +117,7 @@ def test_rows_of_others_have_no_values_of_the_persons_messages(call: Call) -> No
 
 
 def without_nulls(table: str) -> list[dict[str, Any]]:
-    """The rows of a table, which all have a `uuid_ts`, without it and without nulls."""
+    """Returns the rows of a table without nulls and without `uuid_ts`, which all must have."""
     found = [{name: value for name, value in row.items() if value is not None} for row in here()[table].dicts()]
     assert all(row.pop("uuid_ts") for row in found)
     return sorted(found, key=lambda row: str(row["id"]))
@@ -187,7 +187,7 @@ MENTIONS: dict[bytes, bool] = {
 
 @pytest.fixture(scope="module")
 def knowing() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An engine that knows the hashes of a person's ids."""
+    """A DuckDB connection that knows the hashes of a person's ids."""
     ids = [
         Id("email", "a@example.com"), Id("email", "é@example.com"), Id("user_id", "1"), Id("contact_id", "c"),
         Id("user_id", 'q"u\\o'), Id("email", "\u0907@\u0909\u0926\u093e.\u092d\u093e"), Id("email", "x=y@example.com"),

@@ -1,4 +1,4 @@
-"""What is left of a forgotten person, byte by byte, and the new file into which a database is rewritten."""
+"""No byte of a forgotten person is left, and the new file of a rewritten database has everything else."""
 
 import gzip
 import json
@@ -37,13 +37,13 @@ from searching import found_in, mentions
 
 ADA = ["ada.o'hara+7@example.com", "ada@old.example", "ada-4711", "anon-ada-9"]
 BOB = ["bob@work.example", "bob-0815", "anon-bob-9"]
-# A user id with two emails is followed from neither of them.
+# All three are named, because a user id with two emails is not followed from either.
 NAMED = ["--email", ADA[0], "--email", ADA[1], "--user-id", ADA[2]]
 EVE = ["eve@example.com", "eve-77"]
 
 
 def lines_of(email: str, older: str, user_id: str, anonymous_id: str, number: int) -> list[Any]:
-    """Messages of a person, and lines that are none: by email, user id, alias, older email; with a discarded value."""
+    """Returns a person's messages by email, user id, alias and older email, broken lines, and a discarded value."""
     escaped = json.dumps(email).replace("@", "\\u0040").encode()
     return [
         track(number, userId=user_id, context={"traits": {"email": email.upper()}}),
@@ -73,7 +73,7 @@ def write_archive() -> None:
     Path("archive/c.zst").write_bytes(zstandard.compress(text))
 
 
-# The people about whom Segment's Profile API was asked.
+# The people whose events were requested from Segment's Profile API.
 PROFILES = f"CREATE TABLE autopilothq._profiles AS SELECT 'email:{ADA[0].replace(chr(39), chr(39) * 2)}' AS person"
 KILLED = """
 import os, sys
@@ -92,7 +92,7 @@ for point in (
 
 
 def leave_killed_loads() -> None:
-    """Two loads that were killed: while dlt extracted, and while it normalized."""
+    """Leaves two killed loads: one that dlt was extracting, and one that it was normalizing."""
     Path("later.ndjson").write_bytes(b"".join(map(line, ALL)))
     done = forked.run("-c", KILLED)
     assert done.stdout.split() == [str(int(signal.SIGKILL))] * 2, done.stderr
@@ -111,7 +111,7 @@ def forget(call: Call, *say: str) -> dict[str, Any]:
 
 @contextmanager
 def everything_loaded(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A dataset that has Ada and Bob in all tables and books; gives Ada's contact id."""
+    """Makes a dataset that has Ada and Bob in all tables and books; returns Ada's contact id."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
@@ -133,7 +133,7 @@ def everything_loaded(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def damage(tmp_path: Path, text: str) -> Path:
-    """Leaves what a run sets aside because dlt could not read it, with a text in it; gives dlt's working folder."""
+    """Leaves a folder that was set aside as unreadable, with a text in it; returns dlt's working folder."""
     [working] = (tmp_path / "dlt/pipelines").glob("autopilot_events*/")
     (working / "state.json").write_text(f'{{"{text}')
     (working / "trace.pickle").write_text(text)
@@ -177,11 +177,11 @@ def test_no_byte_is_left_in_duckdb(call: Call, tmp_path: Path, monkeypatch: pyte
         states = con.sql("SELECT state FROM autopilothq._dlt_pipeline_state").fetchall()
     assert not any(mentions(zlib.decompress(b64decode(state)), [*ada, *BOB]) for (state,) in states)
     stays(tables)
-    assert "work/autopilot.duckdb" in found_in(tmp_path, EVE)  # so that what was searched can be found
+    assert "work/autopilot.duckdb" in found_in(tmp_path, EVE)  # proves that the search finds what is there
 
 
 def stays(tables: dict[str, Table]) -> None:
-    """The hashes stay, and Eve's rows."""
+    """Checks that the hashes and Eve's rows stay."""
     listed = tables[SUPPRESSIONS.name].dicts()
     assert {row["kind"] for row in listed} == {"email", "user_id", "anonymous_id", "contact_id"}
     assert {hash_of(listed[0]["salt"], id_) for id_ in (Id("email", ADA[0]), Id("user_id", BOB[1]))} <= {
@@ -242,14 +242,14 @@ def test_no_byte_is_left_in_postgres(
 
 
 def relations(cursor: Any) -> Path:
-    """The folder with the files of the database's tables, indexes and catalogues."""
+    """Returns the folder with the files of the database's tables, indexes and catalogues."""
     cursor.execute("SELECT current_setting('data_directory'), oid FROM pg_database WHERE datname = current_database()")
     home, oid = cursor.fetchone()
     return Path(home, "base", str(oid))
 
 
 def texts(cursor: Any, needles: Sequence[str]) -> list[str]:
-    """The tables, of all schemas, whose rows mention somebody."""
+    """Returns the tables of all schemas whose rows mention somebody."""
     cursor.execute("SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_tables")
     found = []
     for (table,) in cursor.fetchall():
@@ -310,7 +310,7 @@ def inventory(file: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "DUCKDB_CONFIG", DUCKDB_CONFIG | {"memory_limit": "1KB"})  # the destination's
+    monkeypatch.setattr(rewrite, "DUCKDB_CONFIG", DUCKDB_CONFIG | {"memory_limit": "1KB"})  # the destination's limit
     shutil.copy(house / OTHER / "autopilot.duckdb", "autopilot.duckdb")
     assert call("forget", "--user-id", "nobody").status == 0
     with duckdb.connect("autopilot.duckdb") as con:
@@ -337,7 +337,7 @@ def test_the_new_file_has_all_that_the_old_one_had(call: Call, house: Path, monk
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.sql("SELECT nextval('numbers') > 3000, (SELECT count(*) FROM a)").fetchall() == [(True, 3000)]
 
-    # What cannot be carried is refused before anything is changed.
+    # Objects that cannot be copied are refused before anything is changed.
     shutil.copy("autopilot.duckdb", "keys.duckdb")
     with duckdb.connect("keys.duckdb") as con:
         con.execute("CREATE TABLE child (id BIGINT REFERENCES kept (id))")
@@ -377,7 +377,7 @@ def refused(call: Call, file: str, *texts: str) -> None:
 
 
 COPY_ROWS = rewrite._copy_rows
-# What becomes wrong as the first table's rows are copied, and what is said of it.
+# A change that is made while the first table is copied, and the error.
 DIFFERENCES = {
     "DELETE FROM {new} WHERE n = 3": "table main.t (1,000 rows, but 999 in the copy)",
     "UPDATE {new} SET n = -n WHERE n = 3": "table main.t (1,000 rows, but other values in the copy)",
@@ -423,7 +423,7 @@ def test_where_it_can_do_nothing() -> None:
     for kind in sorted(kinds.keys() - {"duckdb", "postgres"}):
         destination = SimpleNamespace(config=SimpleNamespace(destination_type=f"dlt.destinations.{kind}"))
         into: Any = SimpleNamespace(destination_client=lambda destination=destination: destination)
-        if kind == "filesystem":  # a lake, whose old versions are removed
+        if kind == "filesystem":  # in a lake, old versions are removed
             rewrite.check_rewritable(into)
         else:
             with pytest.raises(runner.RunError) as raised:
@@ -457,7 +457,7 @@ OTHER = "for another test"
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A loaded dataset with its archive, once for each point."""
+    """Returns the folder that has a loaded dataset with its archive for each point."""
     house = tmp_path_factory.mktemp("rewriting")
     (house / "loaded" / "archive").mkdir(parents=True)
     (house / "loaded/archive/a.json").write_bytes(b"".join(map(line, MESSAGES)))
@@ -469,7 +469,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ended(house: Path) -> dict[str, int]:
-    """How each plan's process ended."""
+    """The exit status of each plan's process."""
     listed = house / "plans.json"
     plans = [Plan(str(house / name), point, piecemeal=False, rewrite=True) for name, point in POINTS.items()]
     listed.write_text(json.dumps(plans))
@@ -486,7 +486,7 @@ def test_after_a_kill_a_whole_file_is_there(point: str, house: Path, ended: dict
 
 
 def completes(folder: Path, call: Call) -> None:
-    """Checks that the file is complete, and that the same call again leaves no byte of Ada and no other file."""
+    """Checks that the file is complete, and that the same call again leaves no byte of Ada and no extra file."""
     file = folder / "autopilot.duckdb"
     assert [row["id"] for row in content(file)["tracks"].dicts() if row["user_id"] == "bob"]
     left = folder / ".autopilot.duckdb.rewrite"

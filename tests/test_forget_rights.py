@@ -1,6 +1,6 @@
-"""`forget` with a role that may not read everything: PostgreSQL hides such tables, and the person may be in them.
+"""`forget` ends before it deletes anything if its PostgreSQL role may not read a table that could mention the person.
 
-And with a partitioned table, whose rows are those of its partitions.
+Partitioned tables also work, whose rows are those of their partitions.
 """
 
 import re
@@ -35,7 +35,7 @@ def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: C
 
     secured = "ALTER TABLE autopilothq.tracks {} ROW LEVEL SECURITY"
     ask(postgres, f"GRANT ALL ON autopilothq.tracks TO deleter; {secured.format('ENABLE')}")
-    # A table without ids may hide its rows.
+    # A table without ids does not matter, although its rows are hidden.
     ask(postgres, "CREATE TABLE autopilothq.notes (note text); ALTER TABLE autopilothq.notes ENABLE ROW LEVEL SECURITY")
     ask(postgres, "GRANT SELECT ON autopilothq.notes TO deleter")
     said = call(*asked)
@@ -73,4 +73,4 @@ def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: C
         ("eve",),
         ("eve",),
     ]
-    ask(postgres, "DROP OWNED BY deleter; DROP ROLE deleter")  # the role belongs to the server
+    ask(postgres, "DROP OWNED BY deleter; DROP ROLE deleter")  # roles belong to the server

@@ -1,4 +1,4 @@
-"""`autopilothq forward`: every message once, unchanged, and the same tables at the other end."""
+"""`autopilothq forward` sends every message once, unchanged, and the tables at the other end are the same."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ from sending import write
 from shared_loads import command, isolation
 from waiting import wait_for
 
-AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # what it stamps itself
+AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # set by the receiving side
 
 
 OWN_ID = (
@@ -107,7 +107,7 @@ EVENTS = [json.dumps(track(number, event=event.name)) for number, event in enume
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The tables of an archive, of what was forwarded of it, and of what was forwarded of its tables."""
+    """The tables of an archive, those after forwarding the archive, and those after forwarding its tables."""
     root = tmp_path_factory.mktemp("forwarded")
     with isolation(root), receiver("lines") as one, receiver("rows") as two:
         Path("archive").mkdir()
@@ -132,7 +132,7 @@ def settings(url: str) -> SegmentApiSettings:
 
 
 def _rows(file: str) -> Iterator[bytes]:
-    """The rows of all tables of messages, as `forward --query` makes messages of them."""
+    """Returns the rows of all tables of messages, in the form that `forward --query` takes."""
     with duckdb.connect(file, read_only=True) as con:
         con.execute("USE autopilothq")
         events = [row[0] for row in con.execute("SELECT DISTINCT event FROM tracks").fetchall()]
@@ -148,7 +148,7 @@ def _rows(file: str) -> Iterator[bytes]:
 
 
 def _tables(lines: Sequence[Line]) -> dict[str, Any]:
-    """The columns with their types and the rows of the tables of messages."""
+    """Returns the columns with their types and the rows of the tables of messages."""
     store = Store()
     found = {}
     for table, rows in store.run(lines).items():
@@ -159,7 +159,7 @@ def _tables(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def differences(tables: dict[str, dict[str, Any]], other: str) -> set[Any]:
-    """The tables, columns and cells in which the other dataset differs."""
+    """Returns the tables, columns and cells in which the other dataset differs."""
     here, there = tables["here"], tables[other]
     found: set[Any] = set(here) ^ set(there)
     for table in set(here) & set(there):
@@ -169,7 +169,7 @@ def differences(tables: dict[str, dict[str, Any]], other: str) -> set[Any]:
         for row, other_row in zip(rows, other_rows, strict=False):
             one, two = (dict(zip(of, cells, strict=True)) for of, cells in ((names, row), (other_names, other_row)))
             if "original_timestamp" in one and one["original_timestamp"] is None:
-                one["original_timestamp"] = one["timestamp"]  # Segment and the receiver add it
+                one["original_timestamp"] = one["timestamp"]  # Segment and the receiver add this field
             found |= {(table, name, str(one[name]), str(two.get(name))) for name in one if one[name] != two.get(name)}
     return found
 
@@ -180,7 +180,7 @@ def test_an_archive_that_was_forwarded_gives_the_same_tables(tables: dict[str, d
 
 
 def test_tables_that_were_forwarded_give_the_same_tables(tables: dict[str, dict[str, Any]]) -> None:
-    # A value that did not fit its column is in `_discards`, so that its column has nothing to send.
+    # A value that did not fit its column is in `_discards`, so the column has nothing to send.
     assert differences(tables, "rows") == {("identifies", "huge", "double"), ("users", "huge", "double")}
 
 
@@ -215,7 +215,7 @@ def test_a_message_is_sent_as_it_came() -> None:
         ({"userId": "1", "messageId": ""}, {"messageId": "?"}),
         ({"userId": "1", "messageId": "\0"}, {"messageId": "?"}),
         ({"userId": "1", "messageId": ["m"]}, {"messageId": "?"}),
-        ({"userId": "\u00a0", "messageId": "\u00a0"}, {}),  # no blanks of JSON: the warehouse has them
+        ({"userId": "\u00a0", "messageId": "\u00a0"}, {}),  # not blank in JSON, so the warehouse has them
         ({"userId": {}, "anonymousId": "\0", "messageId": "m", "traits": {"email": "a@b.c"}}, {"anonymousId": "a@b.c"}),
         ({"messageId": "m", "traits": {"email": "a@b.c"}}, {"anonymousId": "a@b.c"}),
         (
@@ -301,7 +301,7 @@ def test_rows_become_messages() -> None:
         "type": "track", "messageId": "m", "userId": "v", "timestamp": "t", "event": "e",
         "properties": {"fooBar": 1, "UserID": "u"},
     }  # fmt: skip
-    for ids in ({"userid": "u", "ANONYMOUSID": "a"}, {"USERID": "u", "anonymousId": "a"}):  # of `AS userId`
+    for ids in ({"userid": "u", "ANONYMOUSID": "a"}, {"USERID": "u", "anonymousId": "a"}):  # `AS userId`
         assert made(**ids) | {"messageId": ""} == {
             "type": "identify", "messageId": "", "userId": "u", "anonymousId": "a", "traits": {},
         }  # fmt: skip
@@ -357,7 +357,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSegment]:
 
 @pytest.fixture
 def forward(call: Call, fake: FakeSegment) -> Any:
-    """Forwards to the fake; the write key is never printed."""
+    """Forwards to the fake; checks that the write key is never printed."""
 
     def called(*words: str, url: "str | None" = None) -> tuple[int, list[str], list[str]]:
         said = call("forward", *words, "--to", url or fake.url, "--write-key", "env:WRITE_KEY",
@@ -393,7 +393,7 @@ def test_what_was_delivered_to_a_target_is_not_sent_there_again(fake: FakeSegmen
     with FakeSegment() as other:
         assert forward(path, url=other.url)[1] == [done]
         assert other.ids() == fake.ids()
-        # Without a path it is /v1/batch.
+        # A URL without a path means /v1/batch.
         assert forward(path, url=other.url.removesuffix("/v1/batch"))[1][0].endswith("251 delivered before")
     [(target, other_target)] = {(min(of), max(of)) for of in [{row[0] for row in log("target")}]}
     assert {target.split()[0], other_target.split()[0]} == {fake.url, other.url}
@@ -423,7 +423,7 @@ def test_a_refused_batch_is_halved_until_the_bad_message_is_found(fake: FakeSegm
     ]  # fmt: skip
     assert {row[0] for row in log("message_id, status") if row[1] == "refused"} > fake.bad
     fake.bad = set()
-    # What is never sent is counted each time, and logged once.
+    # Messages that are never sent are counted each time, but logged once.
     left = "202 messages: 2 delivered, 1 refused, 0 failed, 0 unknown, 198 delivered before, 1 twice in the input"
     assert forward(path) == (4, [left, oops], [])
     assert len(log("message_id")) == 203
@@ -607,14 +607,14 @@ def test_the_dlt_destination(fake: FakeSegment) -> None:
     assert fake.messages[1]["properties"] == {"n": 1.5}
     pipeline.run(rows, table_name="people")
     assert len(fake.messages) == 2
-    fake.answers = [(503, {})] * 6  # one more than are tried at once: dlt tries again
+    fake.answers = [(503, {})] * 6  # one more than the tries of a request, so dlt has to retry
     pipeline.run([{"user_id": "u3", "plan": "pro"}], table_name="people")
     assert fake.messages[-1]["userId"] == "u3"
 
 
 @pytest.mark.parametrize("naming", ["snake_case", "sql_ci_v1"])
 def test_the_dlt_destination_with_parquet(fake: FakeSegment, naming: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dlt writes nested values into it as JSON; a naming convention changes the keys of messages."""
+    """dlt writes nested values to Parquet as JSON, and its naming convention changes the messages' keys."""
     monkeypatch.setenv("SCHEMA__NAMING", naming)
     to = segment_destination(write_key=KEY, base_url=fake.url, requests_per_second=1000.0)
     pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
@@ -641,7 +641,7 @@ def test_a_bad_row_holds_up_no_pipeline(fake: FakeSegment, caplog: pytest.LogCap
 def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WRITE_KEY": KEY, "BASE_URL": fake.url}.items():
         monkeypatch.setenv(f"DESTINATION__SEGMENT__{name}", value)
-    monkeypatch.setenv("LOG", "debug")  # which dlt gives to an argument of that name
+    monkeypatch.setenv("LOG", "debug")  # dlt would pass it to an argument of that name
     pipeline = dlt.pipeline("by_name", destination="autopilothq.segment_destination", pipelines_dir="pipelines")
     pipeline.run([{"id": "m1", "event": "a", "event_text": "A", "user_id": "u", "timestamp": "t"}], table_name="a")
     assert [(message["messageId"], message["event"]) for message in fake.messages] == [("m1", "A")]
@@ -653,7 +653,7 @@ def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.
 
 
 def test_the_dlt_destination_takes_whole_files(fake: FakeSegment) -> None:
-    more: dict[str, Any] = {"batch_size": 10}  # a setting of every destination of this kind
+    more: dict[str, Any] = {"batch_size": 10}  # a setting that dlt has for every such destination
     to = segment_destination(write_key=KEY, base_url=fake.url, **more)
     pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
     with pytest.raises(PipelineStepFailed, match=r"destination\.segment\.batch_size must be 0, which hands over whole"):
@@ -678,7 +678,7 @@ def test_a_table_of_taken_out_values_is_known() -> None:
     nested: TTableSchema = {"name": "a▶b", "parent": "a", "columns": {}}
     with pytest.raises(InvalidSetting, match="the nested values of 'a' out of them"):
         path_of_file("file.jsonl", nested, "destination.segment")
-    whole: TTableSchema = {**nested, "resource": "b"}  # whose parent its resource declares
+    whole: TTableSchema = {**nested, "resource": "b"}  # the resource declares the parent
     assert path_of_file("file.jsonl", whole, "destination.segment") == "file.jsonl"
 
 

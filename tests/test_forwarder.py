@@ -1,4 +1,4 @@
-"""Which messages are forwarded, in which requests, and what the log then has: without an API and without a dataset."""
+"""Which messages are forwarded, in which requests, and the log afterwards, without an API and a dataset."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,7 @@ from autopilothq.segment.identity import Id
 
 
 class Api:
-    """An API that fails at each batch with one of the messages `at`."""
+    """An API that fails for each batch with one of the messages `at`."""
 
     target, url, attempts = "https://api.example.com", "https://api.example.com/v1/batch", 3
 
@@ -32,7 +32,7 @@ class Api:
 
 
 class Log:
-    """A log that has these statuses of messages at the target."""
+    """A log with these statuses of messages for the target."""
 
     def __init__(self, **statuses: str) -> None:
         self.had = {name: set(found.split()) for name, found in statuses.items()}
@@ -51,7 +51,7 @@ class Log:
         self.rows += rows
 
     def outcomes(self) -> dict[str, tuple[str, int | None, str | None, int]]:
-        """The outcome of each message, which has one row."""
+        """Returns the outcome of each message; checks that each has one row."""
         found = {row.message_id: (row.status, row.http_status, row.message, row.attempts) for row in self.rows}
         assert len(found) == len(self.rows)
         return found
@@ -82,7 +82,7 @@ def test_what_is_sent_now_what_later_and_what_not() -> None:
     api, log = Api(), Log(d="failed delivered", f="failed", o="refused", u="unknown")
     seen: list[int] = []
     counts = forward([*messages, *bad], api, log, progress=lambda counts: seen.append(counts.delivered))
-    assert (api.sent, seen) == (["abu", "f"], [3, 4])  # what failed before comes last
+    assert (api.sent, seen) == (["abu", "f"], [3, 4])  # messages that failed before come last
     assert log.asked == ["adfbaufdgror"]
     assert log.outcomes() == dict.fromkeys("abuf", DELIVERED) | {"r": ("refused", None, "too large", 0)}
     assert counts == Counts(
@@ -129,7 +129,7 @@ def test_failures_in_a_row_are_an_outage_but_not_others() -> None:
         forward(map(message, names), api, log)
     assert len(api.sent) == OUTAGE
     assert {outcome[0] for outcome in log.outcomes().values()} == {"failed"}
-    # One failure fewer is none: those are counted from the last answer.
+    # One failure fewer is not an outage: failures are counted from the last answer.
     api = Api(A=RequestRejected("bad", status=400), **dict.fromkeys("BCDEFGH", failed))
     counts = forward(map(message, "ABCDEFGH"), api, Log())
     failures = [batch for batch in api.sent if "A" not in batch]
@@ -137,7 +137,7 @@ def test_failures_in_a_row_are_an_outage_but_not_others() -> None:
     api = Api(**dict.fromkeys("BCDEFG", failed))
     counts = forward(map(message, [*map(str, range(BATCH_MESSAGES)), *"BCDEFG"]), api, Log())
     assert (len(api.sent[1:]), counts.delivered, counts.failed) == (OUTAGE - 1, BATCH_MESSAGES, 6)
-    # Each second one fails: neither what is delivered nor what is refused is an outage.
+    # Every second one fails: deliveries and refusals in between show that there is no outage.
     for others in ({}, dict.fromkeys(names[1::2], RequestRejected("bad", status=400))):
         api, log = Api(**dict.fromkeys(names[::2], failed) | others), Log()
         counts = forward(map(message, names), api, log)

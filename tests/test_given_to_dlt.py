@@ -1,4 +1,4 @@
-"""What dlt gets for the tables of a load: hints and rows, without a load."""
+"""The hints and rows that dlt gets for the tables of a load, without a load."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,7 +39,7 @@ DESCRIBED = {column.name: column.description for column in TRACKS.columns}
 
 
 def resource(name: str = "tracks", **hints: Any) -> DltResource:
-    """A resource as a user has it, with hints of their own."""
+    """Returns a resource with a user's own hints."""
     made: DltResource = dlt.resource([], name=name, **hints)
     return made
 
@@ -52,7 +52,7 @@ def hints_for(
     existing: Mapping[str, Mapping[str, Type]] | None = None,
     **target: Any,
 ) -> TableHints:
-    """The hints of a load into a kind of destination, whose schema has the columns `there` of `tracks`."""
+    """Returns the hints of a load into a kind of destination, where `tracks` has the columns `there` already."""
     schema = Schema("autopilothq")
     if there is not None:
         columns: Any = {name: {"name": name, **of} for name, of in there.items()}
@@ -130,7 +130,7 @@ def test_a_table_that_exists_gets_no_copies(existing: bool, there: dict[str, Any
     hints = hints_for("bigquery", there=there, existing={"tracks": TYPES} if existing else {})
     assert hints.copies("tracks", TYPES) == copies
     assert hints.columns(TRACKS, TYPES).keys() - TYPES.keys() == copies.keys()
-    assert hints.copies("contacts", TYPES) == {}  # which has no messages
+    assert hints.copies("contacts", TYPES) == {}  # `contacts` has no messages
 
 
 def test_times_of_a_table_that_exists_stay_as_they_are() -> None:
@@ -205,14 +205,14 @@ ROWS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "t
 
 
 def rows_for(table: str, number: int = 2) -> TableRows:
-    """Rows `a` and `b` of a table, or fewer."""
+    """Returns up to two rows, `a` and `b`, of a table."""
     sql = f"SELECT chr(97 + i::INT) AS id, $at AS received_at, $at AS uuid_ts, 7 AS n FROM range({number}) t(i)"
     con = engine.connect(None, memory=400, threads=1)
     return TableRows(table, ROWS, con.sql(sql, params={"at": AT}), number)
 
 
 def files_for(folder: Path, hints: TableHints, feeds: frozenset[str] = frozenset()) -> RowFiles:
-    """The files of a load with these hints."""
+    """Returns the files of a load with these hints."""
     hints.extraction = hints.extraction._replace(feeds=feeds)
     hints.target = replace(hints.target, folder=folder)
     return RowFiles(hints)
@@ -221,7 +221,7 @@ def files_for(folder: Path, hints: TableHints, feeds: frozenset[str] = frozenset
 def load_of(
     folder: Path, *resources: DltResource, kind: str = "duckdb", destination: Any = None, **target: Any
 ) -> TableHints:
-    """The hints of a load of some resources by a pipeline."""
+    """Returns the hints of a pipeline's load of some resources."""
     pipeline = dlt.pipeline("p", pipelines_dir=str(folder / kind), destination=destination or kind)
     hints = hints_for(kind, pipeline=pipeline, **target)
     for each in resources:
@@ -250,14 +250,14 @@ def test_files_are_handed_over_whole(tmp_path: Path) -> None:
     assert (pages.data.num_rows, pages.data.schema, pages.meta.hints["file_format"]) == (
         0, arrow_schema(ROWS), "parquet",
     )  # fmt: skip
-    assert [Path(item.meta.file_path).name for item in files.items("tracks")] == ["rows-0-tracks"]  # taken up again
+    assert [Path(item.meta.file_path).name for item in files.items("tracks")] == ["rows-0-tracks"]  # used again
 
 
 def test_files_for_a_network_are_compressed(tmp_path: Path) -> None:
     compressions = []
     for kind, destination in (("postgres", None), ("duckdb", direct(str(tmp_path / "x.duckdb")))):
         hints = load_of(tmp_path, resource(), kind=kind, destination=destination)
-        files = files_for(tmp_path / kind, hints)  # where the pipeline is
+        files = files_for(tmp_path / kind, hints)  # the folder of the pipeline
         files.write(rows_for("tracks"))
         [item] = files.items("tracks")
         metadata = pq.read_metadata(item.meta.file_path)
@@ -281,7 +281,7 @@ def test_rows_that_a_step_sees_are_arrow_tables(tmp_path: Path) -> None:
     )
     assert files.columns_of({"event": "order_done"}) == {}
     hints = hints_for("bigquery", existing={"order_done": ROWS})
-    assert files_for(tmp_path, hints).columns_of(order.data).keys() == ROWS.keys()  # without copies
+    assert files_for(tmp_path, hints).columns_of(order.data).keys() == ROWS.keys()  # without copies of columns
 
 
 def test_a_schema_contract_sees_rows(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One bad contact costs no good one, and an outage ends the run (docs/contract/destination.md#delivery-log)."""
+"""A bad contact does not harm good ones, and an outage ends the run (docs/contract/destination.md#delivery-log)."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ def emails(*numbers: int) -> set[str]:
     return {f"p{number}@example.com" for number in numbers}
 
 
-# In each of ten batches in a row.
+# One bad contact in each of ten successive batches.
 BAD = [
     *((0,), (99,), (41,), (7,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23, 24)),
     *((0, 17, 34, 51, 68, 85), (7, 8)),
@@ -43,7 +43,7 @@ BAD = [
 
 
 class Halved(NamedTuple):
-    """The results for a hundred contacts, for each set of those at which the server fails: counts, log, account."""
+    """The results of sending a hundred contacts, for a set of bad ones: counts, log and account."""
 
     counts: Counts
     log: list[tuple[Any, ...]]
@@ -81,8 +81,8 @@ def test_one_bad_contact_is_found_with_few_requests(server: FakeAutopilot) -> No
     server.poison = emails(41)
     send(server, map(identify, ALL))
     sizes = [len(body["contacts"]) for _, body in posts(server)]
-    assert len(sizes) == 8 * 2 + 7  # eight that fail, with two tries each, and their other halves
-    # Later runs send the bad one alone, or with what is new.
+    assert len(sizes) == 8 * 2 + 7  # eight failing requests with two tries each, and the other halves
+    # Later runs send the bad contact alone, or with new ones.
     assert ended(send(server, map(identify, ALL))) == (0, 0, 1, 99)
     assert [len(body["contacts"]) for _, body in posts(server)] == [1, 1]
     assert ended(send(server, map(identify, range(120)))) == (20, 0, 1, 99)
@@ -107,7 +107,7 @@ def test_many_bad_contacts_of_earlier_runs_hold_up_nobody(server: FakeAutopilot)
     posts(server)
     counts = send(server, map(identify, range(230)))
     assert (ended(counts), counts.bad) == ((30, 0, 80, 120), 80)
-    assert len(posts(server)) < 60  # they are not looked through once more
+    assert len(posts(server)) < 60  # the earlier failures are not halved again
     assert server.account.total() == 150
     server.poison.clear()
     assert ended(send(server, map(identify, range(230)))) == (80, 0, 0, 150)
@@ -158,7 +158,7 @@ def test_refused_and_failing_ones_in_one_batch(server: FakeAutopilot) -> None:
     server.poison = emails(70)
     messages = [identify(number) for number in ALL]
     messages[20] = identify(20, traits={"email": "no address"})
-    # A 403 is no wrong key, nor a 507 a full account: the batch is tried again, then halved.
+    # A 403 does not mean a wrong key, nor a 507 a full account: the batch is tried again, then halved.
     server.order("POST", "/contacts", status=507)
     server.order("POST", "/contacts", status=403)
     assert ended(send(server, messages)) == (98, 1, 1, 0)
@@ -279,7 +279,7 @@ def test_a_bad_row_holds_up_no_pipeline(
         pipeline.run([{"email": f"p{number}@example.com", "fax": "1"} for number in range(3)], table_name="rows")
     assert not pipeline.has_pending_data
     assert "1 row failed: Something went wrong." in caplog.messages
-    # One that the answer does not name is tried again, and then holds up nothing.
+    # A contact that the answer does not name is tried again, and then no longer blocks the pipeline.
     server.order("POST", "/contacts", edit=lambda answer: answer | {"email_contact_map": {}}, times=2)
     with pytest.raises(PipelineStepFailed, match="could not be delivered: Autopilot's answer does not name"):
         pipeline.run([{"email": "p4@example.com", "fax": "1"}], table_name="rows")

@@ -1,4 +1,4 @@
-"""The errors about destinations that cannot be used: two lines with the package, the extra and the settings."""
+"""Errors about unusable destinations have two lines that name the package, the extra and the settings."""
 
 import json
 import re
@@ -37,7 +37,7 @@ DROPPED = "Run it again: that recreates what somebody dropped."
 
 
 class Package(Distribution):
-    """A package as it is installed somewhere."""
+    """Stands in for an installed package."""
 
     def __init__(self, origin: object) -> None:
         self._origin = origin
@@ -109,7 +109,7 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
                 " --credentials."
             ),
         ),
-        (  # the option is the URL, and no place for the credentials of a bucket
+        (  # the option takes only the URL, not a bucket's credentials
             ["--destination", "filesystem", "--credentials", "gs://bucket/events"],
             (
                 "Error: Expected the setting destination.filesystem.credentials, but there is none.\n"
@@ -173,7 +173,7 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
             ),
         ),
         (
-            ["--destination", "lancedb"],  # whose package would be installed in vain
+            ["--destination", "lancedb"],  # installing its package would not help
             (
                 "Error: Expected a destination that answers SQL, but lancedb does not: nobody could tell what is stored"
                 ' there.\nName another one, such as destination="duckdb" or --destination duckdb.'
@@ -204,7 +204,7 @@ def test_an_own_name_of_a_destination_does_not_hide_its_package(call: Call, monk
 
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package that Fabric's credentials need, as far as they need it to be resolved."""
+    """Stands in for the package that Fabric's credentials need."""
     identity = SimpleNamespace(DefaultAzureCredential=object)
     monkeypatch.setitem(sys.modules, "azure", cast(Any, SimpleNamespace(identity=identity)))
     monkeypatch.setitem(sys.modules, "azure.identity", cast(Any, identity))
@@ -247,7 +247,7 @@ def test_credentials_that_dlt_takes_for_optional_are_required(
 
 
 class MaybeAnonymous(fabric):
-    """A destination of somebody's own, who knows why its credentials are optional."""
+    """A user's own destination, whose credentials are optional on purpose."""
 
 
 def test_only_credentials_that_dlt_itself_takes_for_optional_become_required() -> None:
@@ -409,7 +409,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             duckdb.IOException('IO Error: Cannot open file "/data/a": Operation not permitted'),
             f'IO Error: Cannot open file "/data/a": Operation not permitted\n{RIGHT}',
         ),
-        (OSError(13, "Permission denied", 5), "[Errno 13] Permission denied: 5"),  # Python opened a file by its number
+        (OSError(13, "Permission denied", 5), "[Errno 13] Permission denied: 5"),  # raised for a file descriptor
         (OSError(13, "Permission denied", "/data/a"), f"[Errno 13] Permission denied: '/data/a'\n{RIGHT}"),
         (
             DestinationConnectionError("Client", "mail", 'Cannot open file "/a": Permission denied', OSError()),
@@ -438,7 +438,7 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
     ],
 )
 def test_what_systems_and_dlt_report_is_short_and_has_advice(error: Exception, message: str) -> None:
-    # The command depends on the folder that a test runs in.
+    # The command to install depends on the folder in which the test runs.
     assert explain.error_message(error) == message.replace("{install[az]}", extras.install("az"))
 
 

@@ -1,4 +1,4 @@
-"""Contacts that hooks brought, in `contacts`, together with the rows of a scan, and never worse than these."""
+"""Hooks update rows of `contacts` next to a scan, and never replace newer values by older ones."""
 
 import gzip
 import json
@@ -29,12 +29,12 @@ AT = datetime(2026, 11, 1, 5, 6, 7, tzinfo=UTC)
 
 
 def hook(event: str, at: datetime = AT, **more: Any) -> bytes:
-    """The line that the receiver makes of a hook."""
+    """Returns the line that the receiver makes from a hook."""
     return hook_lines(parse_body(json.dumps({"event": event, **more}).encode()), Arrival(at)).data
 
 
 def receive(name: str, *lines: bytes, folder: str = "autopilot-shop") -> None:
-    """A file as the receiver publishes it."""
+    """Writes a file like one that the receiver publishes."""
     path = Path("received/segment-logs", folder, str(DAY), f"{name}.gz")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(b"".join(lines)))
@@ -59,7 +59,7 @@ def stored(*columns: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load of hooks of three contacts."""
+    """Loads hooks of three contacts; returns the folder."""
     whole = contact(
         1,
         FirstName="Ada",
@@ -74,14 +74,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         receive(
             "1",
             hook("contact_added", contact=whole),
-            hook("contact_added", contact=whole),  # sent again
+            hook("contact_added", contact=whole),  # a retry
             hook("contact_added_to_list", AT + timedelta(seconds=1), contact_id="person_1", list_id="contactlist_X"),
             hook("contact_unsubscribes", contact_id="person_2", email="2@example.com"),
             hook("contact_left_segment", contact_id="person_2", email="2@example.com", segment_id="s"),
             hook("contact_added", contact=contact(3)),
             b'{"records":5,"receivedAt":"2026-11-01T05:06:07Z"}\n',
         )
-        # What looks like a hook in another folder is a message alone.
+        # In another folder, a line that looks like a hook is only a message.
         receive("2", hook("contact_added", contact=contact(9)), folder="v1")
         load()
     return home
@@ -136,7 +136,7 @@ def test_hooks_become_events_of_their_own_and_rows_of_contacts() -> None:
         "unsubscribed": True,
     }
     assert third == {"contact_id": "person_3", "received_at": AT, "uuid_ts": third["uuid_ts"], "email": "3@example.com"}
-    load()  # nothing is new
+    load()  # finds nothing new
     assert [row["uuid_ts"] for row in tables()["contacts"]] == [row["uuid_ts"] for row in (first, second, third)]
 
 
@@ -144,7 +144,7 @@ OLD, NEW = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"
 
 
 class Scanned(NamedTuple):
-    """The folder of a scan and of a load of hooks after it, when the scan was, and when most hooks were."""
+    """The folder after a scan and a load of hooks, the time of the scan, and that of most hooks."""
 
     home: Path
     at: datetime
@@ -159,7 +159,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
         FakeAutopilot(contacts=0) as server,
         pytest.MonkeyPatch.context() as monkeypatch,
     ):
-        monkeypatch.setattr(hook_contacts, "PART_SIZE", 20)  # bytes: each contact is in a part of its own
+        monkeypatch.setattr(hook_contacts, "PART_SIZE", 20)  # bytes, so each contact is in its own part
         scan(
             server,
             contact(1, FirstName="Ada", Company="Acme", updated_at=OLD, custom_fields=fields),
@@ -172,18 +172,18 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
         later, before = at + timedelta(hours=1), at - timedelta(hours=1)
         receive(
             "1",
-            # A part of a contact, but a newer one: the rest stays.
+            # A newer hook with only some fields: the others stay.
             hook("contact_updated", later, contact=contact(1, FirstName="Adam", updated_at=NEW)),
-            # Older than what the scan saw, although it came later.
+            # Older than the scan's values, although it came later.
             hook("contact_updated", later, contact=contact(2, FirstName="Bob", updated_at=OLD)),
-            # Without times, the receipt decides.
+            # Without times, the time of receipt decides.
             hook("contact_unsubscribed", later, contact_id="person_3"),
             hook("contact_unsubscribed", before, contact_id="person_4"),
-            # Hooks that come out of order: each value comes from the newest one that has it.
+            # Hooks out of order: each value comes from the newest hook that has it.
             hook("contact_updated", later, contact=contact(5, FirstName="E3", Title="T3", updated_at="2026-03-03")),
             hook("contact_updated", later, contact=contact(5, FirstName="E1", Fax="F1", updated_at="2026-03-01")),
             hook("contact_updated", later, contact=contact(5, Fax="F2", updated_at="2026-03-02")),
-            # One that the scan did not see.
+            # A contact that the scan did not see.
             hook("contact_added", later, contact=contact(6, FirstName="Flo", updated_at=NEW)),
         )
         load()
@@ -192,7 +192,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
 
 @pytest.fixture
 def after_a_scan(scanned: Scanned) -> Iterator[Scanned]:
-    """Works where those are loaded."""
+    """Works in a copy of that folder."""
     with as_prepared(scanned.home):
         yield scanned
 
@@ -217,13 +217,13 @@ def test_the_newest_change_wins_and_no_row_gets_worse(after_a_scan: Scanned) -> 
 def test_a_scan_that_was_running_meanwhile_is_no_step_back(after_a_scan: Scanned) -> None:
     with FakeAutopilot(contacts=0) as server:
         scan(server, contact(1, FirstName="Ada", updated_at=OLD), contact(2, FirstName="Bob"), contact(4))
-        # Contact 1 was changed, and 6 made, after the scan began.
+        # Contact 1 was changed and contact 6 created after the scan began.
         found = stored("first_name", "deleted_at IS NULL")
         assert [found[0], found[1], found[5]] == [("Adam", True), ("Bob", True), ("Flo", True)]
         scan(server, contact(1, FirstName="Adam 2", updated_at="2026-03-01"))
     found = stored("first_name", "deleted_at IS NULL")
     assert [found[0], found[1], found[3][1], found[5]] == [("Adam 2", True), ("Bob", False), False, ("Flo", True)]
-    # A contact that a scan missed comes back by a later hook alone, not by one from between the two scans.
+    # Only a hook after the later scan brings back a contact that this scan missed, not one from between the scans.
     [(seen, missed)] = query("SELECT received_at, deleted_at FROM autopilothq.contacts WHERE contact_id = 'person_2'")
     assert seen < missed
     receive(
@@ -268,7 +268,7 @@ def test_lines_are_in_parts_by_their_contacts(tmp_path: Path) -> None:
     assert sorted(line for part in parts for line in part) == sorted(lines)
     of = [{hook_contact(parse_json(line)).record.key[0] for line in part} for part in parts]  # type: ignore[union-attr]
     assert sum(map(len, of)) == len(set.union(*of)) == 10
-    assert [line for part in parts for line in part if line in parts[0]] == parts[0]  # in their order
+    assert [line for part in parts for line in part if line in parts[0]] == parts[0]  # in the original order
 
 
 @pytest.mark.usefixtures("loaded")

@@ -1,4 +1,4 @@
-"""`autopilothq hooks` as a user sees it, against an account over real HTTP."""
+"""`autopilothq hooks` as a user sees it, with an account over real HTTP."""
 
 import json
 from collections.abc import Iterator
@@ -105,14 +105,14 @@ def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
     words = ("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added")
     server.order("POST", "/hook", status=400, message="Invalid hook provided.")
     assert call(*words)[:2] == (1, "contact_added: refused: Invalid hook provided.\n")
-    # Only a 400 may be about the spelling.
+    # Only a 400 can mean that the spelling is unknown.
     server.order("POST", "/hook", status=422, message="Not now.")
     said = call("hooks", "add", "env:HOOK_TARGET", "--event", "contact_unsubscribed")
     assert said[:2] == (1, "contact_unsubscribed: refused: Not now.\n")
-    with Autopilot(settings_for(server).api) as account:  # the event elsewhere, and another event there
+    with Autopilot(settings_for(server).api) as account:  # this event with another URL, and another event with this URL
         account.add_hook("contact_added", f"{URL}&for=another")
         account.add_hook("contact_updated", URL)
-    # A 409 without such a hook: the account takes a URL once, for whatever event.
+    # A 409 without such a hook: the account takes each URL only once, whatever the event.
     server.order("POST", "/hook", status=409)
     assert call(*words)[:2] == (
         1,
@@ -121,7 +121,7 @@ def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
             " each its own URL\n"
         ),
     )
-    # Another run has registered it meanwhile.
+    # Another run registered it in the meantime.
     server.order("GET", "/hooks", content={"hooks": []})
     with Autopilot(settings_for(server).api) as account:
         account.add_hook("contact_added", URL)

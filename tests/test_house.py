@@ -54,19 +54,19 @@ class Module(NamedTuple):
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    """A file's tree: each file is parsed once for all rules."""
+    """Returns a file's syntax tree; each file is parsed once for all rules."""
     return ast.parse(path.read_text())
 
 
 @cache
 def nodes(tree: ast.AST) -> list[ast.AST]:
-    """All nodes of a tree, which is walked once for all rules."""
+    """Returns all nodes of a tree, which is walked once for all rules."""
     return list(ast.walk(tree))
 
 
 @cache
 def modules() -> list[Module]:
-    """The modules of the package, parsed."""
+    """Returns the modules of the package, parsed."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         file, text = str(path.relative_to(PACKAGE)), path.read_text()
@@ -83,7 +83,7 @@ def layer_of(module: str) -> str:
 
 @cache
 def origins() -> set[str]:
-    """The folders of `sources`."""
+    """Returns the folders of `sources`."""
     return {f"sources.{path.name}" for path in (PACKAGE / "sources").iterdir() if (path / "__init__.py").exists()}
 
 
@@ -120,7 +120,7 @@ FOUNDATIONS = {"catalog", "disk", "display", "errors", "extras", "machine", "mas
 CLIENTS = FOUNDATIONS | {"segment"}
 WAREHOUSES = CLIENTS | {"clients", "projection"}
 SOURCES = WAREHOUSES | {"warehouses"}
-ENGINE = "sources.engine"  # a folder of `sources` that is no origin: origins whose work can be shared call it
+ENGINE = "sources.engine"  # not an origin, though a folder of `sources`: origins that can share work call it
 RUNNER = SOURCES | {"sources", "destination", "explain", "models", *origins()}
 COMMANDS = RUNNER | {"runner"}
 MAY_CALL = {
@@ -136,7 +136,7 @@ MAY_CALL = {
     "on_import": set[str](),
     "sample": {"catalog", "errors", "private", "utc"},
     "segment": {"catalog", "errors", "utc"},
-    "models": {"catalog", "errors", "utc"},  # SQL as text: whoever runs it, reads tables' names and columns first
+    "models": {"catalog", "errors", "utc"},  # only SQL as text; callers read the tables' names and columns first
     "projection": {"catalog", "errors", "machine", "segment", "utc"},
     "clients": CLIENTS,
     "warehouses": WAREHOUSES,
@@ -148,14 +148,14 @@ MAY_CALL = {
     "telemetry": {"warehouses"},
     "explain": SOURCES,
     "runner": RUNNER,
-    "inspect": COMMANDS | {"receive"},  # what waits in a receiver's folder is status, too
-    "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
+    "inspect": COMMANDS | {"receive"},  # `status` also shows a receiver's folder
+    "privacy": COMMANDS | {"receive"},  # a receiver's files may mention persons before a load
     "upgrade": COMMANDS | {"inspect"},
     "compaction": COMMANDS | {"receive"},
-    # The page of a dataset: models define its numbers, inspect opens the dataset and knows the last run.
+    # For the page: `models` defines its numbers; `inspect` opens the dataset and knows the last run.
     "report": COMMANDS | {"inspect"},
     "views": COMMANDS | {"inspect"},
-    # A dataset as files: the other way of a load, so it knows the rules of messages and what is stored, but no source.
+    # The reverse of a load, so it knows the rules of messages and what is stored, but no source.
     "export": WAREHOUSES | {"warehouses"},
     "__main__": {"cli"},
     "cli": COMMANDS | {"compaction", "export", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
@@ -251,7 +251,7 @@ REPEATED_NAMES: dict[str, str] = {}
 
 
 def public_names(module: Module) -> Iterator[str]:
-    """The public names that a module defines at its top."""
+    """Returns the public names that a module defines at its top level."""
     for node in module.tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [node.name]
@@ -319,7 +319,7 @@ OLD_REFERENCE = re.compile(r"\(spec: |\bspec/[\w-]+\.md")
 
 
 def headings(page: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Returns the anchors of a page's headings, as GitHub makes them."""
     lines = re.findall(r"^#+ +(.+?) *$", (CONTRACT / page).read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
@@ -392,7 +392,7 @@ ALLOWED_NAMES = {
 
 
 def identifiers(tree: ast.AST) -> set[str]:
-    """Every name that a module defines, reads or passes."""
+    """Returns every name that a module defines, reads or passes."""
     found: set[str] = set()
     for node in nodes(tree):
         match node:
@@ -407,21 +407,21 @@ def identifiers(tree: ast.AST) -> set[str]:
 
 @cache
 def banned_forms() -> dict[str, str]:
-    """The forms of the banned words, with the words."""
+    """Returns each form of a banned word, with the word."""
     forms = {form: word for word in BANNED_WORDS for form in (word, f"{word}s", f"{word.removesuffix('e')}ed")}
     return forms | {f"{word.removesuffix('e')}ing": word for word in BANNED_WORDS}
 
 
 @cache
 def banned_word(name: str) -> str | None:
-    """The banned word that a part of a name is a form of. Example: `banned_word("_read_odd_lines") == "odd"`."""
+    """Returns the banned word in a name. Example: `banned_word("_read_odd_lines") == "odd"`."""
     forms = banned_forms()
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
     return next((forms[part.lower()] for part in parts if part.lower() in forms), None)
 
 
 def banned_names() -> set[str]:
-    """The identifiers that hold a banned word, with their files."""
+    """Returns the identifiers that contain a banned word, with their files."""
     return {f"{module.file}:{name}" for module in modules() for name in identifiers(module.tree) if banned_word(name)}
 
 
@@ -435,8 +435,8 @@ def test_names_use_the_words_of_the_field() -> None:
 
 # ---- dlt's internals -----------------------------------------------------------------------------------------------
 
-# What dlt's guides import or name, by module; None: all of it. Its generated API reference has every module, and
-# promises nothing.
+# The names by module that dlt's guides import or mention, or None for all. The generated API reference does not count:
+# it has every module, and promises nothing.
 DOCUMENTED: dict[str, set[str] | None] = {
     "dlt": None,
     "dlt.destinations": None,
@@ -455,7 +455,7 @@ NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 
 
 def undocumented(tree: ast.AST) -> Iterator[str]:
-    """The names that a module imports from dlt and dlt's guides do not show."""
+    """Returns the names that a module imports from dlt although dlt's guides do not show them."""
     for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.startswith("dlt."))
@@ -466,7 +466,7 @@ def undocumented(tree: ast.AST) -> Iterator[str]:
 
 
 def private_names(tree: ast.AST) -> set[str]:
-    """The attributes with an underscore in front that a module reads of other objects than its own."""
+    """Returns the attributes with a leading underscore that a module reads from objects other than its own."""
     own = {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     own |= {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     read = {
@@ -483,18 +483,18 @@ def test_what_dlt_does_not_document_is_touched_by_one_module_alone() -> None:
     trees = {str(path.relative_to(PIPELINES)): tree_of(path) for path in OTHERS}
 
     assert {path: found for path, tree in trees.items() if (found := list(undocumented(tree)))} == {}
-    # `_strip_protocol` is what fsspec's own documentation has file systems override.
+    # fsspec's documentation tells file systems to override `_strip_protocol`.
     assert {path: names for path, tree in trees.items() if (names := private_names(tree) - {"_strip_protocol"})} == {}
 
 
 def classes() -> Iterator[tuple[type, ast.ClassDef]]:
-    """The package's classes that derive from dlt's, with their code."""
+    """Returns the package's classes that derive from dlt's, with their code."""
     for path in OTHERS:
         if "autopilothq" in path.parts and path.name != "__main__.py":
             name = ".".join(path.relative_to(PIPELINES).with_suffix("").parts).removesuffix(".__init__")
             try:
                 module = import_module(name)
-            except ModuleNotFoundError:  # a driver that is not here
+            except ModuleNotFoundError:  # its driver is not installed
                 continue
             for node in tree_of(path).body:
                 if isinstance(node, ast.ClassDef):
@@ -505,18 +505,18 @@ def classes() -> Iterator[tuple[type, ast.ClassDef]]:
 
 @cache
 def private_names_of(base: type) -> set[str]:
-    """The private names that a class of dlt's defines itself, attributes that are set as it goes too."""
+    """Returns the private names that a class of dlt's defines itself, including attributes set in methods."""
     names = set(vars(base)) | set(re.findall(r"self\.(_\w+)", inspect.getsource(base)))
     return {name for name in names if re.match("_[a-z]", name)}
 
 
 def names_of_dlt(of: type) -> set[str]:
-    """The private names that a class has from dlt."""
+    """Returns the private names that a class inherits from dlt."""
     return {name for base in of.__mro__ if base.__module__.startswith("dlt.") for name in private_names_of(base)}
 
 
 def mentioned(tree: ast.AST) -> set[str]:
-    """The names of attributes that are read or written, and of functions that are defined."""
+    """Returns the names of attributes that are read or written and of functions that are defined."""
     names = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute)}
     return names | {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef)}
 

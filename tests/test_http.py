@@ -112,7 +112,7 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
             for url, shown in {
                 "": "",
                 "api2.autopilothq.com/v1": "api2.autopilothq.com/v1",
-                "0123456789abcdef": "***",  # perhaps the key
+                "0123456789abcdef": "***",  # it might be the key
                 "ftp://x/v1": "ftp://x/v1",
                 "https://": "https://",
                 "https://me:pw@x/v1": "https://***@x/v1",
@@ -155,7 +155,7 @@ ELSEWHERE = {
     "http://127.0.0.1.evil.com/v1": "127.0.0.1.evil.com",
     "http://localhost.evil/v1": "localhost.evil",
     "http://evil-localhost": "evil-localhost",
-    "http://2130706433": "2130706433",  # some systems read it as 127.0.0.1, others ask a name server
+    "http://2130706433": "2130706433",  # some systems take it for 127.0.0.1, others ask a name server
     "http://127.1": "127.1",
     "http://0.0.0.0": "0.0.0.0",
     "http://[::]": "::",
@@ -345,7 +345,7 @@ def test_the_secret_is_in_no_error_log_or_repr(
         assert not [text for text in texts if secret in text]
         assert not any(secret in request.path for request in server.requests)
     held: BaseException | None = error
-    while held:  # httpx's errors hold the request, and it holds the headers
+    while held:  # httpx's errors hold the request with its headers
         assert not isinstance(held, httpx.HTTPError)
         held = held.__cause__ or held.__context__
 

@@ -1,4 +1,4 @@
-"""Which requests are tried again, after which waits, and which never are."""
+"""Which requests are tried again, after which waits, and which are never repeated."""
 
 import socket
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ PASSING: list[dict[str, Any]] = [
     {"drop": "before"},
     {"drop": "after"},
     {"cut": 20},
-    {"content": b'{"fullName": "Made U'},  # whole for HTTP, cut off for JSON
+    {"content": b'{"fullName": "Made U'},  # complete in HTTP, cut off in JSON
     {"content": b""},
     {"content": b"not gzip", "headers": {"Content-Encoding": "gzip"}},
 ]
@@ -138,7 +138,7 @@ def test_waits_grow_with_some_jitter(server: FakeAutopilot, time: Time) -> None:
         # A date without a zone is in UTC.
         ({"retry_after": "Fri Mar  1 10:00:07 2019", "headers": {"Date": "Fri, 01 Mar 2019 10:00:00 GMT"}}, 7),
         ({"retry_after": "Fri, 01 Mar 2019 10:00:07 -0000", "headers": {"Date": "Fri, 01 Mar 2019 10:00:00 GMT"}}, 7),
-        # What says nothing: the growing waits.
+        # Headers that say nothing: the usual growing waits.
         ({"retry_after": "Fri, 01 Mar 2019 10:00:00 GMT"}, 0.5),
         ({"retry_after": 0}, 0.5),
         ({"retry_after": "soon"}, 0.5),

@@ -1,4 +1,4 @@
-"""Traits in, a contact as the API takes it out (docs/contract/destination.md#identify)."""
+"""Traits become a contact as the API takes it (docs/contract/destination.md#identify)."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -272,7 +272,7 @@ def test_properties_are_written_where_a_setting_says_so_and_told_if_spelt_like_a
 def test_null_makes_no_field_and_clears_one_that_the_run_has_made() -> None:
     fields = Fields(CUSTOM)
     null = {"plan": None, "size": None}
-    some = {"plan": 5, "size": b"x"}  # a value that is left out makes no field
+    some = {"plan": 5, "size": b"x"}  # a value that is left out does not create a field
     found = [contact_fields(fields, EMAIL, traits) for traits in (null, some, null)]
     assert [made.values.get("custom") for made in found] == [None, {"integer--plan": 5}, {"integer--plan": None}]
     assert [made.unknown for made in found] == [["plan", "size"], ["plan"], ["plan", "size"]]
@@ -284,7 +284,7 @@ def test_nested_traits_are_flattened() -> None:
     assert values({"plan": {"size": {"max": 5}, "name": "pro"}, "empty": {}}) == {
         "custom": {"integer--plan_size_max": 5, "string--plan_name": "pro"}
     }
-    assert made({"gone": "x"}).unknown == ["gone"]  # a field that was deleted is none
+    assert made({"gone": "x"}).unknown == ["gone"]  # deleted fields do not count
 
 
 CONTEXT = {"email": "old@example.com", "last_name": "Old", "phone": "2", "address": {"city": "A", "state": "C"}}

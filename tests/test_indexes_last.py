@@ -1,4 +1,4 @@
-"""The indexes of a new table in PostgreSQL are created after its rows, and exist whatever happens meanwhile."""
+"""The indexes of a new table in PostgreSQL are created after its rows, and exist in the end whatever happens."""
 
 import copy
 import logging
@@ -24,13 +24,13 @@ from servers import Postgres
 from shared_loads import isolation
 from test_segment_postgres import described, opened, query
 
-# Whether each index of the large tables was made in the transaction that stored the rows.
+# Whether each index of the large tables was created in the transaction that stored the rows.
 WITH_THE_ROWS = """
     SELECT i.indexrelid::regclass::text, i.xmin = (SELECT r.xmin FROM autopilothq.tracks r LIMIT 1)
         OR i.xmin = (SELECT r.xmin FROM autopilothq.email_opened r LIMIT 1)
     FROM pg_index i WHERE i.indrelid IN ('autopilothq.tracks'::regclass, 'autopilothq.email_opened'::regclass)
     ORDER BY 1"""
-NUMBER = 600  # of messages
+NUMBER = 600  # the number of messages
 STORED = "SELECT (SELECT count(*) FROM autopilothq.tracks), (SELECT count(*) FROM autopilothq.email_opened)"
 OPENED = [
     "CREATE UNIQUE INDEX email_opened_pkey ON email_opened USING btree (id)",
@@ -39,7 +39,7 @@ OPENED = [
 
 
 class Made(NamedTuple):
-    """The result of a load: all tables, and which indexes of the large ones were created together with their rows."""
+    """The result of a load: all tables, and which indexes of the large ones were created with the rows."""
 
     tables: dict[str, list[tuple[Any, ...]]]
     with_the_rows: dict[str, bool]
@@ -52,7 +52,7 @@ def load(
     /,
     **settings: str,
 ) -> None:
-    """Loads messages with ids in no order of time; `change` is a user's step for the rows of `email_opened`."""
+    """Loads messages whose ids are not ordered by time; `change` is a user's step for the rows of `email_opened`."""
     numbers = list(range(NUMBER))
     random.Random(1).shuffle(numbers)
     times = (f"2019-03-04T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z" for second in range(NUMBER))
@@ -67,13 +67,13 @@ def load(
 
 
 def indexes(url: str) -> list[str]:
-    """The indexes of `email_opened`."""
+    """Returns the indexes of `email_opened`."""
     return [line[1] for line in described(url)["email_opened"] if "INDEX" in str(line[1])]
 
 
 @pytest.fixture(scope="module")
 def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """The same load with indexes that are made last, and with such as each row was added to."""
+    """The same load with indexes that are created last, and with indexes that existed before the rows."""
     found = {}
     for name, large in (("last", 0), ("first", 2**60)):
         with ExitStack() as stack:
@@ -88,7 +88,7 @@ def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 @pytest.fixture
 def every_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the indexes of all new tables made last."""
+    """Makes all new tables get their indexes last, even the smallest."""
     monkeypatch.setattr(postgres_copies, "LARGE_FILE", 0)
 
 
@@ -114,7 +114,7 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
 
 @pytest.mark.usefixtures("every_file")
 def test_all_files_of_a_table_are_stored(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
-    """They are copied in parallel: all after the first wait until it has created the indexes."""
+    """Files are copied in parallel, and all others wait until the first one has created the indexes."""
 
     def cut(rows: pa.Table) -> list[pa.Table]:
         return [rows.slice(first, 100) for first in range(0, NUMBER, 100)]
@@ -148,7 +148,7 @@ def test_an_index_that_cannot_be_made_last_is_there_all_the_same(
 
 @pytest.mark.usefixtures("every_file")
 def test_a_connection_that_breaks_before_the_indexes_are_made(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of its transaction is undone, and the load tries again."""
+    """Its transaction is rolled back, and the load tries again."""
     broken: list[int] = []
     commit = SharedConnection.commit
 
@@ -167,7 +167,7 @@ def test_a_connection_that_breaks_before_the_indexes_are_made(postgres: str, mon
     assert indexes(postgres) == OPENED
 
 
-# What is in the way, and what the log says of it.
+# An obstacle, and the log's message.
 OBSTACLES = {
     "a row": ("INSERT INTO t VALUES ('m1', now())", ""),
     "a view that groups by the key": (
@@ -189,7 +189,7 @@ def test_what_is_in_the_way_keeps_the_indexes(obstacle: str, postgres: str, capl
         if obstacle == "a reader":
             reader.cursor().execute("SELECT * FROM t")
         postgres_copies.create_indexes_last(connection, "t")
-        # Nobody is kept from the table meanwhile.
+        # The table is not locked for others in the meantime.
         query(postgres, "SET lock_timeout = '2s'; INSERT INTO t VALUES ('m2', now())")
         connection.commit()
     assert described(postgres, "public") == before
@@ -198,7 +198,7 @@ def test_what_is_in_the_way_keeps_the_indexes(obstacle: str, postgres: str, capl
 
 
 def test_without_an_obstacle_the_indexes_are_away_until_the_end(postgres: str) -> None:
-    """Also such as somebody gave a name, a condition or a fill factor."""
+    """Also indexes to which somebody gave a name, a condition or a fill factor."""
     columns = 'id text CONSTRAINT "a % key" PRIMARY KEY, at timestamptz, n int CONSTRAINT one UNIQUE DEFERRABLE'
     index = """"an % index" ON "it's" (lower(id) DESC) WITH (fillfactor = 50) WHERE n > 5"""
     query(postgres, f"""CREATE TABLE "it's" ({columns}); CREATE INDEX {index}""")
@@ -214,7 +214,7 @@ def test_without_an_obstacle_the_indexes_are_away_until_the_end(postgres: str) -
 
 
 def test_the_destination_of_a_load_can_be_copied(postgres: str) -> None:
-    """As dlt does to drop a pipeline by another name."""
+    """dlt copies it to drop a pipeline under another name."""
     destination = segment_postgres(postgres)
     write("1.ndjson", message())
     pipeline(Path("state"), destination).run(opened())

@@ -1,4 +1,4 @@
-"""Bodies of HTTP answers under each `Content-Encoding`: whole, in pieces, cut, damaged, and of a gigabyte."""
+"""Bodies under each `Content-Encoding` are inflated, whole or in pieces; damage and excess sizes are errors."""
 
 import gzip
 import subprocess
@@ -21,7 +21,7 @@ def zipped(data: bytes) -> bytes:
 
 
 def bare(data: bytes) -> bytes:
-    """Deflate without zlib's head and checksum."""
+    """Returns raw deflate data, without zlib's header and checksum."""
     compressor = zlib.compressobj(wbits=-15)
     return compressor.compress(data) + compressor.flush()
 
@@ -88,12 +88,12 @@ def test_the_limit_holds_for_each_encoding() -> None:
     assert read("gzip", zipped(b" " * MB)) == b" " * MB
     with pytest.raises(TooBig):
         read("gzip", zipped(b" " * (MB + 1)))
-    with pytest.raises(TooBig):  # nothing comes out of it in the end, but much in between
+    with pytest.raises(TooBig):  # the result is empty, but an intermediate step is large
         read("gzip, gzip", zipped(zipped(b"") * 60_000))
 
 
 def bombs() -> dict[str, tuple[str, bytes]]:
-    """Bodies by name: of a gigabyte each, or as much as is read of them, and one of 20 million values."""
+    """Returns bodies by name that inflate to a gigabyte each, or as much as is read, and one of 20 million values."""
     part = b" " * 16 * MB
     one = zstandard.ZstdCompressor().compressobj()
     whole = b"".join([*(one.compress(part) for _ in range(64)), one.flush()])

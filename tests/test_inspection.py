@@ -1,4 +1,4 @@
-"""Schemas as texts, and their differences: pure functions by example, the rest for real."""
+"""Schemas are printed in each format and compared with each other and with real destinations."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ LIVE = TABLE._replace(
 
 @pytest.fixture(params=["duckdb", "postgres"])
 def place(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A destination and its credentials."""
+    """The options for a destination and its credentials."""
     name: str = request.param
     return name, "events.duckdb" if name == "duckdb" else request.getfixturevalue("postgres")
 
@@ -220,7 +220,7 @@ sources:
 
 
 def test_dbt_has_the_words_of_dbt_alone() -> None:
-    """The properties that dbt's own schema of a sources.yml allows; a real dbt is asked in `checks/check_dbt.py`."""
+    """Only properties that dbt's schema for a sources.yml allows; `checks/check_dbt.py` asks a real dbt."""
     (source,) = yaml.safe_load(FORMATS["dbt"](inspect.catalogue(), "mail"))["sources"]
     assert set(source) == {"name", "schema", "description", "tables"}
     tested = set()
@@ -256,7 +256,7 @@ def test_ddl_is_written_without_asking() -> None:
         '    "id" varchar,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone,\n    PRIMARY KEY ("id")\n);'
     )
     assert '"id" varchar(max),' in inspect.ddl([TABLE], kind("redshift"), "mail")
-    # Loads make times there as Segment does; what else writes tables makes them as dlt does.
+    # Loads create times like Segment's there; tables of other commands have times like dlt's.
     tables = [table for table in inspect.catalogue() if table.name in ("aliases", "_deliveries")]
     text = inspect.ddl(tables, kind("redshift"), "mail")
     assert '"received_at" timestamp without time zone,' in text
@@ -413,7 +413,7 @@ def test_the_catalogue_has_the_types_and_copies_of_a_destination() -> None:
         inspect.schema_of_catalogue(kind, kind)["tracks"].columns for kind in ("redshift", "bigquery")
     )
     assert redshift["received_at"] == ColumnType("timestamp without time zone", "time", zoned=False)
-    assert bigquery["loaded_at"] == bigquery["uuid_ts"]  # a copy
+    assert bigquery["loaded_at"] == bigquery["uuid_ts"]  # a copy of that column
     assert "loaded_at" not in redshift
 
 

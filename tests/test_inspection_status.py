@@ -1,4 +1,4 @@
-"""The tables of a destination as they are, and the status of its loads."""
+"""`status` and `schema --live` report the tables of a destination as they are, and its loads."""
 
 import re
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def load(credentials: str, file: str, destination: str = "duckdb") -> None:
 
 
 class Told(NamedTuple):
-    """What a destination reports after two loads, with the times before, between and after them."""
+    """The report about a destination after two loads, with the times before, between and after them."""
 
     destination: str
     times: tuple[datetime, datetime, datetime]
@@ -57,8 +57,8 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name: str = request.param
     with ExitStack() as stack:
         stack.enter_context(isolation(tmp_path_factory.mktemp("told")))
-        # Thousands of columns and keys take seconds; as many as there may be are tried in `faults/test_hostile.py`.
-        limited = {"duckdb": "direct"}.get(name, name)  # the name of the command's own DuckDB
+        # A small limit, because thousands of columns take seconds; `faults/test_hostile.py` tries the real limits.
+        limited = {"duckdb": "direct"}.get(name, name)  # the destination's name for the command's own DuckDB
         stack.enter_context(mock.patch.dict(catalog.LIMITS, {limited: catalog.Limits(150)}))
         stack.enter_context(mock.patch("autopilothq.segment.message.MAX_KEYS", 300))
         credentials = "events.duckdb"
@@ -68,9 +68,9 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def two_loads(place: tuple[str, str]) -> Told:
-    """The first has a line that is no message, the second many odd ones, and messages of several days."""
+    """Makes two loads: the first has a line that is not a message, the second many odd ones from several days."""
     destination, credentials = place
-    if destination == "postgres":  # days are UTC's, whatever the server's are
+    if destination == "postgres":  # days are in UTC, whatever the server's time zone
         ((database,),) = query(place, "SELECT current_database()")
         query(place, f"ALTER DATABASE \"{database}\" SET timezone TO 'Pacific/Auckland'")
     before = datetime.now(UTC)
@@ -164,7 +164,7 @@ discards                  none"""
     [({}, "4 without a new row in _rejects"), ({"not_json": 3}, "3 not_json, 1 without a new row in _rejects")],
 )
 def test_lines_that_were_rejected_before_are_among_the_rejects(rejects: dict[str, int], shown: str) -> None:
-    """A file that cannot be read to its end is read again in each run, and its reject is stored once."""
+    """A file that cannot be read to its end is read again in each run, but its reject is stored once."""
     assert inspect.status_text(replace(STATUS, rejects=rejects)).splitlines()[-2] == (
         f"rejects of the last load  {shown}"
     )
@@ -283,7 +283,7 @@ def test_the_status_without_a_row() -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load of a message."""
+    """Loads a message; returns the folder."""
     with preparing(tmp_path_factory.mktemp("loaded")) as home:
         load("autopilot.duckdb", write([message()], "a.ndjson"))
     return home
@@ -295,7 +295,7 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         con.execute("UPDATE autopilothq.tracks SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
         con.execute("UPDATE autopilothq.email_opened SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
         con.execute("UPDATE autopilothq._dlt_loads SET inserted_at = inserted_at + INTERVAL 9 YEAR")
-        con.execute("UPDATE autopilothq._audit SET mended = NULL")  # as before these were counted
+        con.execute("UPDATE autopilothq._audit SET mended = NULL")  # as rows of earlier versions
     told = call("status", "--max-age", "1d")
     assert (told.status, told.out.splitlines()[-1]) == (
         1, "Too old: the time of the newest load is in the future, because a clock was wrong.",
@@ -319,15 +319,15 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         assert found.now - found.last_load.loaded_at < timedelta(days=days, minutes=9)
         assert found.tables["tracks"].loaded_at == found.newest_load
         assert found.rejects == {}
-        # Another program's table, whose name contains a placeholder.
+        # Another program's table, with a placeholder in its name.
         assert FIRST < (found.tables["100 %s %% off"].loaded_at or FIRST) < found.now
 
 
 def test_the_last_run_here(loaded: Path) -> None:
-    """One without news, one that is cut off, one that fails: each is told, and nothing here is touched."""
+    """A run without news, one that was interrupted and one that failed are each reported, and nothing is changed."""
 
     def files() -> dict[Path, int]:
-        # A load's own scratch folder goes when its pipeline is collected, whenever that is.
+        # A load's own folder is deleted when Python collects its pipeline, at any time.
         home = loaded / "dlt" / "pipelines" / PIPELINE
         return {
             file: file.stat().st_mtime_ns for part in ("*.*", "load/**/*", "normalize/**/*") for file in home.glob(part)

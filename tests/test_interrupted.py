@@ -1,4 +1,4 @@
-"""Ctrl-C: the program ends at once, without a traceback, and with the status that shells have for it."""
+"""Ctrl-C ends the program at once, without a traceback, and with the status that shells expect."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_as_the_program_begins_and_ends(words: list[str], moment: str, said: str
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words, moment], env=environment, capture_output=True, text=True, check=False
     )
-    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, said)  # a shell says 130
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, said)  # a shell shows this as 130
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_as_the_program_begins_and_ends(words: list[str], moment: str, said: str
 def test_amid_a_step_of_dlt(
     call: Call, monkeypatch: pytest.MonkeyPatch, signalled: BaseException, status: int, said: list[str]
 ) -> None:
-    """dlt makes an error of both signals, and of SIGTERM the run has to say something."""
+    """dlt turns both signals into errors, and after SIGTERM the run has to say something."""
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise signalled

@@ -1,4 +1,4 @@
-"""Numbers of adopted JSON lines keep their digits, as those of messages do (docs/contract/adopt.md)."""
+"""Numbers in adopted JSON lines keep their digits, like those in messages (docs/contract/adopt.md)."""
 
 import gzip
 from collections.abc import Callable
@@ -28,7 +28,7 @@ VALUES = [
 def test_values_of_json_lines_are_those_of_the_text(
     tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each in a column of its own, of which there are many, and in one that other values share; keys differ in case."""
+    """Each value is tried in its own column, of which there are many, and in a shared one; keys differ only in case."""
     monkeypatch.setattr(buffer, "_CHUNK", 100)
     endings = cycle(["}\n", " }\r\n", "}\n\n"])
     texts = [
@@ -71,7 +71,7 @@ def test_lines_that_begin_with_byte_order_marks_keep_their_values(
 
 
 def test_a_table_with_more_columns_than_any_needs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine would take minutes, and a gigabyte for a thousand of them."""
+    """DuckDB would take minutes, and a gigabyte for a thousand columns."""
     monkeypatch.setattr(buffer, "MAX_KEYS", 3)
     line = '{"id":"a","n":1,"t":2}\n'
     assert _adopted(tmp_path, line) == [("a", "1", "2")]
@@ -113,7 +113,7 @@ DEEP = "line 3 is nested too deeply to be read: more than 250 objects or arrays 
 def test_a_line_that_the_engine_cannot_read_is_said(
     tmp_path: Path, line: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of levels by the ten thousands, the engine would end the process."""
+    """Tens of thousands of levels would crash DuckDB and with it the process."""
     monkeypatch.setattr(in_parts, "LONGEST_LINE", 1 << 20)
     with pytest.raises(ArchiveError) as raised:
         _adopted(tmp_path, '{"id":"a","n":1}\n\n' + line)
@@ -139,7 +139,7 @@ def test_a_comma_within_a_text_ends_no_object(tmp_path: Path) -> None:
 
 
 def test_an_empty_key_is_not_taken_for_a_column_that_the_engine_names(tmp_path: Path) -> None:
-    """Its values go to _discards. A column that is called like that stays."""
+    """Its values go to `_discards`, and a column that really has DuckDB's name for it stays."""
     found, cells = _buffered(tmp_path, '{"id":"a","":5.0,"c3":1}\n{"id":"b","":7}')
     assert [(column.name, column.reason) for column in found.lost] == [("", "no_column"), ("id", "not_text")]
     assert cells == [{"seq": 1, "c:id": "a", "c:c3": "1", "l:0": "5.0", "l:1": None},
@@ -162,7 +162,7 @@ def test_a_csv_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, mon
 
 
 def _buffered(folder: Path, text: str) -> tuple[buffer.BufferedRows, list[dict[str, object]]]:
-    """Returns what is known of the buffered rows of a file of JSON lines, and their cells by name."""
+    """Returns the buffered rows of a file of JSON lines, and their cells by name."""
     path = folder / "shop.json"
     path.write_text(text)
     with engine.connect(None, 400, 1) as con:
@@ -172,7 +172,7 @@ def _buffered(folder: Path, text: str) -> tuple[buffer.BufferedRows, list[dict[s
 
 
 def _adopted(folder: Path, text: str) -> list[tuple[str | None, ...]]:
-    """Returns the rows of a file of JSON lines: the id, and the values of the columns n and t, or digits:0."""
+    """Returns the id and the values of n and t, or of digits:0, in each row of a file of JSON lines."""
     path = folder / "shop.json"
     path.write_text(text)
     with engine.connect(None, 400, 1) as con:

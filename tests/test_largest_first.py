@@ -1,4 +1,4 @@
-"""Threads that wait for their turn: the largest task goes first, a wide one alone."""
+"""Of threads that wait for their turn, the one with the largest task goes first; a wide task runs alone."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from waiting import wait_for
 
 
 class Tasks:
-    """Tasks that note when they begin, and go on until they are told to end."""
+    """Tasks that record when they begin, and run until they are told to end."""
 
     def __init__(self, most: int) -> None:
         self.queue = LargestFirst(most)
@@ -43,7 +43,7 @@ def test_the_largest_task_comes_first_and_a_wide_one_alone(alone: set[float]) ->
         assert tasks.begun == [1.0, 2.0]
         tasks.ends[1.0].set()
         done[1.0].result(30)
-        if alone:  # it waits for the other task too, and no smaller one comes before it
+        if alone:  # it also waits for the other task to end, and no smaller one overtakes it
             waits(tasks, 3)
             assert tasks.begun == [1.0, 2.0]
             tasks.ends[2.0].set()
@@ -67,7 +67,7 @@ def test_a_task_that_fails_gives_its_turn_back() -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
-    queue = duckdb._queue  # the one that outlives a load
+    queue = duckdb._queue  # this queue outlives a load
     with queue.turn(1, queue.most):
         if not (child := os.fork()):
             signal.alarm(30)

@@ -22,7 +22,7 @@ USERS, ACCOUNTS = LATEST
 OLD, NEW = (datetime(2019, 3, day, tzinfo=UTC) for day in (1, 2))
 DECLARED: dict[str, Type] = declared_types(USERS.messages)
 FRESH: dict[str, Type] = {**DECLARED, "plan": "text", "seats": "bigint", "at": "timestamp"}
-# What the table of messages has in the destination: a column more, and one less.
+# The table of messages in the destination has one column more and one less than the load.
 STORED: dict[str, Type] = {**DECLARED, "plan": "text", "seats": "bigint", "city": "text"}
 PERSONS: list[Row] = [
     {"id": "m1", "received_at": OLD, "user_id": "u1", "plan": "free", "seats": 1, "city": "Bonn"},
@@ -42,7 +42,7 @@ def relation(context: ProjectionContext, rows: Sequence[Row], types: dict[str, T
 
 @pytest.fixture
 def load() -> Iterator[ProjectionContext]:
-    """A load of LOADED, whose person is to get a row."""
+    """Yields the context of a load of LOADED, whose person will get a row."""
     with engine.connect(None, 200, 1) as con:
         con.execute(engine.script("state.sql"))
         con.execute("CREATE TABLE latest_ids AS SELECT 'u1' AS id")
@@ -53,7 +53,7 @@ def load() -> Iterator[ProjectionContext]:
 def context(
     load: ProjectionContext, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> ProjectionContext:
-    """The context of a load whose rows have many traits, or few."""
+    """The context of a load, once with the query for many traits and once with that for few."""
     monkeypatch.setattr(users, "MANY_TRAITS", request.param)
     return load
 
@@ -67,7 +67,7 @@ def persons(rows: TableRows) -> list[Row]:
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_row_is_made_of_what_is_stored_and_what_comes(context: ProjectionContext, exists: bool) -> None:
-    """If there is no table of persons yet, all persons with stored messages come with those of the load."""
+    """If there is no table of persons yet, all persons with stored messages get rows as well."""
     asked: list[tuple[str, list[str]]] = []
 
     def stored(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -161,7 +161,7 @@ def test_whole_texts_replace_those_that_were_cut(context: ProjectionContext) -> 
 def test_the_last_value_that_fits_the_type_of_its_column_counts(
     context: ProjectionContext, tmp_path: Path, long: bool
 ) -> None:
-    """Adopted rows may have given the table another type. Whatever comes in one load or in several, the row is one."""
+    """Adopted rows may have given the table another type. One load or several make the same row."""
     of_table: dict[str, Type] = {"id": "text", "plan": "bigint", "seats": "text", "at": "text"}
     cells = ParsedCells(long_bytes=1 << 30 if long else 0)
     context = dataclasses.replace(context, scratch=str(tmp_path), existing={"users": of_table}, cells=cells)
@@ -200,7 +200,7 @@ def test_memory_is_asked_for_where_values_become_columns(
 def test_a_person_loses_what_a_row_has_no_room_for(
     load: ProjectionContext, room: int, there: str, lost: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns that are there come first, then others by name; what is declared has its place. Texts take 24 bytes."""
+    """Existing columns come first, then others by name; declared ones always fit. Texts here take 24 bytes."""
     monkeypatch.setattr(users, "MANY_TRAITS", 2)
     texts = {name: name * 30 for name in "abcde"}
     types: dict[str, Type] = DECLARED | dict.fromkeys(texts, "text")
@@ -218,7 +218,7 @@ def test_a_person_loses_what_a_row_has_no_room_for(
 
 
 def test_which_rows_are_made(load: ProjectionContext) -> None:
-    """Of persons (groups) in the load's messages, and of those that lose a refused message."""
+    """Those of persons or groups in the load's messages, and of those that lose a refused message."""
     load.con.execute(
         "CREATE TABLE messages AS FROM (VALUES "
         "('identify', 'u1', NULL), ('identify', 'u1', NULL), ('identify', ' ', NULL), ('group', 'u2', 'g1'), "

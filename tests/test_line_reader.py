@@ -1,4 +1,4 @@
-"""An engine reads batch after batch with statements that are planned once."""
+"""DuckDB reads batch after batch with statements that are planned once."""
 
 from pathlib import Path
 

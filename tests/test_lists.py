@@ -1,4 +1,4 @@
-"""`send audience --list`: a list follows an audience, over real HTTP, with whole requests and rows of the log."""
+"""With `send audience --list`, a list follows an audience: whole requests over real HTTP, and rows of the log."""
 
 import threading
 from collections import Counter
@@ -37,7 +37,7 @@ def query(*names: str) -> str:
 
 
 def sent(server: FakeAutopilot) -> list[tuple[str, str, Any]]:
-    """The requests that write, which are forgotten then: those about lists in the order of their paths."""
+    """Returns the requests that write since the last call; those about lists are sorted by path."""
     found = [(each.method, each.path, each.body) for each in server.requests if each.method != "GET"]
     server.requests.clear()
     return sorted(found, key=lambda each: each[1].removeprefix(PATH) if each[1].startswith(PATH) else "")
@@ -115,12 +115,12 @@ def test_the_list_alone(call: Call, server: FakeAutopilot) -> None:
             "  1 refused: The account has no such contact, or the list no longer exists",
         ],
     )
-    assert [each.path for each in server.requests if each.method == "GET"] == ["/lists"]  # emails are there already
+    assert [each.path for each in server.requests if each.method == "GET"] == ["/lists"]  # the emails are known already
     assert sent(server) == [
         ("POST", f"{PATH}ada%40example.com", None),
         ("POST", f"{PATH}bo%40example.com", None),
     ]
-    # The trait comes later; who is on the list already stays, and the other is tried again.
+    # Later the trait is sent as well; people on the list stay, and the others are tried again.
     said = call("send", "audience", "Vip", "--query", query("ada", "bo"), "--list", TITLE)
     assert said.out.splitlines() == [
         "vip: 2 members, 2 to enter, 0 to leave, 0 unchanged",
@@ -144,7 +144,7 @@ def test_whose_list_call_failed_is_tried_again_for_the_list_alone(call: Call, se
         ],
     )
     assert sent(server) == [("POST", f"{PATH}ada%40example.com", None)]
-    # Who is not on the list any more need not be taken off.
+    # People who are not on the list any more need not be removed.
     server.account.put_on_list(ID, "ada@example.com", False)
     said = call("send", "audience", "Vip", "--query", query(), "--list", TITLE)
     assert (said.status, said.out.splitlines()[1]) == (0, "list 1k.csv: 0 to put on, 1 to take off, 0 unchanged")
@@ -206,7 +206,7 @@ def test_what_the_account_lists_without_an_id_is_no_list() -> None:
 
 
 class Log:
-    """A log with a deleted person, and what is added to it."""
+    """A log with a deleted person; records the rows that are added."""
 
     def __init__(self, deleted: str) -> None:
         self.deleted = HashedIds([("salt", hash_of("salt", id_of("email", deleted)))])
@@ -301,7 +301,7 @@ def test_a_dry_run_shows_who_would_come_and_who_would_leave(call: Call, server: 
         ],
     )
     assert sent(server) == []
-    # The trait is as it was: only the list would change.
+    # The trait is unchanged, so only the list would change.
     assert call(*words[:3], *words[6:], query("a")).status == 0
     said = call(*words[:3], *words[6:], query("a"), "--list", TITLE, "--dry-run")
     assert said.out.splitlines() == [
@@ -331,7 +331,7 @@ def test_by_user_id(call: Call, server: FakeAutopilot) -> None:
             "4 messages: 2 delivered, 2 refused, 0 failed, 0 unknown",
         ],
     )
-    # The log knows the email of a user id, which the query need not have.
+    # The log knows the email of a user id, so the query need not return it.
     nobody = next(list_id for list_id, title in server.account.lists.items() if title == "Nobody")
     sent(server)
     said = call(*words[:5], "--list", nobody, "--list-only", "--query", "SELECT 'u1' AS user_id")

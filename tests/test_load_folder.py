@@ -1,4 +1,4 @@
-"""The folder of a load: what it has of other loads, and when it goes, without a load."""
+"""The folder of a load: what it keeps of other loads, and when it is deleted, without a load."""
 
 import gc
 import os
@@ -19,7 +19,7 @@ BEGUN = datetime(2019, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 class Anything:
-    """What a folder is deleted with: a source, or a pipeline whose working folder is `working_dir`."""
+    """The object with which a folder is deleted: a source, or a pipeline with this `working_dir`."""
 
     last_trace: object = None
 
@@ -47,14 +47,14 @@ def test_a_load_may_find_copies_on_a_new_machine_and_after_a_kill(tmp_path: Path
     assert (may_have_copies, path.name, names(path)) == (True, "waiting", ["begun"])
     assert {mode(folder) for folder in (home.parent, home, path.parent)} == {0o700}
     assert load_folder.handed_over_at(pipeline) == BEGUN  # type: ignore[arg-type]
-    # Another source's load in the same package deletes nothing.
+    # A load of another source in the same load package deletes nothing.
     other, may_have_copies = begin(pipeline, "1", keeper)
     assert (may_have_copies, path.exists(), other.parent.name.partition("-")[0]) == (False, True, "1")
-    # All that others left goes, also that of a package whose id begins with this one's.
+    # Everything that other packages left is deleted, also if a package's id begins with this one's.
     Path(home, "12-x", "waiting").mkdir(parents=True)
     _, may_have_copies = begin(pipeline, "1", keeper)
     assert (may_have_copies, path.exists(), {name.partition("-")[0] for name in names(home)}) == (True, True, {"1"})
-    Path(home.parent).chmod(0o750)  # somebody's choice, once the folder is there
+    Path(home.parent).chmod(0o750)  # a user may change the mode of an existing folder
     last, may_have_copies = begin(pipeline, "2", keeper)
     assert (may_have_copies, names(home), mode(home.parent)) == (True, [last.parent.name], 0o750)
     load_folder.drop_files(pipeline)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_a_load_may_find_copies_on_a_new_machine_and_after_a_kill(tmp_path: Path
 def test_what_a_run_that_ended_well_left_is_no_sign_of_a_kill(
     tmp_path: Path, left: list[str], error: str | None, may_have_copies: bool
 ) -> None:
-    """A process that loads every hour has the folder of the load before until Python deletes its pipeline."""
+    """In a process that loads every hour, the last load's folder exists until Python deletes its pipeline."""
     pipeline = Anything(tmp_path)
     for name in left:
         Path(tmp_path, LOADS_FOLDER, name).mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_what_a_run_that_ended_well_left_is_no_sign_of_a_kill(
 
 
 def test_a_folder_goes_with_what_keeps_it(tmp_path: Path) -> None:
-    gc.freeze()  # what other tests left is not looked at: that takes a second each time
+    gc.freeze()  # excludes objects of other tests, which would take a second each time
     pipeline, keeper = Anything(tmp_path), Anything()
     folder = begin(pipeline, "1", keeper).path
     temporary = load_folder.temporary_folder(keeper)
@@ -115,7 +115,7 @@ def test_what_is_gone_already_or_no_folder_is_no_error(tmp_path: Path, monkeypat
     temporary = load_folder.temporary_folder(keeper)
     shutil.rmtree(folder)
     temporary.rmdir()
-    # A link is no folder that can be deleted, and what it leads to stays.
+    # A link is not deleted, and its target stays.
     link = home / "link"
     link.symlink_to(tmp_path)
     load_folder.drop_files(pipeline)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What is known of a load before a line is read: its workers, the tables of its events, its origin's context."""
+"""Before a line is read, a load knows its workers, the tables of its events, and its origin's context."""
 
 import copy
 import shutil
@@ -34,7 +34,7 @@ PIPELINE: Any = SimpleNamespace(working_dir="a pipeline's")
 
 
 class File(NamedTuple):
-    """A file of an archive."""
+    """Stands in for a file of an archive."""
 
     url: str
     version: str
@@ -45,7 +45,7 @@ FILES = [File("a", "1", 30), File("b", "1", 4), File("a", "2", 500)]
 
 
 class Files(Origin[File]):
-    """An origin of FILES, which keeps what it was told, with the report as it was."""
+    """An origin of FILES that records what it is told, with the report at that time."""
 
     tables = ("tracks", "lists")
 
@@ -62,12 +62,12 @@ class Files(Origin[File]):
         return FILES
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
-        """Nobody reads what was only planned."""
+        """Fails, because a load that was only planned must not be read."""
         raise NotImplementedError
 
 
 class Begun(NamedTuple):
-    """A load that began, what was called for it, in this order, and the reports that it has shown."""
+    """A load that has begun, the calls for it in order, and the reports that it has shown."""
 
     load: PlannedLoad
     called: list[tuple[Any, ...]]
@@ -82,7 +82,7 @@ def begin(
     messages: Any = ALL_MESSAGES,
     **of: Any,
 ) -> Begun:
-    """Begins a load of `tracks` and `_audit`; `of` is its target."""
+    """Begins a load of `tracks` and `_audit` into the target `of`."""
     resources: Any = {"tracks": None, "_audit": None}
     extraction = Extraction(resources, {}, frozenset(), Schema("autopilothq"), pipeline, load_id)
     target = LoadTarget(Path(), **{"replacement": Replacement(), **of})
@@ -206,7 +206,7 @@ def test_the_table_of_an_event() -> None:
 
 
 def test_no_events_table_has_a_name_that_is_taken() -> None:
-    """Except those that a load has made already."""
+    """Except tables that a load has created already."""
     taken = frozenset({"seen", "made", "email_opened", "b" * 20})
     native = Native(index_suffixes=("_pkey", "_idx"), own_prefixes=("own_",))
     load = begin(names=TableNames(frozenset({"elsewhere_idx"}), frozenset({"seen_table"}), taken), native=native).load
@@ -226,7 +226,7 @@ def test_no_events_table_has_a_name_that_is_taken() -> None:
 
 
 def test_what_dlt_takes_for_no_file_is_no_table() -> None:
-    """dlt asks this package, as for the strictest of all systems."""
+    """dlt asks the package pathvalidate, with the rules of the strictest system."""
     refused = {name.lower() for name in FileNameValidator(platform="universal").reserved_keywords}
     assert {name for name in refused if name == snake_case(name)} == FILE_NAMES - {"init"}
 

@@ -1,4 +1,4 @@
-"""Two runs at once: on one machine, on two, and after one of them died."""
+"""Two runs with the same target exclude each other, on one machine or two, and also after one of them died."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def archive() -> None:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load of the archive, and files to adopt."""
+    """Works in a folder with a load of an archive and files to adopt."""
     with preparing(tmp_path_factory.mktemp("loaded")) as home:
         Path("a.ndjson").write_text(GOOD)
         assert command("load", "archive", "a.ndjson").status == 0
@@ -51,7 +51,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def program(*words: str) -> Iterator[forked.Process]:
-    """Another process that says a line when it is ready."""
+    """Yields another process, as soon as it has printed a line."""
     with forked.start(*words, stdin=forked.PIPE, stdout=forked.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline()
@@ -60,7 +60,7 @@ def program(*words: str) -> Iterator[forked.Process]:
 
 
 def machine(folder: Path, destination: Any) -> dlt.Pipeline:
-    """The pipeline as another machine has it: with a working folder of its own."""
+    """Returns the pipeline as on another machine, with its own working folder."""
     return dlt.pipeline(
         "autopilot_events", destination=destination, dataset_name="autopilothq", pipelines_dir=str(folder)
     )
@@ -73,7 +73,7 @@ def test_a_second_run_leaves_with_a_status_for_later_or_waits_when_told_to(call:
         with lock.held(runner.pipeline(), 0):
             taken.set()
             leave.wait()
-            time.sleep(1)  # the second one waits by then
+            time.sleep(1)  # by then the second one waits
             done.set()
 
     thread = threading.Thread(target=first)
@@ -108,7 +108,7 @@ def test_a_folder_where_no_file_can_be_created_is_no_other_run(tmp_path: Path) -
 @pytest.mark.parametrize(("place", "why"), [("/proc/nothing", "No such file"), ("file/lake", "Not a directory")])
 def test_a_folder_of_a_lake_that_cannot_be_made_is_told(tmp_path: Path, place: str, why: str) -> None:
     (tmp_path / "file").touch()
-    place = str(tmp_path / place)  # an absolute one stays
+    place = str(tmp_path / place)  # an absolute path stays as it is
     lake = machine(tmp_path, dlt.destinations.filesystem(place))
     with pytest.raises(RunError) as error, lock.held(lake, 0):
         pass
@@ -167,12 +167,12 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
         pass
     assert str(busy.value) == f"Another run into autopilothq, on {lock.process_name()}, {BUSY}"
     with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
-        assert connect.call_count == 2  # to look for the table, and to claim
-    assert connect.call_count == 3  # to let go
+        assert connect.call_count == 2  # once to look for the table, once to claim the lock
+    assert connect.call_count == 3  # once more to release it
     leases = lock.TableLeases(machine(tmp_path / "one", dlt.destinations.postgres(postgres)))
     assert [leases.put("mine here") for _ in range(2)] == [False, True]
     leases.drop("mine here")
-    # What is wrong with neither rights nor the table is told as it is.
+    # An error that is neither about privileges nor about the table is reported as it is.
     standby = dlt.destinations.postgres(f"{postgres}?options=-cdefault_transaction_read_only%3Don")
     with pytest.raises(DatabaseException) as refused, lock.held(machine(tmp_path / "three", standby), 0):
         pass
@@ -194,7 +194,7 @@ def test_what_a_dead_machine_held_is_free_after_the_lease(
 
 
 def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim that is made older than any lease by hand is renewed again and again, and keeps others away."""
+    """A claim that the test makes older than any lease is renewed again and again, and keeps others away."""
     monkeypatch.setattr(lock, "LEASE", 8.0)
     one, two = (machine(tmp_path / name, dlt.destinations.postgres(postgres)) for name in ("one", "two"))
     with lock.held(one, 0), closing(psycopg2.connect(postgres)) as server, server.cursor() as cursor:
@@ -213,7 +213,7 @@ def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeyp
 
 
 def test_never_two_at_once(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several machines claim an empty warehouse at the same moment, without its dataset and its table."""
+    """Several machines claim a warehouse at the same moment, before its dataset and table exist."""
     monkeypatch.setattr(lock, "POLL", 0.1)
     inside: list[str] = []
     most: list[int] = []
@@ -328,7 +328,7 @@ def test_a_time_longer_than_a_thread_can_wait(call: Call) -> None:
 
 
 class Ledger:
-    """Leases in memory: the seconds since each was renewed, by its owner."""
+    """Leases in memory: the seconds since each was renewed, by owner."""
 
     def __init__(self, **ages: float) -> None:
         self.leases = {f"{name} host-{name}, process 7": age for name, age in ages.items()}

@@ -1,4 +1,4 @@
-"""Log lines for programs, and notes to a webhook: whole lines, whole requests."""
+"""Log lines for programs, and notes to a webhook: complete lines and requests."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ def archive() -> None:
 
 
 class Webhook:
-    """A server that takes notes; `status` is what it answers."""
+    """A server that takes notes and answers with `status`."""
 
     def __init__(self) -> None:
         self.notes: list[tuple[str, str | None, Any]] = []
@@ -60,7 +60,7 @@ class Webhook:
             do_GET = do_POST  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Silent."""
+                """Prints nothing."""
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}{PATH}"
@@ -74,7 +74,7 @@ class Webhook:
 @contextmanager
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     hook = Webhook()
-    thread = Thread(target=hook.server.serve_forever, args=[0.02])  # looks that often whether it shall end
+    thread = Thread(target=hook.server.serve_forever, args=[0.02])  # how often it checks for its end
     thread.start()
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", hook.url)
     try:
@@ -92,7 +92,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
 
 
 class Loaded(NamedTuple):
-    """The folder of a load, what that printed, its log as JSON, and the notes that a webhook got of it."""
+    """The folder of a load, its output, its log as JSON, and the notes that a webhook got."""
 
     home: Path
     said: Said
@@ -289,7 +289,8 @@ def test_what_could_not_be_sent_is_told(call: Call, webhook: Webhook, monkeypatc
     assert webhook.texts() == [f"autopilothq send messages on {gethostname()} failed: {sums}"]
 
 
-# What libraries do to the terminal, all in one program, which its words name: each in a process that is forked for it.
+# A program with everything that libraries print to a terminal. It runs once for each word, which says how it logs, in a
+# forked process whose stderr is a file of that name.
 NOISE = """
 import logging, os, threading, warnings, sys
 import dlt
@@ -329,7 +330,7 @@ Broken()
 
 
 def noise(*words: str) -> list[list[str]]:
-    """The lines on stderr of each."""
+    """Returns the lines on stderr for each word."""
     done = forked.run("-c", NOISE, *words)
     assert done.returncode == 0, done.stderr
     return [Path(word).read_text().splitlines() for word in words]

@@ -1,4 +1,4 @@
-"""How many cores a process may use."""
+"""The number of cores is what the process may use, not what the machine has."""
 
 import os
 import subprocess

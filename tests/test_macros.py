@@ -1,4 +1,4 @@
-"""How JSON text becomes typed values: the engine's macros, case by case (docs/contract/warehouse.md#values)."""
+"""DuckDB macros turn JSON text into typed values, case by case (docs/contract/warehouse.md#values)."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ NO_MOMENTS = [
     '"2019-03-04T05:06:07+05:60"', '"2019-03-04T05:06:07+0530"', '"2019-02-30T05:06:07Z"', '"0000-01-01T00:00:00Z"',
     '"0001-01-01T00:00:00+00:01"', '"9999-12-31T23:59:59-00:01"', '"2019-03-04T05:06:07 UTC"', '"soon"', '""',
 ]  # fmt: skip
-# Numbers of each length: seconds, milliseconds, microseconds, nanoseconds.
+# The unit of a number depends on its length: seconds, milliseconds, microseconds or nanoseconds.
 LENGTHS = {length: 10**6 if length < 12 else 10**3 if length < 15 else 1 for length in range(1, 18)}
 CLOCKS: Cases = {
     **{
@@ -67,7 +67,7 @@ CASES: dict[str, Cases] = {
         "1.0000000000000000001": None, "0.99999999999999999999": None, "1e-20": None,
         "9223372036854775806.5": None, "1e19": None, "1e400": None,
         f"1234567890123456.{'0' * 40}": 1234567890123456, "100000000000000000000e-2": 10**18,
-        "0.000000000000000000000420038613296111678e38": None, f"3.{'0' * 40}": 3,  # the former is no integer
+        "0.000000000000000000000420038613296111678e38": None, f"3.{'0' * 40}": 3,  # the first is not an integer
         '"5"': 5, '"-5"': -5, f'"{MOST}"': MOST, f'"{MOST + 1}"': None, '"5.0"': None, '"05"': None, '"1e3"': None,
         **each(("true", *OTHERS)),
     },
@@ -101,7 +101,7 @@ CASES: dict[str, Cases] = {
         **each(("true", "false"), BOOLEAN),
         **each(("[1]", '{"a":1}', "[]"), ARRAY),
     },
-    # Of what the engine may read otherwise than it is spelt.
+    # For text that DuckDB might read differently than it is spelt.
     "any_number_unquoted([v], '')": {
         **each(("1.10", "-1.10", "1e5", ".5", "0", "-0", "9.", f"{MOST}.5"), True),
         **each(("5", "-5", "12e", "1.x", "+1.5", "a.b", "-Infinity", "e5", "O", ":", "-", "", "Nan", None), False),

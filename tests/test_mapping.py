@@ -1,4 +1,4 @@
-"""Events under names that somebody typed, mapped to Autopilot's (docs/contract/ortto.md#through-segment)."""
+"""Events with user-defined names are mapped to Autopilot's (docs/contract/ortto.md#through-segment)."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ OPENED = {"event": "Email Opened"}
 
 
 def mapped(properties: str, event: str = "Email sent") -> str:
-    """The properties of a line after it was mapped."""
+    """Returns the properties of a line after mapping."""
     line = f'{{"messageId":"m","type":"track","event":"{event}","properties":{properties},"userId":"1"}}\n'.encode()
     found = mapped_line(line, MAPPINGS).decode()
     return found.split('"properties":')[1].removesuffix(',"userId":"1"}\n')
@@ -41,7 +41,7 @@ def mapped(properties: str, event: str = "Email sent") -> str:
     ("event", "properties", "found"),
     [
         ("Email sent", '{"idt::c":"d1","n":1.10}', '{"campaign_id":"d1","n":1.10}'),
-        ("email_sent", '{"idt_c":"d1"}', '{"campaign_id":"d1"}'),  # by their columns
+        ("email_sent", '{"idt_c":"d1"}', '{"campaign_id":"d1"}'),  # named by their columns
         ("Email sent", '{"IDT c":"d1"}', '{"campaign_id":"d1"}'),
         ("Email sent", '{"campaign_name":"x"}', '{"campaign_name":"x"}'),
         ("Email sent", '{"Campaign name":"x"}', '{"campaign_name":"x"}'),
@@ -53,7 +53,7 @@ def mapped(properties: str, event: str = "Email sent") -> str:
         ("Email sent", '{"idt::c":null,"Campaign name":"x","idt_c":2,"campaign_id":1}',
          '{"idt::c":null,"campaign_name":"x","idt_c":2,"campaign_id":1}'),
         ("Email sent", r'{"a \"name\"":1.10}', '{"email_name":1.10}'),
-        # A name that is taken stays whose it is.
+        # A property that has the new name already keeps it.
         ("Email sent", '{"campaign":{"id":1},"idt::c":"d1"}', '{"campaign":{"id":1},"idt::c":"d1"}'),
         ("Email sent", '{"campaign_id":1,"idt::c":"d1"}', '{"campaign_id":1,"idt::c":"d1"}'),
         ("Email sent", '{"idt::c":1,"idt_c":2}', '{"campaign_id":1,"idt_c":2}'),
@@ -169,7 +169,7 @@ event = "Email Opened"
 
 
 def track(id_: str, name: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """A track of Ada's."""
+    """Returns a track of Ada's."""
     return {
         "type": "track", "event": name, "messageId": id_, "userId": "1", "receivedAt": "2026-11-01T05:06:07.000Z",
         "properties": properties,
@@ -182,7 +182,7 @@ LINES = [
     track("m3", "Opens", {"idt::c": "d1"}),
     track("m4", "Email Opened", {"campaign_id": "c1"}),
     track("m5", "Something else", {"x": 1}),
-    track("m6", "開封", {"キャンペーン": "d1"}),  # names that leave no slug
+    track("m6", "開封", {"キャンペーン": "d1"}),  # names without a slug
     track("m7", "購入" * 50, {"x": 1}),
 ]
 

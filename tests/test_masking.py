@@ -1,4 +1,4 @@
-"""No secret leaves the program: in errors, tracebacks, log lines, notes and what dlt keeps, however it is spelt."""
+"""No secret appears in errors, tracebacks, log lines, notes or dlt's files, however it is spelt."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from autopilothq import masking
 from autopilothq.masking import masked, remember_credentials, remember_hook, remember_secret
 from calling import Call
 
-# Words that no message has, between what has a meaning in URLs, JSON, TOML, SQL and regular expressions.
+# Words that no message has, joined by characters with a meaning in URLs, JSON, TOML, SQL and regular expressions.
 WORDS = st.text("XQZ0189", min_size=4, max_size=8)
 MARKS = st.text("éñ雪@:/?#%&=+ '\"\\[](){}|*.$^~`;,<>!-_", min_size=1, max_size=3)
 ENDS = st.sampled_from(["", "@", "%4", "\\", ":/"])
@@ -27,7 +27,7 @@ PASSWORDS = st.tuples(ENDS, WORDS, MARKS, WORDS, ENDS).map("".join)
 
 
 def spellings(secret: str) -> Iterator[str]:
-    """How libraries print it."""
+    """Returns the forms in which libraries print a secret."""
     yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), quote(secret, safe=" +"))
     whole = quote(secret, safe="")
     yield from (re.sub("%..", lambda found: found[0].lower(), whole), quote(whole, safe=""))
@@ -76,7 +76,7 @@ def told(call: Call, capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_no_error_of_a_command_has_a_part_of_the_password(
     secret: str, url: str, encoded: bool, debug: bool, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assume(encoded or url != HOSTLESS or not secret.startswith("@"))  # or else it is an empty password and a host
+    assume(encoded or url != HOSTLESS or not secret.startswith("@"))  # which would be an empty password and a host
     for of in (masking._remembered, masking._strings):
         of.clear()
     url = url.format(quote(secret, safe="") if encoded else secret)
@@ -136,7 +136,7 @@ def test_secrets_of_the_environment_and_of_secrets_toml_are_masked(monkeypatch: 
     monkeypatch.setenv("PWD", "/data")
     monkeypatch.setenv("WAREHOUSE_PASSWORD_FILE", "/run/secrets/warehouse")
     monkeypatch.setenv("FEATURE_SECRETS", "true")
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "abc")  # too short to be told from a word
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "abc")  # too short to be told from an ordinary word
     dlt.secrets["destination.snowflake.credentials.password"] = "fromToml5"
     dlt.secrets["destination.snowflake.credentials.private_key"] = "-----BEGIN-----\nMIIEvQ+x\n-----END-----"
     dlt.secrets["destination.snowflake.credentials.port"] = 5432

@@ -1,4 +1,4 @@
-"""Which tables a load mends, and why it leaves texts of others cut (docs/contract/adopt.md#cut-text)."""
+"""Which tables a load mends, and why texts in others stay cut (docs/contract/adopt.md#cut-text)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ EXISTING = dict.fromkeys(("email_opened", "trial_extended", "pages"), COLUMNS)
 
 
 class Stored:
-    """A dataset of a kind, in which one row of `_audit` has no time."""
+    """A dataset of some kind of destination, in which a row of `_audit` has no time."""
 
     def __init__(self, kind: str = "duckdb", dialect: str | None = None, room: int = 513, width: int = 3) -> None:
         self.kind, self.dialect = kind, dialect or kind
@@ -40,7 +40,7 @@ class Stored:
 
 
 class Rows:
-    """The rows of a load, of which six mend a table, and what was asked of them."""
+    """The rows of a load, six of which mend a table; records what is asked of them."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -66,7 +66,7 @@ class Rows:
 
 
 class Load:
-    """A load into a dataset, and what became of it."""
+    """A load into a dataset, and its outcome."""
 
     def __init__(self, dataset: Stored | None, adopted: Sequence[tuple[str, str]] = ADOPTED, lines: int = 1) -> None:
         self.rows, self.warnings = Rows(), list[str]()
@@ -131,7 +131,7 @@ def test_rows_are_mended_without_a_pipeline_too() -> None:
     ],
 )
 def test_texts_stay_cut_where_rows_would_lose_something(dataset: Stored, seen: list[str], why: str) -> None:
-    dataset.bound = True  # which is asked of PostgreSQL alone, and last
+    dataset.bound = True  # only PostgreSQL is asked about it, and last
     load = Load(dataset)
     assert load.run(seen)[:2] == ["new rows", "mended rows"]
     assert load.warnings == [f"Texts of 6 rows of email_opened stay cut: {why}."]

@@ -1,4 +1,4 @@
-"""How texts are searched for ids: decoded escapes, where an email ends, and which lines may be a person's."""
+"""Texts are searched for ids with escapes decoded and emails only as a whole."""
 
 from collections.abc import Collection
 

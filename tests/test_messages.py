@@ -1,4 +1,4 @@
-"""One line on the slow path: its cells, what is discarded, and why it is rejected."""
+"""A line on the slow path: its cells, its discards, and why it is rejected."""
 
 import gzip
 import hashlib
@@ -77,7 +77,7 @@ KEPT: list[tuple[str, dict[str, str]]] = [
     ),
     ('{"type":"alias","userId":"u","traits":{"a":1},"properties":{"a":1}}', {"kind": "alias", "user_id": "u"}),
     ('{"type":"alias","userId":true,"previousId":" "}', {"kind": "alias", "user_id": "true", "previous_id": " "}),
-    # A page's own name wins; what is missing is taken from the properties, whose other common names get a prefix.
+    # A page's own name wins. Missing fields come from the properties; other properties with common names get a prefix.
     (
         '{"type":"page","userId":"u","name":5,"properties":{"category":"c","name":"5","title":"t","id":1}}',
         {"kind": "page", "user_id": "u", "name": "5", "category": "c", "x:title": '"t"', "x:_id": "1"},
@@ -90,7 +90,7 @@ KEPT: list[tuple[str, dict[str, str]]] = [
         '{"type":"page","userId":"u","traits":{"a":1},"properties":{"name":1.10,"event":"e","transactional":true}}',
         {"kind": "page", "user_id": "u", "name": "1.10", "x:_event": '"e"', "x:transactional": "true"},
     ),
-    # What only repeats an id is left out, as a number too; else it gets a prefix.
+    # A property that only repeats an id, also as a number, is left out; otherwise it gets a prefix.
     (
         '{"type":"identify","userId":7,"traits":{"id":"7","timestamp":"soon","context_ip":"x","campaign_id":1}}',
         {"kind": "identify", "user_id": "7", "x:_timestamp": '"soon"', "x:_context_ip": '"x"', "x:campaign_id": "1"},
@@ -142,7 +142,7 @@ IDS: list[tuple[str, dict[str, str]]] = [
     ('"userId":"u","anonymousId":"a"', {"user_id": "u", "anonymous_id": "a"}),
     ('"anonymousId":"a","traits":{"email":"t@x"}', {"anonymous_id": "a", "x:email": '"t@x"'}),
     ('"userId":"u","traits":{"email":"t@x"}', {"user_id": "u", "x:email": '"t@x"'}),
-    ('"userId":"\\u00a0","properties":{"email":"p@x"}', {"user_id": "\u00a0"}),  # no blank of ASCII
+    ('"userId":"\\u00a0","properties":{"email":"p@x"}', {"user_id": "\u00a0"}),  # only ASCII blanks count
     (
         '"userId":" \\t","context":{"traits":{"email":"c@x"}},"properties":{"email":"p@x"},"traits":{"email":"t@x"}',
         {"anonymous_id": "c@x", "x:context_traits_email": '"c@x"', "x:email": '"t@x"'},
@@ -274,7 +274,7 @@ def test_a_reject_quotes_at_most_sixty_characters(length: int, shown: str) -> No
 
 
 def nested(levels: int, more: str = "", begin: str = '{"a":', end: str = "}") -> bytes:
-    """An identify whose traits make it nest so deeply."""
+    """Returns an identify that nests to this depth because of its traits."""
     deep = begin * (levels - 2) + "1" + end * (levels - 2)
     return f'{{"type":"identify","messageId":"m","userId":"u","traits":{{"deep":{deep}{more}}}}}'.encode()
 
@@ -420,7 +420,7 @@ def numbered(count: int) -> dict[str, int]:
 
 
 def test_a_message_has_as_many_cells_as_any_needs() -> None:
-    """The fields of the message count, and what was discarded of it; declared properties always have their cells."""
+    """Fields of the message and its discards count as well; declared properties always have their cells."""
     line = track(properties={**numbered(MAX_KEYS), "名": 1, "campaign_id": "c"})
     found = read_message(line.encode(), DECLARED)
     assert len(found.cells) == MAX_KEYS + 1

@@ -1,4 +1,4 @@
-"""The models: each number is what plain Python counts, on DuckDB and on PostgreSQL, and elsewhere the SQL is read."""
+"""Each number of the models is what plain Python counts, on DuckDB and PostgreSQL; other dialects are parsed."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Loaded:
     def rows(self, sql: str) -> list[Row]:
         if self.kind == "duckdb":
             with duckdb.connect(self.credentials) as con:
-                con.execute("SET TimeZone = 'Pacific/Auckland'")  # days are UTC's all the same
+                con.execute("SET TimeZone = 'Pacific/Auckland'")  # days must be in UTC all the same
                 found = con.execute(sql)
                 return [dict(zip((d[0] for d in found.description), row, strict=True)) for row in found.fetchall()]
         with closing(psycopg2.connect(self.credentials)) as server, server, server.cursor() as cursor:
@@ -104,7 +104,7 @@ def test_a_load_works_with_the_views_present_and_status_tells_when_they_are_out_
     assert command("load", "archive", "archive", *loaded.target).status == 0
     [day] = loaded.rows("SELECT * FROM autopilothq_models.daily WHERE day = DATE '2024-04-01'")
     assert (day["delivered"], day["people"]) == (1, 1)
-    if loaded.kind == "postgres":  # where a view keeps the types of the columns that it reads, and of no others
+    if loaded.kind == "postgres":  # its views fix the types of the columns that they read
         loaded.rows("ALTER TABLE autopilothq.email_delivered ALTER COLUMN price TYPE double precision")
         said = command("schema", "upgrade", *loaded.target)
         assert (said.status, "1 statement run" in said.out) == (0, True), said.err
@@ -217,9 +217,9 @@ def test_what_a_dataset_lacks_counts_as_empty(name: str, existing: dict[str, lis
 
 
 def rows_in_memory(name: str, *sent: Row) -> list[Row]:
-    """A model over tables of the seven events and `aliases` that have these messages.
+    """Returns a model's rows over tables of the seven events and `aliases` with these messages.
 
-    Nulls come first where nothing is said.
+    Nulls sort first where a query does not say otherwise.
     """
     columns = ["id", "user_id", "timestamp", *dict.fromkeys(key for one in sent for key in one["properties"])]
     existing = dict.fromkeys([*(event.lower().replace(" ", "_") for event in counted.NAMES), "aliases"], columns)
@@ -231,7 +231,7 @@ def rows_in_memory(name: str, *sent: Row) -> list[Row]:
         for one in sent:
             row = {"id": one["messageId"], "user_id": one["userId"], "timestamp": one.get("timestamp")}
             values = [{**row, **one["properties"]}.get(column) for column in columns]
-            table = one["event"].lower().replace(" ", "_")  # of an alias, its table
+            table = one["event"].lower().replace(" ", "_")  # the table name; `alias` for an alias
             con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
         found = con.execute(models.sql(name, existing))
         return [dict(zip((d[0] for d in found.description), row, strict=True)) for row in found.fetchall()]
@@ -247,7 +247,7 @@ def event(name: str, who: str | None, day: int | None, **properties: str) -> Row
     "name", ["domain_health", "email_overview", "journey_overview", "link_overview", "person_email"]
 )
 def test_each_number_is_told_of_people_who_got_nothing(name: str) -> None:
-    """Each person does only one thing and is in no rate: a share of nobody is null."""
+    """Each person did only one thing and is in no denominator, so all rates are null."""
     of = {"email_id": "e", "campaign_id": "j"}
     sent = [
         *(event("Email Replied", "replies@a.example", day, **of) for day in (1, 2)),
@@ -286,7 +286,7 @@ NAMED = ("email_name", "email_subject", "campaign_id", "campaign_name")
 def test_each_row_of_numbers_has_the_names_of_the_last_event_that_has_any(
     day: int, told: Row, others: list[tuple[int | None, Row]]
 ) -> None:
-    """A name counts more than a journey, and that more than the time; of equal ones the first in order is taken."""
+    """A name counts more than a journey, and a journey more than the time; among equals the first by order is taken."""
     sent = [event("Email Opened", "u", at, email_id="e", **names) for at, names in (*others, (day, told))]
     [row] = rows_in_memory("email_overview", *sent)
     assert {name: row[name] for name in NAMED if row[name]} == told
@@ -325,7 +325,7 @@ def test_identities_are_named_after_who_was_seen_first_and_joined_in_four_steps_
         *(event("aliases", "9", day, previous_id=was) for day, was in ((7, " D@x "), (8, " old "))),
         seen(None, "old"),
         event("aliases", "same", 8, previous_id="same"),
-        seen(9, None),  # nobody
+        seen(9, None),  # a message without a person
         *(seen(10, " ", f"blank{n}@x") for n in range(2)),
         *(seen(11, "ten", f"ten{n}@x") for n in reversed(range(10))),
         *(seen(21, "eleven", f"eleven{n}@x") for n in range(11)),
@@ -349,14 +349,14 @@ def test_identities_are_named_after_who_was_seen_first_and_joined_in_four_steps_
         *(("ten0@x", f"ten{n}@x", f"ten{n}@x", "ten", 1, None, "user id", 10, 1) for n in range(10)),
         *((f"eleven{n}@x", f"eleven{n}@x", f"eleven{n}@x", "eleven", 1, None, "nothing", 1, 1) for n in range(11)),
         *(("step0@x", f"step{n}@x", f"step{n}@x", f"step{n + 1}", 2, None, "user id", 5, 2) for n in range(5)),
-        ("step1@x", "step5@x", "step5@x", "step6", 2, None, "user id", 1, 2),  # five steps from the first one
+        ("step1@x", "step5@x", "step5@x", "step6", 2, None, "user id", 1, 2),  # five steps from step0
     ]
     assert {row["person"]: tuple(row[name] for name in names) for row in rows} == {row[1]: row for row in expected}
     assert len(rows) == len(expected)
 
 
 def test_columns_of_other_types_do_no_harm() -> None:
-    """A property has the type that its first values had."""
+    """A property's column has the type of its first values, which may be any."""
     with duckdb.connect() as con:
         con.execute("CREATE TABLE email_opened (id TEXT, email_id TEXT, email BIGINT, machine BIGINT, user_id TEXT)")
         con.execute(
@@ -370,7 +370,7 @@ def test_columns_of_other_types_do_no_harm() -> None:
 
 
 def test_identities_are_joined_by_ids_of_one_kind_and_by_none_of_blanks_or_of_nobody() -> None:
-    """Tables of other loaders may have such ids."""
+    """Tables of other loaders may have blank ids."""
     columns = ("id", "user_id", "anonymous_id", "context_traits_email", "context_traits_contact_id")
     with duckdb.connect() as con:
         con.execute(f"CREATE TABLE identifies ({', '.join(f'{name} TEXT' for name in columns)})")
@@ -412,7 +412,7 @@ def test_a_period_whose_ends_are_no_times_in_utc_is_refused(at: datetime) -> Non
 
 
 def test_other_dialects_are_read_again() -> None:
-    """With models that read others or have expressions of their own, and tables that have all the columns."""
+    """For models that read other models or have their own expressions, over tables with all columns."""
     declared = models.declared_tables()
     tables = {name: declared[name] for name in ("email_opened", "email_clicked", "tracks", "identifies", "aliases")}
     tables |= {name: declared[name] for name in ("pages", "groups")}
@@ -428,7 +428,7 @@ def test_other_dialects_are_read_again() -> None:
             assert "email_opened" in {table.name.lower() for table in parsed.find_all(sqlglot.exp.Table) if table.db}
             assert not list(parsed.find_all(sqlglot.exp.Command))
             unknown = {function.name.lower() for function in parsed.find_all(sqlglot.exp.Anonymous)}
-            assert unknown <= {"at_timezone"}, dialect  # Trino's
+            assert unknown <= {"at_timezone"}, dialect  # a function of Trino
 
 
 def test_each_file_has_the_columns_that_are_described() -> None:

@@ -1,4 +1,4 @@
-"""Names are Segment's, byte by byte on ASCII."""
+"""Names of tables and columns follow Segment's rule, byte by byte on ASCII."""
 
 import csv
 import hashlib

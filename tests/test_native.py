@@ -1,4 +1,4 @@
-"""What a table looks like in each destination: data that loads, printed statements and upgrades share."""
+"""The shape of a table in each destination, which loads, printed statements and upgrades share."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""How deeply JSON may nest: a limit of this project's own for each reader, the same on every Python."""
+"""JSON may nest down to a fixed limit for each reader, the same on every Python."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -30,13 +30,13 @@ from recipes.webhook_dump import body_of
 T = TypeVar("T")
 
 KINDS = ("arrays", "objects", "both")
-CALLERS = 350  # frames of whatever calls a reader: dlt, a scheduler, a thread
+CALLERS = 350  # stack frames of callers such as dlt, a scheduler or a thread
 REFUSED = "not_json: not JSON"
 UNREAD = "nested too deeply to be read: more than {} objects or arrays in another"
 
 
 def nested(levels: int, kind: str, bottom: str = '"[{\\"[{"') -> str:
-    """JSON of so many levels, in the spelling of `to_json`; the text at its bottom holds brackets too."""
+    """Returns JSON of so many levels, as `to_json` spells it; the text at its bottom contains brackets too."""
     opened, closed = {"arrays": ("[", "]"), "objects": ('{"a":', "}"), "both": ('[{"a":', "}]")}[kind]
     if kind != "both":
         return opened * levels + bottom + closed * levels
@@ -45,7 +45,7 @@ def nested(levels: int, kind: str, bottom: str = '"[{\\"[{"') -> str:
 
 
 def called_deep(read: Callable[[], T], frames: int = CALLERS) -> T:
-    """Calls a reader from so many frames further down."""
+    """Calls a reader from a stack that is deeper by so many frames; returns the result."""
     return called_deep(read, frames - 1) if frames else read()
 
 
@@ -139,7 +139,7 @@ def test_a_contact_of_the_greatest_depth_is_spooled_and_becomes_a_record(kind: s
 
 
 def line_of(levels: int, kind: str) -> bytes:
-    """A message that nests so deeply, itself and its properties among them."""
+    """Returns a message of this depth, counting the message and its properties."""
     start = '{"type":"track","event":"Email Opened","messageId":"m","userId":"u","properties":{"p":'
     return f"{start}{nested(levels - 2, kind)}}}}}".encode()
 
@@ -165,7 +165,7 @@ def test_a_line_is_read_down_to_its_limit(kind: str) -> None:
             assert rejected(read, line_of(levels, kind)) == ("not_json", UNREAD.format(MAX_DEPTH))
 
 
-LONG = "".join(f'{{"{level:0>2000}":' for level in range(200))  # 400 KB, which are before each of the keys
+LONG = "".join(f'{{"{level:0>2000}":' for level in range(200))  # a path of 400 KB before each key
 
 
 def with_long_path(values: str) -> bytes:
@@ -238,7 +238,7 @@ def test_an_archive_has_that_limit_on_both_paths() -> None:
 
 
 def test_a_line_that_nests_too_deeply_may_stand_among_lines_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that are not UTF-8 once ended the engine while it counted the brackets of lines of known shapes."""
+    """Counting brackets in lines of known shapes must not fail on bytes that are not UTF-8."""
     monkeypatch.setattr(parse, "FIRST_LINES", 1)
     deep = raw(message(messageId="deep", properties={"p": "$x"}), x=nested(MAX_DEPTH, "arrays"))
     found = rows_of(message(messageId="a"), b'{"type":"\xff\xf5"}', b"\xed\xa0\x80", deep, message(messageId="b"))

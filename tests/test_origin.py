@@ -1,4 +1,4 @@
-"""An origin of a third party: the recipe of the page `docs/origin.md`, from files to rows."""
+"""A third party's origin works as in the recipe of `docs/origin.md`, from files to rows."""
 
 import ast
 import json
@@ -33,7 +33,7 @@ Rows = list[tuple[Any, ...]]
 
 
 def request(number: int, event: str = "Email Opened", **more: Any) -> str:
-    """A logged request whose body is a message."""
+    """Returns a logged request whose body is a message."""
     message = {
         "type": "track",
         "event": event,
@@ -52,14 +52,14 @@ def write(name: str, *lines: str) -> None:
 
 
 def run(data: Any) -> None:
-    """One load into `w.duckdb`."""
+    """Makes a load into `w.duckdb`."""
     pipeline = dlt.pipeline("webhooks", destination=stock.duckdb("w.duckdb"), dataset_name="autopilothq")
     with held("w.duckdb"):
         pipeline.run(data)
 
 
 def load(origin: Origin[Any] | None = None, **settings: Any) -> LoadReport:
-    """One load; gives its report."""
+    """Makes a load; returns its report."""
     reports = [LoadReport()]
     run(source(origin or WebhookDump(Path("dump")), progress=reports.append, **settings))
     return reports[-1]
@@ -96,7 +96,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[LoadReport]:
-    """Works where that is loaded; gives the report."""
+    """Works in a copy of that folder; returns the report."""
     with as_prepared(prepared.home):
         yield prepared.report
 
@@ -114,10 +114,10 @@ def test_new_messages_are_stored_and_bad_lines_rejected(loaded: LoadReport) -> N
 
 
 class Failing(WebhookDump):
-    """A dump that cannot be read after a while."""
+    """A dump that fails after a while."""
 
     def read(self, _: Sequence[Any]) -> Iterator[Batch]:
-        time.sleep(0.2)  # meanwhile other resources ask
+        time.sleep(0.2)  # in the meantime other resources ask
         raise OSError("disk error")
 
 
@@ -194,7 +194,7 @@ def test_without_a_pipeline_the_rows_are_arrow_tables() -> None:
 
 
 class Feed(NamedTuple):
-    """A feed that is read from where the last load stopped."""
+    """A feed that is read from the place where the last load stopped."""
 
     url: str
     version: str
@@ -202,7 +202,7 @@ class Feed(NamedTuple):
 
 
 class NumberedFeed(Origin[Feed]):
-    """An origin that keeps a cursor of its own, in dlt's state."""
+    """An origin that keeps its own cursor in dlt's state."""
 
     lines = tuple(json.loads(request(number))["body"].encode() for number in range(1, 5))
 
@@ -231,7 +231,7 @@ def test_an_origin_may_keep_a_cursor_of_its_own() -> None:
 
 
 class ContinuedFeed(NamedTuple):
-    """A feed whose loads add to one row of `_audit`."""
+    """A feed whose loads add up in one row of `_audit`."""
 
     url: str
     version: str
@@ -257,7 +257,7 @@ def test_lines_of_work_that_continues_are_added_up() -> None:
 
 @pytest.fixture
 def read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A load whose rows cannot be made of all messages at first: it reads all work a second time."""
+    """Makes the first attempt to make rows fail, so that the load reads all its work a second time."""
     make_rows, fails = project.InProcess._rows, iter([True])
 
     def rows(*words: Any) -> Any:
@@ -344,7 +344,7 @@ def test_tables_must_be_in_the_catalogue() -> None:
 
 
 def test_public_signatures_have_types() -> None:
-    """None of them contains `Any`, neither for a type checker nor for a reader."""
+    """None of them contains `Any`, as a type checker and a reader see them."""
     functions = [found.node for found in map(definition, ("source", "archive", "api", "profiles", "make_batch"))]
     classes = [definition(name).node for name in ("Origin", "LoadContext", "PipelineContext", "Work", "LoadReport")]
     texts = [ast.unparse(node.args) for node in functions if isinstance(node, ast.FunctionDef)]

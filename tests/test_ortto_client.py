@@ -182,7 +182,7 @@ def test_pages_that_would_never_end_are_an_error(
 def test_empty_pages_without_an_end_are_an_error(
     server: FakeOrtto, ortto: Ortto, path: str, ask: Callable[[Ortto], Iterator[Any]]
 ) -> None:
-    server.account.made = 5  # the server looks at all of them for each page
+    server.account.made = 5  # few, because the server filters all of them for each page
     more = iter(range(1, 1000))
 
     def empty(_: dict[str, Any]) -> dict[str, Any]:
@@ -332,11 +332,11 @@ def test_activities_have_a_pace_of_their_own(server: FakeOrtto) -> None:
         begin = time.monotonic()
         for number in range(6):
             list(ortto.activities(f"0000000000000000000{number:02x}100", []))
-        assert 1 <= time.monotonic() - begin < 2.4  # 1 s on an idle machine
+        assert 1 <= time.monotonic() - begin < 2.4  # 1 s when the machine is idle
         begin = time.monotonic()
         for _ in range(20):
             ortto.tags()
-        assert time.monotonic() - begin < 2.4  # at the pace of activities 3 s
+        assert time.monotonic() - begin < 2.4  # 3 s at the pace of activities
 
 
 # ---- the account ---------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_audiences_come_until_a_page_has_none_that_is_new(
     monkeypatch.setattr(client, "AUDIENCES_PER_PAGE", 3)
     assert [len(page) for page in ortto.audiences()] == [3, 1]
     a, b = {"id": "a"}, {"id": "b"}
-    for pages in ([[a, 5], [a, 5]], [[a], [b, 5], [a, 5]]):  # whichever are asked for
+    for pages in ([[a, 5], [a, 5]], [[a], [b, 5], [a, 5]]):  # whatever page is requested
         for page in pages:
             server.order("POST", "/audiences/get", content=page)
         assert [plain(page) for page in ortto.audiences()] == pages[:-1]
@@ -452,7 +452,7 @@ def test_people_are_written_and_found_by_email_or_external_id(server: FakeOrtto,
     assert server.account.tags == {"Big spenders": {"000000000000000000000100"}}
     server.order("POST", "/person/merge", drop="after")
     assert ortto.merge_people([{"fields": {"str::ei": "new-1", "str::first": "Ada"}}])[0].status == "merged"
-    assert len(server.requests) == 3  # merging twice is merging once
+    assert len(server.requests) == 3  # repeating a merge changes nothing
 
 
 def test_of_each_one_that_is_written_there_must_be_a_word(server: FakeOrtto, ortto: Ortto) -> None:
@@ -550,7 +550,7 @@ def test_a_403_is_about_the_key_whatever_was_asked_for(server: FakeOrtto, ortto:
 def test_malformed_requests_stay_below_the_rate_that_blocks_an_address(
     server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ortto_requests, "MALFORMED", (6, 1.0))  # in place of 15 s
+    monkeypatch.setattr(ortto_requests, "MALFORMED", (6, 1.0))  # instead of 15 s
     ortto = connected(server)
 
     def ask() -> None:

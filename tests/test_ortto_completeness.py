@@ -1,4 +1,4 @@
-"""Which share of Ortto's counts is stored: rows of `ortto_campaign_reports`, and how `status` shows them."""
+"""The share of Ortto's counts that is stored: rows of `ortto_campaign_reports`, and how `status` shows it."""
 
 import json
 from collections.abc import Iterator
@@ -134,7 +134,7 @@ EVENTS = (
 MONTH = (NOW - timedelta(days=30), NOW)
 ALWAYS = (None, None)
 REPORTS = (
-    # delivered, opened, clicked, bounced, unsubscribed, invalid
+    # The counts are delivered, opened, clicked, bounced, unsubscribed and invalid.
     ("c1", NOW, NOW, "Onboarding", "email", None, *ALWAYS, NOW, 10, 4, 3, 0, 2, 0),
     ("c2", NOW, NOW, "Spring sale", "email", None, *ALWAYS, NOW, 0, 0, 0, None, None, 0),
     ("c3", NOW, NOW, "Newsletter", "journey", "last-month", *MONTH, NOW, 2, 1, 0, 0, 0, 0),
@@ -144,7 +144,7 @@ REPORTS = (
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
-    """The output of `status` before and after a dataset has reports, and with `--ask-ortto`."""
+    """The output of `status` without and with reports in the dataset, and with `--ask-ortto`."""
     with isolation(tmp_path_factory.mktemp("status")), FakeOrtto(people=40) as server:
         Path("events.ndjson").write_text("".join(f"{json.dumps(message)}\n" for message in _messages()))
         assert command("load", "archive", "events.ndjson").status == 0
@@ -170,7 +170,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
 
 
 class Stored:
-    """A dataset with a number of events of each campaign in some tables, and what it was asked."""
+    """A dataset with a number of events of each campaign in some tables; records the queries."""
 
     def __init__(self, **events: dict[str, int]) -> None:
         self.events = events
@@ -185,7 +185,7 @@ class Stored:
 
 
 def counted(id_: str, *numbers: int | None, span: tuple[Any, Any, Any] = (None, None, None)) -> CampaignReport:
-    """A campaign's report; the kinds that are not given are not reported."""
+    """Returns a campaign's report; counts that are not given are missing."""
     every = [*numbers, *[None] * (len(ORTTO_COUNTED) - len(numbers))]
     return CampaignReport(id_, f"name of {id_}", "email", NOW, *span, every)
 

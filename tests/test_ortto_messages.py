@@ -1,4 +1,4 @@
-"""Ortto's activities as messages, and its values as columns (docs/contract/ortto.md)."""
+"""Ortto's activities become messages, and its values columns (docs/contract/ortto.md)."""
 
 import json
 from datetime import UTC, datetime
@@ -28,14 +28,14 @@ RECEIPT = OrttoReceipt("ortto-webhook", "2026-11-01T05:06:09.000Z")
 
 
 def parsed(value: Any) -> JsonObject:
-    """An object as it is read; text is JSON already."""
+    """Returns an object as if it was read from JSON; text is JSON already."""
     found = DECODER.decode(value if isinstance(value, str) else json.dumps(value))
     assert isinstance(found, JsonObject)
     return found
 
 
 def message(field_id: str, attr: Any, receipt: OrttoReceipt = RECEIPT) -> dict[str, Any]:
-    """The message of an activity of Ada's."""
+    """Returns the message of one of Ada's activities."""
     activity = parsed({"id": "c1", "field_id": field_id, "created": "2026-11-01T05:06:07Z", "attr": attr})
     return dict(json.loads(ortto_message(activity, OrttoPerson("a1", "ada@example.com", "12345"), receipt)))
 
@@ -271,7 +271,7 @@ def test_attributes_that_nobody_knows_keep_their_values() -> None:
         *(("dtz::birthday", value, None, [("x", value, None)])
           for value in (f'{{"year":1990,"month":{month},"day":{day}}}' for month, day in ((13, 1), (1.5, 1), (1, 32)))),
         ("tme::o!l", '"2026-11-01T05:06:07Z"', None, [("x", '"2026-11-01T05:06:07Z"', "timestamp")]),
-        ("phone", '{"c":"44","n":"1"}', None, [("x", '"+441"', "text")]),  # a webhook's contact has names, no ids
+        ("phone", '{"c":"44","n":"1"}', None, [("x", '"+441"', "text")]),  # a webhook's contact has names, not ids
         ("country", '{"name":"Peru","lat":1,"lng":2}', None,
          [("x", '"Peru"', "text"), ("x_lat", "0.000001", "double"), ("x_lng", "0.000002", "double")]),
         ("phn::phone", '{"c":"44","n":"1","x":"2"}', None, [("x", '{"c":"44","n":"1","x":"2"}', None)]),

@@ -1,4 +1,4 @@
-"""The steps of a pull from Ortto, one by one: pages and cursors, ways, the order of activities, kept answers."""
+"""The steps of a pull from Ortto: pages and cursors, finding people, the order of activities, kept answers."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -50,7 +50,7 @@ def account(server: FakeOrtto) -> Ortto:
 
 
 def scanned(server: FakeOrtto, spool: Spool, budget: float = inf) -> tuple[list[str], list[str]]:
-    """The ids of a scan, in the order in which they came, and its warnings."""
+    """Returns the ids of a scan, in the order in which they came, and its warnings."""
     warnings: list[str] = []
     with account(server) as client:
         scanner = Scanner(client, TimeBudget(budget), warnings.append, lambda *_: None)
@@ -92,7 +92,7 @@ def test_a_cursor_that_is_never_known_ends_the_scan(server: FakeOrtto) -> None:
     server.before = lambda _: server.cursors.clear()
     with pytest.raises(RequestRejected, match="cannot unmarshal into an ID"):
         scanned(server, new_spool())
-    assert len(server.requests) == 6  # three times two pages, of which the second is refused
+    assert len(server.requests) == 6  # three tries of two pages, the second of which is refused
     assert server.bans == 0
 
 
@@ -240,7 +240,7 @@ NO_TIMES = (
 
 
 class Sought(NamedTuple):
-    """What a search found, and the run, the warnings and the bodies of the requests after it."""
+    """The result of a search, and the run, the warnings and the bodies of the requests after it."""
 
     people: list[Found]
     run: Run
@@ -251,7 +251,7 @@ class Sought(NamedTuple):
 def sought(
     server: FakeOrtto, find: Callable[[Search], Iterator[list[Found]]], *, times: list[str] = TIMES, **start: Any
 ) -> Sought:
-    """Searches an account, by the times of two kinds of activities; `start` is the rest of how the run began."""
+    """Searches an account by the times of two kinds of activities; `start` has further fields of the run's start."""
     run = Run(RunKey("account", "active"), Path("home"), RunStart("account", BEGUN, **start), {})
     warnings: list[str] = []
     with account(server) as client:
@@ -265,14 +265,14 @@ def active(search: Search) -> Iterator[list[Found]]:
 
 
 def body(limit: int, *times: str, after: str | None = None) -> dict[str, Any]:
-    """The body of a request for people."""
+    """Returns the body of a request for people."""
     narrowed = [{"$tme::absolute_after": {"field_id": time, "value": after}} for time in TIMES]
     asked = {"limit": limit, "offset": 0, "fields": [*IDS, *times]}
     return asked | {"filter": {"$or": narrowed}} if after else asked
 
 
 def answer(*people: dict[str, Any]) -> dict[str, Any]:
-    """The content of a page of people, by their fields; their ids are numbers."""
+    """Returns the content of a page of people with these fields; their ids are numbers."""
     return {"contacts": [{"id": str(number), "fields": of} for number, of in enumerate(people)], "has_more": False}
 
 
@@ -291,7 +291,7 @@ def test_the_active_are_found_by_a_filter_or_by_their_times(
     server.account.made = 0
     at = datetime.fromisoformat(since) if since else None
     found = sought(server, lambda search: search.active(at), since=last_run)
-    # Nobody is found, which is not trusted.
+    # The filter finds nobody, which is not trusted.
     assert found.bodies == [body(1, after=start), body(500, after=start), body(1, *TIMES), body(500, *TIMES)]
     assert (found.people, found.run.start.way, found.warnings) == ([], "fields", [])
 
@@ -430,7 +430,7 @@ def test_only_kinds_of_selected_tables_are_asked_for() -> None:
     kinds = [*USUAL, "act:cm:x"]
     assert selected_kinds(kinds, {"tracks"}) == tuple(kinds)
     assert selected_kinds(kinds, {"email_opened", "_profiles"}) == ("act::o",)
-    # An unsubscription may be an event of its own.
+    # There are two kinds of unsubscription.
     assert selected_kinds(kinds, {"email_unsubscribed"}) == ("act::u-all", "act::u-a")
     assert selected_kinds(kinds, {"other_events"}) == ("act::s", "act::u-all", "act::u-a", "act:cm:x")
 
@@ -439,7 +439,7 @@ def test_only_kinds_of_selected_tables_are_asked_for() -> None:
 
 
 def page(*hours_ago: float | None) -> list[Any]:
-    """Activities so many hours before now; of None the time cannot be read."""
+    """Returns a page of activities so many hours before now; None stands for a time that cannot be read."""
     times = [None if ago is None else (NOW - timedelta(hours=ago)).isoformat() for ago in hours_ago]
     return [JsonObject([("created_at", time)]) for time in times]
 
@@ -460,8 +460,8 @@ def test_pages_end_where_old_activities_begin() -> None:
 @pytest.mark.parametrize(
     "pages",
     [
-        (page(6, 5), page(4, 3), page(2, 1)),  # the oldest first
-        (page(6, 6), page(6, 6), page(2, 1)),  # nobody knows yet
+        (page(6, 5), page(4, 3), page(2, 1)),  # oldest first
+        (page(6, 6), page(6, 6), page(2, 1)),  # the order is not known yet
         (page(5, None), page(6, 7), page(2, 1)),
         (page(5, 6, 4), page(9, 9), page(9, 9)),
     ],
@@ -486,7 +486,7 @@ def test_the_start_is_a_day_before_the_watermark_or_the_requested_time() -> None
     assert [scope.has(of) for of in [*page(1, 2, 3, None), 7]] == [True, True, False, True, True]
     numbers = ("1795694400", "1795694400000", "1700000000")
     counted = [JsonObject([("created_at", JsonNumber(number))]) for number in numbers]
-    assert [scope.has(of) for of in counted] == [True, True, False]  # seconds or milliseconds
+    assert [scope.has(of) for of in counted] == [True, True, False]  # in seconds or milliseconds
 
 
 # ---- kept answers and runs -------------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ def test_answers_are_kept_until_they_are_loaded() -> None:
     answers.close()
     answers.add([b'{"b":1}\n'])
     answers.close()
-    (folder / "00000002.log").write_bytes(b'{"b":1}\n!["contact_id:c", nul')  # a kill in the middle of a line
+    (folder / "00000002.log").write_bytes(b'{"b":1}\n!["contact_id:c", nul')  # a kill cut off the last line
     kept = Answers(folder, 0)
     assert list(kept.kept()) == [b'{"a":1}\n', b"[7]\n", ended, failed, b'{"b":1}\n']
     assert kept.segment == 2
@@ -525,14 +525,14 @@ def test_a_run_goes_on_until_it_is_complete() -> None:
     run = begin()
     assert (run.start.begun, run.since, run.loaded_segment) == ("2026-11-26T12:00:00.000Z", None, 0)
     run.set_way("filter")
-    # Nothing was loaded, but the folder is here; on another machine it is a new run.
+    # Nothing was loaded, but the folder exists, so the run goes on; on another machine it would be a new run.
     assert begin(NOW + hour).start == run.start
     assert begin(NOW + hour, home="elsewhere").start.begun == "2026-11-26T13:00:00.000Z"
     run.write_cursor("load 1", 3, complete=False, retention=30)
     again = begin(NOW + hour, "load 1")
     assert (again.start, again.loaded_segment, again.retention_days) == (run.start, 3, 30)
     assert begin(NOW + hour, "load 1", home="other").start == run.start
-    # A load that is never complete does not count; the one before does.
+    # A load that is never complete does not count, but the one before does.
     again.write_cursor("load 2", 4, complete=True, retention=None)
     assert begin(NOW + hour, "load 1").loaded_segment == 3
     following = begin(NOW + hour, "load 1", "load 2")
@@ -542,7 +542,7 @@ def test_a_run_goes_on_until_it_is_complete() -> None:
 
 @pytest.mark.usefixtures("source_state")
 def test_a_run_that_is_under_way_finds_too_few_where_the_run_before_it_is_unknown() -> None:
-    """So in a dataset that was dropped since, or in another one: the people whom the earlier run found are missing."""
+    """In a dataset that was dropped since, or in another one, the people whom the earlier run found are missing."""
     hour = timedelta(hours=1)
     begin().write_cursor("load 1", 1, complete=True, retention=None)
     under_way = begin(NOW + hour, "load 1")
@@ -557,7 +557,7 @@ def test_a_run_that_is_under_way_finds_too_few_where_the_run_before_it_is_unknow
 @pytest.mark.usefixtures("source_state")
 @pytest.mark.parametrize("complete", [False, True])
 def test_a_run_that_began_after_now_counts_for_nothing(complete: bool) -> None:
-    """A clock was wrong. Otherwise nobody would be due until then."""
+    """A clock was wrong then; if the run counted, nobody would be due until that time."""
     begin().write_cursor("load 1", 1, complete=True, retention=None)
     later = begin(NOW + timedelta(days=300), "load 1")
     later.write_cursor("load 2", 2, complete=complete, retention=None)

@@ -1,4 +1,4 @@
-"""Random bodies of Ortto's and random mapped lines: nothing is refused, and nothing is lost on the way."""
+"""With random bodies and random mapped lines, nothing is refused and nothing is lost."""
 
 import json
 import random
@@ -61,7 +61,7 @@ MAPPINGS = mapping.read_mappings({
 
 
 def value(chance: random.Random, depth: int = 0) -> Any:
-    """Any JSON."""
+    """Returns a strategy for any JSON."""
     which = chance.random()
     if depth > 4 or which < 0.5:
         return chance.choice(VALUES)
@@ -162,7 +162,7 @@ NO_NAMES = 'Expected names by ids as receive.ortto.NAME.names, like "act:cm:boug
 def test_wrong_settings_of_an_endpoint(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, name: str, content: str, message: str
 ) -> None:
-    endpoint = f"wrong{request.node.callspec.indices['name']}"  # settings of a name are read once
+    endpoint = f"wrong{request.node.callspec.indices['name']}"  # its settings are read once
     monkeypatch.setenv(f"RECEIVE__ORTTO__{endpoint.upper()}__{name}", content)
     with pytest.raises(InvalidSetting) as error:
         ortto_settings(endpoint)

@@ -1,4 +1,4 @@
-"""Requests of Ortto's webhooks, as Ortto sends them, all the way into the warehouse (docs/contract/ortto.md)."""
+"""Requests of Ortto's webhooks, in Ortto's form, get into the warehouse (docs/contract/ortto.md)."""
 
 import base64
 import gzip
@@ -60,7 +60,7 @@ JOURNEY = {
 
 
 def activity(id_: str, field_id: str, attr: Any, contact: Any = None) -> dict[str, Any]:
-    """A body as Ortto sends it."""
+    """Returns a body as Ortto sends it."""
     return {
         "activity": {"id": id_, "field_id": field_id, "created": "2026-11-01T05:06:07Z", "attr": attr},
         "contact": contact or ADA,
@@ -84,7 +84,7 @@ SHOP: list[Any] = [
     activity("c10", "act:cm:bought", {"int:cm:price": 19990, "str:cm:size": "XL"}),
     activity("test", "act::test_webhook", {}),
     JOURNEY,
-    {**JOURNEY, "time": "2026-11-01T09:00:00Z"},  # sent again
+    {**JOURNEY, "time": "2026-11-01T09:00:00Z"},  # a retry
     {**JOURNEY, "run_id": "r2"},
     {"type": "track", "event": "Email Opened", "userId": "1", "messageId": "template"},
 ]
@@ -104,7 +104,7 @@ BROKEN: list[bytes] = [
 
 
 class Received(NamedTuple):
-    """The answers and files of a receiver for all bodies, the output of the loads, and the rows of all tables."""
+    """A receiver's answers and files for all bodies, the output of the loads, and the rows of all tables."""
 
     answers: list[int]
     refused: list[int]
@@ -115,7 +115,7 @@ class Received(NamedTuple):
     tables: dict[str, list[dict[str, Any]]]
 
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
-        """The rows of a table by `id`, without null and without the times of receipt and load."""
+        """Returns the rows of a table by `id`, without nulls and without the times of receipt and load."""
         return {
             row["id"]: {
                 key: one for key, one in row.items() if one is not None and key not in ("uuid_ts", "received_at")
@@ -125,7 +125,7 @@ class Received(NamedTuple):
 
 
 def _refused(running: Receiver) -> list[int]:
-    """The answers to requests that lose what they hold."""
+    """Returns the answers to requests that are refused."""
     body = activity("lost", "act::o", OPENED)
     wrong = {"Authorization": "Basic " + base64.b64encode(b"ortto:other").decode()}
     answers = [

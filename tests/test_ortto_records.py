@@ -1,4 +1,4 @@
-"""The scans of an account of Ortto besides activities: what is asked for, and the records of each page."""
+"""Scans of an Ortto account other than activities: their requests, and the records of each page."""
 
 from collections.abc import Iterator
 from math import inf
@@ -37,7 +37,7 @@ def plan(*tables: str, now: str = NOW, loads: tuple[str, ...] = ()) -> list[Scan
 def read(
     server: FakeOrtto, table: str, *, members: bool = True, budget: float = inf, **more: Any
 ) -> tuple[Scan, RecordScans, list[ScanBatch]]:
-    """Reads the scan of a table: the scan, what read it, and the batches."""
+    """Reads the scan of a table; returns the scan, the reader and the batches."""
     [scan] = plan(f"ortto_{table}")
     settings = OrttoSettings(api_key=server.key, base_url=server.base_url, requests_per_second=1000, tries=1)
     with Ortto(settings) as account:
@@ -82,7 +82,7 @@ def test_each_selected_table_has_the_scan_that_gives_it() -> None:
 )
 def test_a_scan_goes_on_for_a_day(now: str, began: str) -> None:
     plan("ortto_tags")
-    (Path("scans") / "tags" / "1").mkdir()  # pages of members
+    (Path("scans") / "tags" / "1").mkdir()  # a folder of members' pages
     [scan] = plan("ortto_tags", now=now)
     assert (scan.started_at, (Path("scans") / "tags" / "1").exists()) == (began, began == NOW)
     assert scan.spool is not None
@@ -131,7 +131,7 @@ def test_people_come_with_all_fields_and_what_is_no_person_is_rejected(server: F
     ]
     assert (scan.contacts, scan.size, batch.size, scan.complete) == (3, batch.size, scan.size, True)
     assert (batch.size > 0, reader.has_times) == (True, True)
-    # What is read again does not tell.
+    # Pages that are read from the disk tell nothing about times.
     assert [read(server, "people", has_times=known)[1].has_times for known in (None, True)] == [None, True]
 
 
@@ -147,7 +147,7 @@ def test_pages_of_people_become_batches_of_twenty(server: FakeOrtto) -> None:
 @pytest.mark.parametrize(
     ("refused", "asked", "has_times"),
     [
-        # A time that is refused takes all times along, and so does what cannot be told.
+        # If a time is refused, or it cannot be told which field is refused, all times are left out.
         (["tme::o!l"], [[*KNOWN, PRICE]], False),
         (["str:cm:other"], [[*KNOWN, PRICE]], False),
         ([PRICE], [[*(id_ for id_ in KNOWN if id_ not in TAGS), *TIMES]], True),
@@ -234,7 +234,7 @@ def test_audiences_come_with_their_members(server: FakeOrtto) -> None:
     ]
     assert scan.complete
     assert scan.size == sum(batch.size for batch in batches) > max(batch.size for batch in batches) > 0
-    # What was read is read again without a request.
+    # Pages on the disk are read again without a request.
     server.requests.clear()
     assert cells(read(server, "audiences")[2], "audience_members") == cells(batches, "audience_members")
     assert server.requests == []

@@ -1,4 +1,4 @@
-"""The settings of Ortto's account from the environment, where all values are texts."""
+"""Settings of an Ortto account from the environment, where all values are text."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The values that fields of Ortto take, which field or activity a name means, and what is refused."""
+"""Which values fields of Ortto take, which field or activity a name means, and what is refused."""
 
 from datetime import date
 from typing import Any

@@ -1,4 +1,4 @@
-"""Two loads at the same time stage their rows in the same tables, and each merges only its own."""
+"""If two loads stage rows in the same tables at the same time, each merges only its own."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ SELECTED = ("pages", "email_opened", "identifies", "users", "_audit")
 
 
 def source_of(name: str) -> DltSource:
-    """Rows with columns that no other source has, and an event only of one; floats are staged in PostgreSQL, too."""
+    """Returns a source with its own columns, one with its own event; PostgreSQL stages it because it has floats."""
     page = {"type": "page", "userId": name, "messageId": name, "receivedAt": at(1), "properties": {f"page_{name}": 1.5}}
     events = [track("m", "Email Opened", 1, event_b=3.5)] if name == "b" else []
     lines = page, identify(f"i{name}", name, 1, **{f"user_{name}": 2.5}), *events
@@ -41,7 +41,7 @@ def source_of(name: str) -> DltSource:
 def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
     kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """The other one has merged its users, which are replaced, and not yet its messages, which stay as first stored."""
+    """The other load has merged its users, whose rows are replaced, but not its messages, which are only inserted."""
     url = request.getfixturevalue("postgres") if "PostgreSQL" in kind else ""
     first, other = (dlt.pipeline(name, destination=DESTINATIONS[kind](url), dataset_name="data") for name in "ab")
     merge, begins, begun, has_users = SqlLoadJob.run, Lock(), list[str](), Event()
@@ -79,7 +79,7 @@ def test_a_load_leaves_the_rows_alone_that_another_one_has_staged(
 
 
 def test_all_rows_are_merged_from_staging_tables_that_keep_times_otherwise(postgres: str) -> None:
-    """They stay when their dataset is dropped, or are another one's, too, whose times had other hints."""
+    """Staging tables may outlive their dataset or be shared with another one, whose times have other hints."""
     pipeline = dlt.pipeline("a", destination=stock.postgres(postgres), dataset_name="data")
     types = {"pages": "timestamptz(3)", "users": "timestamp", "identifies": "timestamptz"}
     with pipeline.sql_client() as client:
@@ -93,7 +93,7 @@ def test_all_rows_are_merged_from_staging_tables_that_keep_times_otherwise(postg
 
 
 def test_all_rows_are_merged_if_the_staging_tables_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The jobs that follow try again to connect, and a load does not fail for it."""
+    """A load does not fail for that, and the following jobs try again to connect."""
     client = dlt.pipeline("a", destination=stock.duckdb("own.duckdb"), dataset_name="data").destination_client()
     assert isinstance(client, SqlJobClientBase)
 

@@ -1,4 +1,4 @@
-"""How many requests a second go out, of all clients of a key together."""
+"""All clients of a key together keep to a number of requests per second."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def test_one_budget_for_all_threads_and_clients_of_a_key() -> None:
             one.close()
         times = sorted(request.at for request in server.requests)
     assert most_in_a_second(times) <= 50
-    assert 2 <= times[-1] - times[0] < 5  # 125 at 50/s: 50 at once, and 50 a second later, and the rest
+    assert 2 <= times[-1] - times[0] < 5  # 125 at 50/s: 50 at once, 50 a second later, then the rest
 
 
 @timed
@@ -34,7 +34,7 @@ def test_a_slow_server_does_not_cost_pace() -> None:
             list(pool.map(lambda _: http.request("GET", ["account"]), range(125)))
         times = sorted(request.at for request in server.requests)
     assert most_in_a_second(times) <= 50
-    assert times[-1] - times[0] < 8  # 2 s on an idle machine; one after the other 12.5 s
+    assert times[-1] - times[0] < 8  # 2 s if the machine is idle; 12.5 s one after the other
 
 
 def test_other_keys_and_servers_have_budgets_of_their_own() -> None:

@@ -28,7 +28,7 @@ from contract.loading import Line, batches, identify, message, projection_contex
 
 
 def doubts(*texts: str) -> tuple[bool, bool]:
-    """Returns whether some lines have to be searched for lenient JSON, and for too deep nesting."""
+    """Returns whether some lines must be searched for lenient JSON, and whether for too deep nesting."""
     return doubts_of(pa.array(texts, pa.large_string()))
 
 
@@ -180,7 +180,7 @@ def test_what_is_no_message_is_written_as_rows(tmp_path: Path) -> None:
 
 
 def rows(path: str, *columns: str) -> list[tuple[object, ...]]:
-    """The rows of a file that has these columns: a whole number, then text."""
+    """Returns the rows of a file with these columns: an integer, then text."""
     table = pq.read_table(path)
     assert table.schema == pa.schema([(name, pa.string() if at else pa.int64()) for at, name in enumerate(columns)])
     return [tuple(row.values()) for row in table.to_pylist()]
@@ -190,7 +190,7 @@ def rows(path: str, *columns: str) -> list[tuple[object, ...]]:
 
 
 class Parsing:
-    """A parser with an engine, which is given one batch after the other; `slow` are the lines that are read alone."""
+    """A parser that is given one batch after the other; `slow` has the lines on the slow path."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parser = Parser(str(folder))
@@ -209,7 +209,7 @@ class Parsing:
         return self.parser.parse(self.reader, batch._replace(rejects=list(rejects)))
 
     def rows(self, cells: ParsedCells, *columns: str) -> list[tuple[object, ...]]:
-        """The messages by their lines, without irregular ones."""
+        """Returns the messages by their lines, without irregular ones."""
         files = engine.parquet_files(cells.messages, union_by_name="true")
         listed = "".join(f", {engine.name(column)}" for column in columns)
         return self.reader.con.execute(
@@ -230,12 +230,12 @@ def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> No
     cells = parsing.parse(track("a", x=1), "", "  ", track("b", **{" x": 2}))
     assert parsing.rows(cells, "x:x") == [(1, "a", "1"), (4, "b", "2")]
     assert (parsing.slow, cells.rejects) == ([], [])
-    # All known, one of them irregular.
+    # All are of known shapes, one of them irregular.
     some = [track("a", x=1), track("b", x=1.5e-7), track("c", x=3)]
     cells = parsing.parse(*some)
     assert parsing.rows(cells) == [(1, "a"), (2, "b"), (3, "c")]
     assert parsing.slow == [some[1].encode()]
-    # A line that is no JSON, among some that are known, irregular and unknown; then once more.
+    # A line that is not JSON among known, irregular and unknown ones; then the same again.
     some = [track("a", x=1), "{", track("b", x=1.5e-7), track("c", y=2), track("d", y=1.5e-7), "", "x", track("e", x=3)]
     for _ in range(2):
         cells = parsing.parse(*some)
@@ -248,8 +248,8 @@ def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> No
     assert parsing.rows(parsing.parse("", "x")) == []
 
 
-# Values for any field, and where they are irregular: for an id, JSON text that looks like a text, and what is no text;
-# elsewhere, numbers whose digits would change, NaN, and `{}`.
+# Values for any field, and in which fields they are irregular: as ids, JSON text that looks like a string, and
+# anything but text; elsewhere, numbers whose digits would change, NaN, and `{}`.
 VALUES = (
     '"{x"', '"{"', '"|"', '"[x"', '"[1]"', '"a"', '"5"', '"1.5"', '"1.50"', '"1e5"', '"-0"', '"true"', '"NaN"', '"#"',
     '"!"', r'"\""', r'"\\"', r'"\u00e9"', '"é"', '"2019-03-04T05:06:07Z"', r'"\u0000"', r'"\ud800"', '""', "5", "-12",
@@ -358,7 +358,7 @@ def test_other_threads_wait_for_the_first_lines(parsing: Parsing, monkeypatch: p
     with ThreadPoolExecutor(1) as pool:
         parsing.parser.parse(parsing.reader, first)
         waiting[0].result()
-    assert (parsed[0], sorted(parsed[1:])) == ([1], [[1, 2], [2]])  # then all lines of the other batch at once
+    assert (parsed[0], sorted(parsed[1:])) == ([1], [[1, 2], [2]])  # then the other batch as a whole
 
 
 def test_the_columns_of_each_event_are_known(parsing: Parsing) -> None:
@@ -398,7 +398,7 @@ def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
         (2, "sent_at", '"today"'), (3, "received_at", '"today"'),
         (4, "original_timestamp", '"now"'), (4, "timestamp", '"then"'),
     ]  # fmt: skip
-    # Lines that are read at once, those of them that are irregular, and those of a shape that never is.
+    # A line on the fast path, an irregular one of that shape, and one of a shape that is always irregular.
     others: list[dict[str, Any]] = [{}, {"properties": {"x": 1.5e-7}}, {"Type": 1}]
     for number, more in enumerate(others):
         cells = parsing.parse(*(json.dumps(message(**dict(zip(keys, clock, strict=True)), **more)) for clock in clocks))
@@ -464,7 +464,7 @@ def test_files_without_messages_have_all_columns(parsing: Parsing, tmp_path: Pat
 
 
 class Making:
-    """Makes no rows, but raises for some messages; records the messages of each call."""
+    """Makes no rows, raises for some messages, and records the messages of each call."""
 
     def __init__(self, context: ProjectionContext, bad: set[str], error: type[Exception] = ValueError) -> None:
         self.context, self.bad, self.error = context, bad, error
@@ -500,7 +500,7 @@ def test_the_messages_whose_rows_cannot_be_made_are_found_by_halves(parsing: Par
     assert find_unreadable(context, canary, Making(context, set())) == {}
     with pytest.raises(MemoryError, match=r"^c$"):
         find_unreadable(context, canary, Making(context, {"c"}, MemoryError))
-    # Where not even that one's can be made, and where there are none.
+    # If rows cannot be made even for one message, and if there are no messages.
     making = Making(context, {"a", "m"})
     assert (find_unreadable(context, canary, making), making.asked) == ({}, ["m"])
     context = replace(context, cells=parsing.parser.no_messages(parsing.reader.con))

@@ -1,4 +1,4 @@
-"""Folders and files with odd names."""
+"""Folders and files with unusual names work everywhere."""
 
 import gzip
 from pathlib import Path
@@ -30,7 +30,7 @@ ODD_NAMES = [
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_file_is_named_where_a_glob_is_taken(name: str, tmp_path: Path) -> None:
     con = duckdb.connect()
-    # Others, which the name would take in if it were a glob.
+    # Other files, which the name would match if it were a glob.
     for other in dict.fromkeys(["a", "b", "abc", "[a", "x", name]):
         folder = tmp_path / other
         folder.mkdir()
@@ -38,7 +38,7 @@ def test_a_file_is_named_where_a_glob_is_taken(name: str, tmp_path: Path) -> Non
     file = engine.glob_literal(str(tmp_path / name / name))
     assert con.sql(f"SELECT name FROM read_parquet({file})").fetchall() == [(name,)]
     assert con.sql(f"SELECT name FROM read_parquet([{file}, {file}])").fetchall() == [(name,)] * 2
-    # A folder `x=1` is no column either.
+    # A folder `x=1` does not become a column either.
     found = con.sql(f"FROM {direct.parquet(str(tmp_path / name / name))}")
     assert (found.columns, found.fetchall()) == (["name"], [(name,)])
 
@@ -79,7 +79,7 @@ def test_where_duckdb_cannot_keep_a_file(call: Call) -> None:
 def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    """In quotes and in settings, where no shell sees it: arguments, options, and what Python is given."""
+    """Also where no shell expands it: in quotes, settings and Python arguments."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
@@ -115,7 +115,7 @@ def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(
 def test_a_lakes_folder_that_its_library_cannot_open(
     sign: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A load into it ended with an error of that library, or never."""
+    """They are refused, because a load would fail in that library, or never end."""
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
     (tmp_path / "a.ndjson").write_bytes(line(track(1)))
     into = ("--destination", "filesystem", "--credentials", str(place := tmp_path / f"a{sign}b"))
@@ -127,7 +127,7 @@ def test_a_lakes_folder_that_its_library_cannot_open(
     assert (said.status, errors(said)) == (1, [why, "Name another folder."])
     (place / "autopilothq" / "tracks").mkdir(parents=True, exist_ok=True)
     (place / "autopilothq" / "init").touch()
-    said = call("status", *into)  # as somebody may have renamed a folder
+    said = call("status", *into)  # somebody may have renamed a folder with data
     assert (said.status, errors(said)) == (1, [why, "Name another folder."])
 
 
@@ -136,7 +136,7 @@ def test_a_lakes_folder_that_its_library_cannot_open(
     ["a#b", "a?b", "a%41", "a%2fb", "a]b", "a^b", "a|b", "a\\b", "a\tb", "a//b//", "/a", "..", "a/../b", "./a"],
 )
 def test_a_buckets_folder_that_the_library_of_lakes_cannot_open(folder: str) -> None:
-    """It put all tables into one, which it named by what is before the # or ?, or wrote to another folder."""
+    """They are refused: the library cuts the name at # or ?, and would mix all tables or write elsewhere."""
     config = FilesystemDestinationClientConfiguration(bucket_url=f"s3://lake/{folder}")
     with pytest.raises(CannotMerge) as refused:
         check_lake_path(config)

@@ -1,4 +1,4 @@
-"""Which people a run asks an API about: all people and the destination's rows go in, those who are due come out."""
+"""Which people are due for a request, given all people and the destination's rows of `_profiles`."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, h
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 Due = list[tuple[str, datetime | None, str | None]]
-# Of an earlier run: the person, the watermark, and when the person was last asked about, in minutes since START.
+# From an earlier run: the person, the watermark, and the time of the last request, in minutes since START.
 Stored = tuple[str, int | None, int]
 
 
@@ -31,7 +31,7 @@ def people(tmp_path: Path) -> Iterator[People]:
 
 
 def profiles(rows: Sequence[Stored], space: str = "space", scope: str = "scope", load: str = "1") -> pa.RecordBatch:
-    """Rows of `_profiles`."""
+    """Returns rows of `_profiles`."""
     moments = [at(row[1]) for row in rows], [at(row[2]) for row in rows]
     times = [pa.array(cells, pa.timestamp("us", "UTC")) for cells in moments]
     texts = [
@@ -43,7 +43,7 @@ def profiles(rows: Sequence[Stored], space: str = "space", scope: str = "scope",
 
 
 def choose(people: People, *stored: pa.RecordBatch, lag: int | None = None, retry: bool = False) -> Due:
-    """Returns the ids of those who are due; the loads 1 and 2 count."""
+    """Returns the ids of the people who are due; loads 1 and 2 are complete."""
     look_back = None if lag is None else lag * MINUTE
     people.choose(stored, ["1", "2"], DuePeople(START + 100 * MINUTE, look_back, retry, latest=START + 200 * MINUTE))
     found = list(people.take())
@@ -60,8 +60,8 @@ def test_the_last_of_the_rows_that_count_says_up_to_when_a_person_was_asked_for(
         profiles([("a", 50, 51), ("c", 50, 51)], load="killed"),
         profiles([("a", 50, 51), ("c", 50, 51)], space="another"),
         profiles([("a", 50, 51), ("c", 50, 51)], scope="another"),
-        profiles([("d", 50, 100)]),  # in this run
-        profiles([("a", 201, 201), ("c", 201, 201)]),  # by a wrong clock
+        profiles([("d", 50, 100)]),  # requested in this run
+        profiles([("a", 201, 201), ("c", 201, 201)]),  # from a wrong clock
     ) == [("a", at(20), None), ("b", at(7), None), ("c", None, None)]
 
 

@@ -1,4 +1,4 @@
-"""Who a person is: how ids are compared, which columns hold them, and their hashes."""
+"""How ids of persons are compared, which columns hold them, and their hashes."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""What earlier runs did with an item, and when failing requests stop a run: both without an account."""
+"""What is sent given what earlier runs did, and when failing requests stop a run, without an account."""
 
 import dataclasses
 from collections import Counter
@@ -106,7 +106,7 @@ def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> N
 
 
 class Leads:
-    """The triggers of the one event that leads somewhere."""
+    """The triggers of the only event that has any."""
 
     def of(self, event: str) -> list[str]:
         assert event is not None
@@ -120,7 +120,7 @@ OF_ANOTHER = AddressChange("m0", address_digest("another@b.c"), "new@b.c", is_kn
 
 
 class Run:
-    """A planner without an account, and what it counts."""
+    """A planner without an account, and its counts."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ def test_an_identify_is_planned_with_its_email_which_its_user_id_has_from_then_o
     assert run.plan(who(first_name="Ada"), (None, FAILED)) == Planned(
         BatchItem("a@b.c", ROW, [], []), {"Email": "A@b.c", "FirstName": "Ada"}, FAILED
     )
-    for _ in range(2):  # that of an event's name is no track
+    for _ in range(2):  # an identify with an event's name is not a track
         assert run.plan(Item("m2", "identify", "u1", event="Order Completed")) == Planned(
             BatchItem("a@b.c", ROW._replace(message_id="m2", event="Order Completed"), [], []), {"Email": "A@b.c"}, None
         )
@@ -215,7 +215,7 @@ def test_a_field_may_hold_the_user_id() -> None:
 
 
 def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no end, so nothing that it knows of each of them may stay."""
+    """A stream has no end, so it must not remember everybody."""
     monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
     run = Run(before=[OF_ANOTHER])
     for name in "abcd":
@@ -233,7 +233,7 @@ def test_a_stream_knows_the_emails_of_its_last_people_alone(monkeypatch: pytest.
 
 
 class Log:
-    """A delivery log that knows these statuses of messages, and these emails of user ids."""
+    """A delivery log with these statuses of messages and these emails of user ids."""
 
     is_read_only = False
 
@@ -264,7 +264,7 @@ def test_all_people_of_an_account_stay_known_because_the_log_may_lack_some(monke
     fields = Fields([{"name": "User Id", "fieldType": "string"}], None, "User Id")
     known = KnownEmails(SimpleNamespace(contacts=scan), Log(), fields, AddressChanges(Any))  # type: ignore[arg-type]
     known.look_up([Item("m0", "identify", "u-z", {"email": "z@b.c"}), Item("m1", "identify", "u-z")])
-    assert scans == []  # an earlier item has the email
+    assert scans == []  # not scanned, because an earlier item has the email
     nowhere = KnownEmails(SimpleNamespace(contacts=scan), Log(), Fields([]), AddressChanges(Any))  # type: ignore[arg-type]
     nowhere.look_up([Item("m1", "identify", "u-a")])
     assert (nowhere.get("u-a"), scans) == (None, [])
@@ -297,7 +297,7 @@ def test_emails_follow_changes_of_addresses_but_those_that_were_not_made() -> No
     assert not known.is_changing("u1")
     known.note_change("m5", "b@b.c", "f@b.c", None)
     assert found() == ["d@b.c", "f@b.c", "f@b.c", None, None]
-    known.begin()  # the account could not be reached, so that nothing was sent
+    known.begin()  # the account could not be reached, so nothing was sent
     assert found() == ["d@b.c", "b@b.c", "b@b.c", None, None]
     log.logged = {"u4": "g@b.c", "u5": "a@b.c"}
     known.note_change("m6", "b@b.c", "h@b.c", None)
@@ -321,10 +321,10 @@ def test_what_this_run_says_of_a_user_id_counts_more_than_the_log_and_a_delivere
     known.put_delivered("u2", "track@b.c")
     known.look_up([Item("i1", "identify", "u1"), Item("i2", "identify", "u2"), Item("i3", "identify", "u3")])
     assert [known.get(user_id) for user_id in ("u1", "u2", "u3")] == ["log@b.c", "now@b.c", "log@b.c"]
-    known.move("before@b.c", "else@b.c")  # which was somebody else's by then
+    known.move("before@b.c", "else@b.c")  # that address was somebody else's by then
     assert known.get("u2") == "now@b.c"
     known.move("NOW@b.c", "new@b.c")
-    known.move("log@b.c", "new@b.c")  # which no item of this run had
+    known.move("log@b.c", "new@b.c")  # no item of this run had that address
     assert [known.get(user_id) for user_id in ("u1", "u2", "u3")] == ["log@b.c", "new@b.c", "log@b.c"]
 
 
@@ -332,13 +332,13 @@ def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -
     run = Run()
     assert run.plan(who(), (None, DELIVERED)) is None
     assert run.counts == Counts(known=1)
-    assert run.emails.get("u1") is None  # which the log knows
+    assert run.emails.get("u1") is None  # the log has it
     run.state.order.touch("a@b.c")
     assert run.plan(who(), (None, DELIVERED)) == Planned(
         BatchItem("a@b.c", ROW, [], [], resent=True), {"Email": "A@b.c"}, DELIVERED
     )
-    assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # which the log has not as a change
-    assert run.counts == Counts(known=2)  # what is sent again is counted by its outcome
+    assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # the log does not have it as a change
+    assert run.counts == Counts(known=2)  # items that are sent again count by their outcome
 
 
 def test_a_track_of_unknown_fate_is_counted_and_its_contact_sent_again_behind_an_older_item() -> None:
@@ -359,10 +359,10 @@ def test_what_an_earlier_run_sent_after_what_it_left_is_sent_again() -> None:
     run = Run()
     plans = [run.plan(who(), (None, status)) for status in (early, late, early, again, late)]
     assert [plan is not None for plan in plans] == [False, False, True, True, False]
-    left = Run()  # what nobody knows of is sent as it is
+    left = Run()  # unknown items are sent as they are
     assert left.plan(who(), (None, UNKNOWN)) is not None
     assert left.plan(who(), (None, early)) is None
-    same = Run()  # a run that was not the one before
+    same = Run()  # another run than the last one
     assert [same.plan(who(), (None, status)) for status in (early, again)] == [None, None]
 
 
@@ -376,16 +376,16 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     order.begin()
     assert not order.is_touched("a@b.c")
     late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
-    assert run.plan(who(), (None, late)) is None  # which this run has sent
+    assert run.plan(who(), (None, late)) is None  # sent by this run
     assert run.plan(who(), (None, early)) is not None
     assert run.plan(who("b@b.c"), (None, early)) is not None
     assert run.plan(who("c@b.c"), (None, early)) is None
-    order.touch("a@b.c")  # by these items
+    order.touch("a@b.c")  # touched by these items
     assert run.plan(who(), (None, late)) is None
     in_vain = DeliveryStatus(True, "delivered", None, LATE._replace(at=LATE.at + timedelta(seconds=1)))
     assert run.plan(who("c@b.c"), (None, in_vain)) is None
-    assert run.plan(who(), (None, in_vain)) is not None  # delivered as these items were tried before
-    order.begin()  # of these items, because the account could not be reached
+    assert run.plan(who(), (None, in_vain)) is not None  # delivered in the earlier try of these items
+    order.begin()  # these items are tried again, because the account could not be reached
     assert not order.is_touched("a@b.c")
     order.touch("a@b.c")
     order.end(LATE._replace(run="another"))
@@ -409,7 +409,7 @@ def test_a_row_is_sent_when_it_differs() -> None:
     item = Item("m1", "identify", "u1", {"email": "A@b.c"}, once=False)
     found = Run().plan(item)
     assert isinstance(found, Planned)
-    content = "65497c07e8bc1e093e0e1b6025bdd48b74e87680e8a42db88ef08fca84ad0534"  # as earlier releases wrote it
+    content = "65497c07e8bc1e093e0e1b6025bdd48b74e87680e8a42db88ef08fca84ad0534"  # in the form of earlier releases
     assert found == Planned(BatchItem("a@b.c", ROW._replace(content=content), [], []), {"Email": "A@b.c"}, None)
     same, other = (DeliveryStatus(True, "delivered", text, EARLY) for text in (content, "other"))
     run = Run()

@@ -1,4 +1,4 @@
-"""What a dry run shows: present and new values of the first contacts, and counts of all (docs/how-to/send.md)."""
+"""A dry run shows present and new values of the first contacts, and counts of all (docs/how-to/send.md)."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -148,7 +148,7 @@ def test_without_the_table_contacts(call: Call) -> None:
     assert not Path("autopilot.duckdb").exists()
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.contacts (contact_id TEXT, first_name TEXT)")
-    assert preview(call, [identify(0, traits={"title": title})])[:6] == lines[:6]  # nobody is known by an email
+    assert preview(call, [identify(0, traits={"title": title})])[:6] == lines[:6]  # `contacts` has no column `email`
 
 
 @pytest.mark.usefixtures("server")

@@ -1,4 +1,4 @@
-"""What a user sees while a load runs, and the options that help shows."""
+"""The progress that a user sees while a load runs, and the options in the help."""
 
 import io
 import logging
@@ -22,7 +22,7 @@ LARGE = LoadReport(
     contacts=1_234_567, contacts_total=9_999_999, people=512_345, people_total=999_999,
 )  # fmt: skip
 SMALL = LoadReport(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_999, people=1_234, people_total=None)
-TABLES = LoadReport(files=4, files_done=3, lines=1)  # whose bytes nobody knows
+TABLES = LoadReport(files=4, files_done=3, lines=1)  # of unknown size
 ONE = LoadReport(
     files=1, files_done=1, bytes=12_000, bytes_done=12_000, lines=1, contacts=1, contacts_total=1, people=1
 )

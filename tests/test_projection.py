@@ -1,4 +1,4 @@
-"""A projection gives each step what it needs, and returns its results."""
+"""A projection calls each step with what it needs, and returns the results."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ LINES = [
 
 
 class Steps:
-    """A projection of LINES that goes no further than the steps it calls; these are noted, by their names."""
+    """A projection of LINES whose steps are recorded by their names instead of run."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = str(folder), patch
@@ -48,7 +48,7 @@ class Steps:
             self.made.add(batch)
 
     def note(self, where: Any, name: str, gives: Any = None) -> None:
-        """Has a step noted in place of being taken."""
+        """Has a step recorded instead of run."""
 
         def step(*given: Any) -> Any:
             self.called[name] = given
@@ -57,7 +57,7 @@ class Steps:
         self.patch.setattr(where, name, step)
 
     def settings(self, context: ProjectionContext) -> tuple[Any, ...]:
-        """The engine's memory, its threads and its folder."""
+        """Returns DuckDB's memory, threads and folder."""
         [found] = context.con.execute(
             "SELECT current_setting('memory_limit'), current_setting('threads'), current_setting('temp_directory')"
         ).fetchall()
@@ -108,7 +108,7 @@ def test_a_small_load_takes_one_thread_and_asks_nothing_that_is_not_given(
     steps: Steps, small: int, threads: int
 ) -> None:
     steps.note(projection, "deduplicate")
-    steps.note(deduplicate, "reject_messages")  # which what is refused, or who is deleted, would bring about
+    steps.note(deduplicate, "reject_messages")  # only refused messages and deleted persons need this step
     steps.patch.setattr(projection, "open_load", lambda context: context)
     steps.patch.setattr(projection, "SMALL_LOAD", steps.made._context.cells.size() + small)
     steps.made.deduplicate(left_out=LeftOut(refused=RefusedIds({}, {"users": {}})))

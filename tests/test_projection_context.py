@@ -1,4 +1,4 @@
-"""What the steps of a projection share: the engine, the names in its SQL, and which table a message belongs to."""
+"""What the steps of a projection share: DuckDB, the names in its SQL, and the table of each message."""
 
 import dataclasses
 from contextlib import suppress

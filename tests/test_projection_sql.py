@@ -1,4 +1,4 @@
-"""The projection's SQL files: each is read by a module, each statement is used, and the engine accepts each."""
+"""Each of the projection's SQL files is read by a module, and each statement is used and accepted by DuckDB."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SCRIPTS = sorted(path.name for path in Path(str(PACKAGE)).glob("*.sql"))
 MODULES = {path.name: path.read_text() for path in Path(str(PACKAGE)).glob("*.py")}
 NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 
-# Substitutes for the words in braces, and for parameters.
+# Values for the words in braces and for parameters.
 WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
     "gathered": "latest_messages", "last_ids": "'a'", "part": "0", "lowest": "0", "highest": "1",
@@ -57,7 +57,7 @@ STORED = (
     " 'p' AS person, 's' AS space, 'c' AS scope, now() AS watermark, now() AS asked_at,"
     " 'k' AS \"k:0\""
 )
-# What Python registers or makes before a statement is run.
+# Tables that Python registers or creates before a statement is run.
 RELATIONS = {
     "lines": "SELECT 1::BIGINT AS seq, '{}' AS text",
     "probe": "SELECT 1::BIGINT AS seq, '' AS shape",
@@ -124,7 +124,7 @@ RELATIONS = {
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An engine with the messages of a small load, and all else that a statement may read."""
+    """A DuckDB connection with the messages of a small load and everything else that a statement may read."""
     folder = str(tmp_path_factory.mktemp("scratch"))
     with engine.connect(folder, 200, 1) as con:
         lines = [message(properties={"plan": "a"}), identify(messageId="i", traits={"a": "\0", "b": 1})]
@@ -138,7 +138,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An engine with the tables of snapshots and of people to ask for."""
+    """A DuckDB connection with the tables for snapshots and for people to request."""
     with engine.connect(None, 200, 1) as con:
         for file in BARE:
             con.execute(engine.queries(file)["tables"])
@@ -165,7 +165,7 @@ def test_every_statement_is_used() -> None:
         assert re.search(rf"_SQL\[[\"']{name}[\"']\]", module), f"{file} has {name}, but nobody runs it"
 
 
-# The statements of `suppression.sql` that are formatted; others have braces that patterns need.
+# Only these statements of `suppression.sql` are formatted; in others, braces belong to patterns.
 FORMATTED = {"on_list", "suppress_column", "suppress_rows", "tagged_ids", "keyed", "keys_on_list", "holding"}
 BARE = ("snapshot.sql", "people.sql")
 
@@ -179,7 +179,7 @@ def test_the_engine_accepts_every_statement(
     if file != "suppression.sql" or name in FORMATTED:
         text = text.format_map(WORDS)
     for statement in con.extract_statements(text):
-        # A view is made of the query that comes after its name.
+        # Of a view, only the query after its name is run.
         sql = re.sub(r"(?s)^(\s*--[^\n]*\n)*\s*CREATE (OR REPLACE )?VIEW \w+ AS ", "", statement.query)
         parameters = {name: PARAMETERS.get(name, "a") for name in statement.named_parameters}
         con.execute(f"EXPLAIN {sql}", parameters)

@@ -1,4 +1,4 @@
-"""What the command `mapping` shows about an archive, and what it proposes."""
+"""What the command `mapping` shows about an archive, and the mapping that it proposes."""
 
 import json
 import tomllib
@@ -14,7 +14,7 @@ from calling import Call
 
 
 def seen(name: str, *properties: Any) -> SeenEvent:
-    """An event of messages with these properties."""
+    """Returns the event of messages with these properties."""
     event = SeenEvent(name)
     for one in properties:
         event.add(DECODER.decode(json.dumps(one)))
@@ -31,7 +31,7 @@ def seen(name: str, *properties: Any) -> SeenEvent:
         ("Spam complaint", {}, "Email Marked as Spam", "its name"),
         ("Emial Bonced", {}, "Email Bounced", "its name"),
         ("Email Replid", {}, "Email Replied", "its name"),
-        ("Opened or clicked", {}, None, ""),  # both are as likely
+        ("Opened or clicked", {}, None, ""),  # both are equally likely
         ("Farewell", {"idt::c": "d1", "str::u-ctx": "x"}, "Email Unsubscribed", "its properties"),
         ("Email unsubscribed, sent", {}, "Email Unsubscribed", "its name"),
         ("Farewell", {"x": "act::s"}, "Sent email", "x"),
@@ -62,9 +62,9 @@ def test_the_first_values_of_a_property_are_shown() -> None:
         ("Bounces", {"Reason": 1, "Category": 1}, ["bounce_reason", "bounce_category"]),
         ("Unsubscribes", {"Reason": 1, "str::br": 1}, ["unsubscribe_reason", None]),
         ("Spam", {"str::rn": 1}, ["spam_reason"]),
-        ("Opens", {"idt::c": 1, "campaign": {"id": 2}}, [None, None]),  # the column is there already
+        ("Opens", {"idt::c": 1, "campaign": {"id": 2}}, [None, None]),  # the column exists already
         ("Opens", {"x": {"idt::c": 1}, "idt::c": 1}, ["campaign_id", None]),
-        # What has a column gets no second one of a similar name.
+        # A property that has a column does not get another one of a similar name.
         ("Clicks", {"UTM campaign name": 1}, ["utm_campaign"]),
         ("Clicks", {"campaign_name": 1}, [None]),
     ],
@@ -91,7 +91,7 @@ def test_samples_are_masked(text: str, masked: str) -> None:
 
 
 def line(event: Any, properties: Any, kind: str = "track") -> str:
-    """A line of the archive."""
+    """Returns a line of the archive."""
     return json.dumps({"type": kind, "event": event, "properties": properties, "userId": "1"}) + "\n"
 
 
@@ -139,7 +139,7 @@ event = "Email Opened"
 
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An archive with events of strangers, one of which is mapped."""
+    """An archive with strangers' events, one of which is mapped."""
     Path("archive").mkdir()
     Path("archive/1.ndjson").write_text("".join(LINES))
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MAPPING", '{"Mapped already": {"event": "Email Opened"}}')

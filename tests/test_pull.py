@@ -1,4 +1,4 @@
-"""What answers about people become, and people without an answer: batches, watermarks, rejects, and when it stops."""
+"""Answers about people become batches, watermarks and rejects, and failures stop a pull."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ BEFORE = NOW - timedelta(days=2)
 
 
 class Space:
-    """Has pages of events by person; a page that is an error is raised. Records all requests."""
+    """Returns pages of events by person, raises a page that is an error, and records all requests."""
 
     def __init__(self, **people: Sequence[Any]) -> None:
         self.people, self.asked = people, list[tuple[str, Sequence[str], datetime | None]]()
@@ -52,7 +52,7 @@ def line(person: str, id_: str) -> bytes:
 
 
 class Pulled:
-    """A pull of people one after the other, and what it told."""
+    """A pull of people one after the other, and its reports."""
 
     def __init__(self, space: Space, scope: EventScope | None = None) -> None:
         self.scan = Scan("profiles", "url", SCAN, index=3, lines_before=5)
@@ -75,7 +75,7 @@ class Pulled:
 
     @property
     def ended(self) -> list[tuple[str, bool]]:
-        """Returns who has an answer, and whether their watermark moved."""
+        """Returns the people who are done, each with whether the watermark moved."""
         return [(who.id.removeprefix("user_id:"), who.loaded_until != BEFORE) for part in self.answered for who in part]
 
 
@@ -121,7 +121,7 @@ def test_batches_end_between_pages(monkeypatch: pytest.MonkeyPatch, most: int, l
         [line(owners.get(id_, "a"), id_) for id_ in part] for part in lines
     ]
     assert [batch.ended for batch in pulled.batches] == [*[[]] * (len(lines) - 1), [(3, None)]]
-    # Nobody's watermark moves before all of their events are handed over.
+    # A watermark moves only after all events of the person are handed over.
     told = [len(part) for part in pulled.answered]
     assert told == {1: [0, 0, 1, 1], 3: [0, 2], 9: [2]}[most]
     assert len([number for part in pulled.lines for number, _ in part]) == 4
@@ -166,7 +166,7 @@ def test_failures_in_a_row_stop_it_and_those_people_are_asked_for_again(monkeypa
     pulled = Pulled(space).of(*"abcde")
     pull = pulled.pull
     assert (pull.asked, pull.failed, pull.failure, pull.stopped) == (4, 3, first, first)
-    # The first failure was about that person, since the service answered then.
+    # The first failure was about that person, because the service answered afterwards.
     assert pulled.ended == [("a", False), ("b", True)]
     assert pulled.lines == [[(6, line("b", "1"))]]
     assert pulled.batches[-1].ended == [(3, None)]
@@ -195,7 +195,7 @@ def test_where_no_answer_came_at_all_its_error_is_raised(monkeypatch: pytest.Mon
     with pytest.raises(Unavailable) as raised:
         Pulled(Space(a=[error], b=[Unavailable("too")])).of(*"ab")
     assert raised.value is error
-    # Some answered, although without events: what is known of them is kept.
+    # Somebody had an answer, although without events, so the run is kept.
     pulled = Pulled(Space(a=[], b=[error], c=[error])).of(*"abc")
     assert (pulled.ended, pulled.pull.stopped) == ([("a", True)], error)
 
@@ -221,7 +221,7 @@ def contacts(*emails: str | None) -> list[JsonObject]:
 
 
 class Account:
-    """Autopilot's contacts behind a bookmark; keeps which bookmark was given."""
+    """Autopilot's contacts after a bookmark; records the given bookmark."""
 
     def __init__(self, *pages: Page) -> None:
         self.pages, self.asked = pages, list[str | None]()
@@ -241,7 +241,7 @@ def test_people_are_those_of_all_pages_of_contacts(tmp_path: Path) -> None:
         ["email:a@x.y"], ["email:b@x.y"], ["email:c@x.y", "email:d@x.y"], ["email:e@x.y"],
     ]  # fmt: skip
     assert (account.asked, len(seen), spool.complete) == (["b2"], 2, True)
-    # Only what is needed of a contact is kept on the disk.
+    # Only the needed fields of a contact are kept on the disk.
     assert spool.read(3)[0] == [JsonObject([("Email", email)]) for email in ("C@x.y", "d@x.y")]
     nobody = Account()
     again = people_of_contacts(spool, nobody, lambda: None)  # type: ignore[arg-type]

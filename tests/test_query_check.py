@@ -1,4 +1,4 @@
-"""The user's own queries: anything but a query is refused before it is sent, and a query cannot write."""
+"""Of users' SQL, anything but a query is refused before it is sent, and a query cannot write."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ SECRET = "key = 'a secret'"
 
 
 def refused(sql: str, dialect: str | None) -> str:
-    """What came, in the words of the error."""
+    """Returns what the error says that it got."""
     with pytest.raises(InvalidQuery) as raised:
         check_query(sql, dialect)
     before = "Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got "
@@ -125,7 +125,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 
 
 def files() -> dict[str, bytes]:
-    """All that is in the folder of the test, and below the pipelines' folder beside it."""
+    """Returns all files in the test's folder, and below the pipelines' folder next to it."""
     return {str(path): path.read_bytes() for path in Path("..").resolve().rglob("*") if path.is_file()}
 
 
@@ -155,7 +155,7 @@ def test_a_query_of_a_duckdb_file_reads_that_file_alone(
 
 
 def test_a_dry_run_changes_nothing(server: FakeAutopilot, call: Call) -> None:
-    for sql in ("SELECT 'a@b.c' AS email, 1 AS plan", "FROM read_text('autopilot.toml')"):  # no file is there yet
+    for sql in ("SELECT 'a@b.c' AS email, 1 AS plan", "FROM read_text('autopilot.toml')"):  # there is no file yet
         call("send", "traits", "--dry-run", "--query", sql)
         assert files() == {}
     with duckdb.connect("autopilot.duckdb") as con:

@@ -1,4 +1,4 @@
-"""What the pages say about commands, settings and queries is true; `test_docs.py` checks the pages themselves."""
+"""Pages are right about commands, settings and queries; `test_docs.py` checks the pages themselves."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def documents() -> str:
 
 
 def words(command: click.Command) -> Iterator[str]:
-    """The options of a command; those of the commands below it, with their names."""
+    """Returns the options of a command, and the names and options of its subcommands."""
     yield from (option for parameter in command.params for option in parameter.opts if option.startswith("--"))
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
@@ -75,7 +75,7 @@ def test_questions_have_the_same_answers_in_every_time_zone_and_database(call: C
 
 @contextmanager
 def session(database: str, zone: str) -> Iterator[Any]:
-    """A cursor in a session of a time zone."""
+    """Yields a cursor in a session with this time zone."""
     connect: Any = psycopg2.connect if "://" in database else duckdb.connect
     with closing(connect(database)) as con, closing(con.cursor()) as cursor:
         cursor.execute(f"SET TIME ZONE '{zone}'")
@@ -83,7 +83,7 @@ def session(database: str, zone: str) -> Iterator[Any]:
 
 
 def answer(cursor: Any, question: str) -> list[tuple[Any, ...]]:
-    """The rows of a question, in a fixed order."""
+    """Returns the rows of a question in a fixed order."""
     cursor.execute(question)
     rows = cursor.fetchall()
     return sorted((tuple(float(cell) if isinstance(cell, Decimal) else cell for cell in row) for row in rows), key=repr)

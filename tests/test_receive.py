@@ -1,4 +1,4 @@
-"""The receiver as senders, watchers and the loader see it."""
+"""The receiver as senders, monitors and the loader see it."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ TRACK = {"type": "track", "event": "Email Opened", "userId": "1", "messageId": "
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    """A receiver with settings, which several tests send to."""
+    """A receiver with settings, which several tests share."""
     with isolation(tmp_path_factory.mktemp("secured")), receiver(env=SETTINGS) as running:
         yield running
 
@@ -96,7 +96,7 @@ def _basic(text: str, kind: str = "Basic") -> dict[str, str]:
         ("/v1/m", {}, {}, 401),
         ("/hook/rudder/basic", _basic("ada:pässword"), TRACK, 200),
         ("/hook/rudder/basic", _basic("ada:"), TRACK, 401),
-        ("/hook/segment/open", {}, TRACK, 200),  # no settings, and this machine alone can send
+        ("/hook/segment/open", {}, TRACK, 200),  # without settings, but only this machine can send
     ],
 )  # fmt: skip
 def test_who_may_send(secured: Receiver, path: str, headers: dict[str, str], body: Any, status: int) -> None:
@@ -229,7 +229,7 @@ def test_a_body_in_chunks(secured: Receiver) -> None:
     try:
         answer = secured.http.post(secured.url + "/hook/segment/open", content=endless())
     except (httpx.WriteError, httpx.ReadError):
-        return  # it closed the connection before all was sent
+        return  # the receiver closed the connection before everything was sent
     assert answer.status_code == 413
 
 
@@ -336,7 +336,7 @@ def test_what_a_proxy_passes_on_needs_settings_too(secured: Receiver, name: str)
     ]
     assert [one.status_code for one in found] == [404, 404, 200]
     assert found[0].json() == {"code": "not_found", "message": "There is no such endpoint."}
-    assert secured.post("/hook/segment/open", TRACK).status_code == 200  # of this machine itself
+    assert secured.post("/hook/segment/open", TRACK).status_code == 200  # from this machine
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
         for _ in range(5):
             running.post("/hook/segment/shop", TRACK, headers={"X-Signature": "another-secret"})
         nobodys = running.post("/hook/segment/shop2", TRACK, headers={"X-Forwarded-For": "10.0.0.1"})
-        assert nobodys.status_code == 404  # which is not said: it is the sender's own fault
+        assert nobodys.status_code == 404  # without a warning, because it is the sender's mistake
         running.post("/v1/track", {"type": "delete"})
         running.post("/v1/batch", {"batch": [{"type": "delete", "userId": "1"}]})
         said = running.stop()
@@ -475,7 +475,7 @@ def test_metrics() -> None:
     assert 'autopilothq_receive_requests_total{endpoint="v1",status="200"} 20.0' in text
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
     assert 'autopilothq_receive_requests_total{endpoint="v1",status="408"} 1.0' in text
-    assert 'endpoint="v1",status="400"' not in text  # what was broken off is not thrown away
+    assert 'endpoint="v1",status="400"' not in text  # an interrupted request is not a bad one
     assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
     assert "made-up" not in text
     assert "\nautopilothq_receive_oldest_unpublished_seconds 0.0\n" in idle
@@ -507,7 +507,7 @@ def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
         wait_for(lambda: not list(files.published_files(running.folder)), 20)
         running.post("/v1/track", {**TRACK, "messageId": "m2"})
         running.stop()
-    # What was published as it stopped is sent by the next one.
+    # Files that were published while it stopped are sent by the next receiver.
     left = published(running.folder)
     with receiver("archive", "--upload", bucket.as_uri()) as running:
         wait_for(lambda: len(published(bucket)) == 2, 20)
@@ -517,7 +517,7 @@ def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
 
 
 def test_loads_what_it_receives() -> None:
-    # Its file is published when the first load begins.
+    # The first load begins only after its file is published.
     with receiver("archive", "--rotate", "1s", "--load-every", "3s", "--credentials", "received.duckdb") as running:
         running.post("/v1/track", TRACK)
         _await_load(running)
@@ -541,9 +541,9 @@ def test_the_load_of_load_every_reads_the_bucket_and_hides_credentials(tmp_path:
 
 
 def _await_load(running: Receiver) -> set[str]:
-    """Waits until a load beside it has stored what was sent, and gives the command lines of its loads.
+    """Waits until a load of the receiver has stored what was sent; returns the command lines of its loads.
 
-    The database is not looked at while one is at work: it would find it locked, and leave its work to the next one.
+    It never opens the database while a load runs, which would find it locked and leave its work to the next one.
     """
     seen: set[str] = set()
 
@@ -557,7 +557,7 @@ def _await_load(running: Receiver) -> set[str]:
 
 
 def _command_lines(parent: int) -> set[str]:
-    """The command lines of a process's children, as everybody on the machine sees them."""
+    """Returns the command lines of a process's children, as everybody on the machine sees them."""
     children = Path(f"/proc/{parent}/task").glob("*/children")
     found = set()
     for pid in " ".join(path.read_text() for path in children).split():
@@ -570,7 +570,7 @@ def _stored() -> list[Any]:
     try:
         with duckdb.connect("received.duckdb", read_only=True) as con:
             return con.sql("SELECT id FROM autopilothq.email_opened").fetchall()
-    except duckdb.Error:  # it is not there yet
+    except duckdb.Error:  # the table does not exist yet
         return []
 
 

@@ -1,4 +1,4 @@
-"""Who may send to an endpoint, and how many endpoints without settings there are: without a server."""
+"""Who may send to an endpoint, and how many endpoints may have no settings, without a server."""
 
 import base64
 import logging
@@ -37,7 +37,7 @@ def test_one_secret_of_any_kind_guards_an_endpoint() -> None:
         (KEYS, {}, b"{}", b"", None, False),
         (KEYS, {}, b"{}", b"", "other", True),
         (KEYS, {}, b"{}", b"", "\ud800", False),
-        (Guard(write_keys=(b"?",)), {}, b"{}", b"", "\ud800", True),  # which a key cannot be
+        (Guard(write_keys=(b"?",)), {}, b"{}", b"", "\ud800", True),  # no real key is like that
         (KEYS, {b"authorization": KEY}, b"{}", b"", None, True),
         (KEYS, {b"authorization": OTHER}, b"{}", b"", "wrong", True),
         (KEYS, {b"authorization": ADA}, b"{}", b"", None, False),
@@ -83,7 +83,7 @@ def test_all_kinds_that_have_secrets_are_asked_for() -> None:
         (OTHER, b"other"),
         (ADA.replace(b"Basic", b"Bearer"), b""),
         (b"Basic", b""),
-        (b"Basic a2V5Og=", b""),  # a sign is missing
+        (b"Basic a2V5Og=", b""),  # one character is missing
         (b"Basic a2V5\nOg==", b""),
     ],
 )
@@ -121,7 +121,7 @@ SHOP, APP, OTHERS = (Endpoint("segment", name) for name in ("shop", "app", "othe
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Endpoint]:
-    """The endpoints whose settings were looked up: one has some."""
+    """Records the endpoints whose settings are looked up; only one has settings."""
     found: list[Endpoint] = []
 
     def guard(kind: str, name: str = "") -> Guard:
@@ -160,7 +160,7 @@ def test_endpoints_without_settings_are_no_more_than_there_is_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(endpoints, "MOST_OPEN", 2)
-    (tmp_path / ARCHIVE_FOLDER / "segment-shop").mkdir(parents=True)  # which an earlier run has opened
+    (tmp_path / ARCHIVE_FOLDER / "segment-shop").mkdir(parents=True)  # left by an earlier run
     known = Endpoints(ReceiveSettings(str(tmp_path)))
     assert [known.guard(one, True) for one in (APP, GUARDED)] == [Guard(), KEYS]
     with pytest.raises(NoRoom) as error, caplog.at_level(logging.ERROR):

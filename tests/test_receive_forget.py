@@ -1,4 +1,4 @@
-"""Forgetting a person whose messages are in a receiver's files, including hidden ones."""
+"""`forget` also removes a person's messages from a receiver's files, including hidden ones."""
 
 import fcntl
 import gzip
@@ -37,14 +37,14 @@ def message(person: str, number: object) -> dict[str, Any]:
 
 @contextmanager
 def sending(running: Receiver, person: str) -> Iterator[list[str]]:
-    """Has two senders send messages of a person, some 500 a second; gives the ids of those that are acknowledged."""
+    """Makes two senders send a person's messages, about 500 a second; yields the ids of acknowledged ones."""
     acknowledged: list[str] = []
     stop = threading.Event()
 
     def send(sender: int) -> None:
         with httpx.Client(timeout=30) as http:
             number = 0
-            while not stop.wait(0.02):  # all that is sent is loaded in the end
+            while not stop.wait(0.02):  # with pauses, because everything is loaded in the end
                 some = [message(person, f"{sender}-{number + more}") for more in range(5)]
                 number += 5
                 if http.post(f"{running.url}/v1/batch", json={"batch": some}).status_code == 200:
@@ -62,7 +62,7 @@ def sending(running: Receiver, person: str) -> Iterator[list[str]]:
 
 
 def mentions(folder: Path, text: bytes) -> list[str]:
-    """The names of the files below a folder, hidden ones too, that hold a text."""
+    """Returns the names of the files below a folder, including hidden ones, that contain a text."""
     found = []
     for path in sorted(folder.rglob("*")):
         content = path.read_bytes() if path.is_file() else b""
@@ -73,7 +73,7 @@ def mentions(folder: Path, text: bytes) -> list[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset that has a message of Bob's."""
+    """Makes a dataset with a message of Bob's; returns the folder."""
     with preparing(tmp_path_factory.mktemp("bobs")) as home:
         Path("first.jsonl").write_text(json.dumps(message("bob", "first")) + "\n")
         assert command("load", "archive", "first.jsonl").status == 0

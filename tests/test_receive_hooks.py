@@ -1,4 +1,4 @@
-"""Autopilot's REST hooks and journeys' webhooks at the receiver, as an account posts them, and their rows."""
+"""Autopilot's REST hooks and journeys' webhooks, posted like from an account, become messages and rows."""
 
 import hashlib
 import json
@@ -223,7 +223,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 def test_who_may_send(running: Receiver, path: str, more: dict[str, Any], status: int) -> None:
     hook = {"event": "contact_added", "contact_id": ID, "contact": CONTACT}
     assert running.post(f"/hook/autopilot/{path}", hook, **more).status_code == status
-    # A key in the query is for this sender alone.
+    # Only for Autopilot's hooks is `key` in the query a secret.
     assert running.post("/v1/track?key=older", {"event": "Email Opened", "userId": "1"}).status_code == 200
 
 

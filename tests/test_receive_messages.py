@@ -1,4 +1,4 @@
-"""How the receiver turns bodies into lines of the archive, with the fields that Segment adds to messages."""
+"""The receiver turns bodies into lines of the archive, with the fields that Segment adds to messages."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ TIMES = {"receivedAt": RECEIVED, "originalTimestamp": RECEIVED, "timestamp": REC
 
 
 def lines(body: "str | bytes | dict[str, Any]", path: str = "/hook/segment/shop") -> list[bytes]:
-    """The lines that a request to a path leaves."""
+    """Returns the lines that a request to a path leaves."""
     found = find_route(path)
     assert found
     assert found[0].adapter
@@ -41,7 +41,7 @@ def lines(body: "str | bytes | dict[str, Any]", path: str = "/hook/segment/shop"
 
 
 def message(body: "str | bytes | dict[str, Any]", path: str = "/hook/segment/shop") -> Any:
-    """The one message of a body."""
+    """Returns the only message of a body."""
     [line] = lines(body, path)
     return json.loads(line)
 
@@ -200,7 +200,7 @@ def test_an_envelope_may_have_several_batches() -> None:
     first, second, third = map(json.loads, lines(body, "/v1/batch"))
     assert (first["messageId"], second["messageId"], third) == ("1", "2", 7)
     assert first["sentAt"] == second["sentAt"] == "2026-11-01T05:06:08.412Z"
-    # One of them may be none: the messages of the others are read all the same.
+    # If one is not a batch, the messages of the other are still read.
     for body in ('{"batch":[{"messageId":"1"}],"batch":5}', '{"batch":5,"batch":[{"messageId":"1"}]}'):
         found = list(map(json.loads, lines(body, "/v1/batch")))
         assert [line for line in found if line == 5] == [5]
@@ -352,7 +352,7 @@ def test_the_first_element_of_an_array_is_what_was_signed(first: bytes, after: b
 def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     [line] = lines(text)
     assert line.startswith(kept)
-    assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a repeated key is kept, after the first
+    assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a repeated key stays, after the first one
     json.loads(line.decode(errors="replace"))
 
 
@@ -387,7 +387,7 @@ TWICE = (
     ],
 )
 def test_repeated_keys_of_an_envelope_stay_where_it_counts(own: str, context: str, rest: str) -> None:
-    """The load counts each value of a repeated key that it does not store."""
+    """So that the load can count each value of a repeated key that it does not store."""
     [line] = lines(TWICE % f'{{"messageId":"m"{own}}}', "/v1/batch")
     assert f'"context":{context},'.encode() in line
     assert line.endswith(rest.encode())

@@ -1,4 +1,4 @@
-"""What `status` shows of a receiver's folder."""
+"""What `status` shows about a receiver's folder."""
 
 import errno
 import json
@@ -71,7 +71,7 @@ def test_what_waits(call: Call) -> None:
     assert call("load", "archive", "archive").status == 0
     none = {"files": 0, "bytes": 0, "oldest": None, "age_seconds": None}
     assert waiting() == (none, none)
-    for number in (2, 3):  # as one that was killed left them, which the next receiver publishes
+    for number in (2, 3):  # left by a killed receiver; the next one publishes them
         file = files.open_file(Path("archive"), "v1", time.time())
         file.append([json.dumps(track(number)).encode() + b"\n"])
         file.close()
@@ -95,7 +95,7 @@ def test_what_waits(call: Call) -> None:
 
 def test_when_a_file_was_begun(tmp_path: Path) -> None:
     assert files.begun_at(Path(".1772600767000-0f.open")) == files.begun_at(Path("1772600767000-0f.gz")) == 1772600767
-    for name in ("other-1.gz", "²-1.gz", "٣-1.gz"):  # digits that are none of a time
+    for name in ("other-1.gz", "²-1.gz", "٣-1.gz"):  # not digits of a time
         other = tmp_path / name
         other.touch()
         os.utime(other, (5, 5))
@@ -103,7 +103,7 @@ def test_when_a_file_was_begun(tmp_path: Path) -> None:
 
 
 def test_the_names_of_all_new_folders_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one of them, acknowledged messages would be lost with the power."""
+    """If one were missing after a power failure, acknowledged messages would be lost."""
     synced: list[Path] = []
     monkeypatch.setattr(disk, "sync", synced.append)
     folder = tmp_path / "data" / "archive"

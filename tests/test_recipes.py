@@ -1,4 +1,4 @@
-"""The recipes of schedulers, tested as far as possible without their engines; `make check` runs the engines."""
+"""Recipes for schedulers, as far as they can be tested without these; `make check` runs the real ones."""
 
 import configparser
 import hashlib
@@ -41,7 +41,7 @@ main()
 
 
 def code(name: str) -> str:
-    """A recipe without its comments."""
+    """Returns a recipe without its comments."""
     lines = (RECIPES / name).read_text().splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
 
@@ -72,7 +72,7 @@ COMMAND = re.compile(r"\bautopilothq (?:--log-format json )?((?:load|status|rece
 
 
 def calls() -> Iterator[tuple[str, list[str]]]:
-    """Every call of the program that a recipe makes, and in which."""
+    """Returns every call of the program in the recipes, with the recipe's name."""
     for name in CALLING:
         text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${FIRST_DAY:+--since "$FIRST_DAY"}
         for words in COMMAND.findall(text):
@@ -84,7 +84,7 @@ def test_every_call_is_one_that_the_program_knows(name: str, words: list[str]) -
     command: click.Command = cli.cli
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
-    with command.make_context("autopilothq", words):  # raises where an option or its value is none
+    with command.make_context("autopilothq", words):  # raises for an unknown option or a wrong value
         pass
 
 
@@ -99,7 +99,7 @@ def test_calls_are_found() -> None:
 
 
 def test_loads_of_recipes_fail_for_what_could_not_be_read() -> None:
-    """By default a damaged file leaves the status 0, and nobody who only looks at failures would hear of it."""
+    """By default a damaged file leaves the status 0, which a scheduler would take for success."""
     loads = [(name, words[words.index("--max-rejects") + 1]) for name, words in calls() if words[0] == "load"]
     assert loads == [("crontab", "0"), ("autopilothq.service", "0"), ("github-actions.yml", "0")]
     for name in ("airflow_dag.py", "dagster_assets.py"):
@@ -114,7 +114,7 @@ def test_loads_of_recipes_fail_for_what_could_not_be_read() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A user's home folder as the crontab expects it, without the program."""
+    """A user's home folder as the crontab expects it, but without the program."""
     home = tmp_path / "home"
     (home / "autopilothq").mkdir(parents=True)
     (home / "autopilothq" / "settings.env").write_text(
@@ -133,7 +133,7 @@ def install(home: Path, program: str) -> Path:
 
 
 def cron(home: Path, what: str) -> str:
-    """Returns what cron would mail about a job, which knows little more of the user than the home folder."""
+    """Runs a job in cron's small environment; returns what cron would mail."""
     known = {"HOME": str(home), "LOGNAME": "loader", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(
         ["/bin/sh", "-c", what], cwd=home, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -147,7 +147,7 @@ def test_cron_starts_both_jobs_every_hour() -> None:
     assert [re.findall(r"autopilothq (load|status)", what) for _, what in jobs] == [["load"], ["status"]]
     for when, what in jobs:
         assert croniter.is_valid(when)
-        assert "%" not in what  # cron makes it a new line
+        assert "%" not in what  # cron turns % into a line break
 
 
 def test_cron_loads_and_says_nothing(home: Path) -> None:
@@ -164,7 +164,7 @@ def test_cron_loads_and_says_nothing(home: Path) -> None:
 
 
 def test_every_recipe_sets_the_umask() -> None:
-    """Files that the shell writes are private too, because logs may name people."""
+    """So that files that the shell writes are private as well; logs may name people."""
     umask = {
         "crontab": r"^(?:\S+ +){5}umask 077 && ",
         "autopilothq.service": r"^UMask=0077$",
@@ -202,10 +202,10 @@ def test_systemd_knows_what_each_status_means() -> None:
 
 
 def test_systemds_receiver_takes_events_that_the_loads_unit_loads(home: Path) -> None:
-    """The command of each unit is run as systemd does, with its environment, in the folder that both have."""
+    """Runs the command of each unit like systemd, with its environment, in the folder that both share."""
     receive, load = unit("autopilothq-receive.service")["Service"], unit("autopilothq.service")["Service"]
     assert receive["StateDirectory"] == load["StateDirectory"]
-    assert receive["User"] == "autopilothq"  # the dynamic user of autopilothq.service has its name
+    assert receive["User"] == "autopilothq"  # like the dynamic user of autopilothq.service
     listen, metrics = free_port(), free_port()
     words = receive["ExecStart"].replace("127.0.0.1:8080", f"127.0.0.1:{listen}")
     words = words.replace("127.0.0.1:9091", f"127.0.0.1:{metrics}").replace("/opt", str(home))
@@ -239,7 +239,7 @@ def test_systemds_receiver_takes_events_that_the_loads_unit_loads(home: Path) ->
 
 
 def test_proxies_pass_on_paths_of_endpoints_alone() -> None:
-    """To the unit's address, and so that the receiver knows that another machine sends."""
+    """They pass them to the unit's address, and tell the receiver that another machine sent them."""
     address = re.search(r"--listen (\S+)", code("autopilothq-receive.service"))
     assert address
     caddy, nginx = code("Caddyfile"), code("nginx.conf")
@@ -254,7 +254,7 @@ def test_proxies_pass_on_paths_of_endpoints_alone() -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/hook/segment/other", "/hook/segment/shop/x"):
         assert not re.search(pattern, path)
         assert not any(fnmatch(path, one) for one in passed.split())
-    assert "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;" in nginx  # Caddy does so by itself
+    assert "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;" in nginx  # Caddy sets it by default
     assert {caddy.count(sign) for sign in "{}"} == {caddy.count("{")}
     assert {nginx.count(sign) for sign in "{}"} == {nginx.count("{")}
 
@@ -264,7 +264,7 @@ def test_proxies_pass_on_paths_of_endpoints_alone() -> None:
 
 def test_workflow_is_one_that_github_accepts() -> None:
     flow = workflow()
-    on = flow.pop(True)  # YAML 1.1 reads `on` so
+    on = flow.pop(True)  # YAML 1.1 reads `on` as true
     assert croniter.is_valid(on["schedule"][0]["cron"])
     assert set(on) == {"schedule", "workflow_dispatch"}
     assert set(flow) == {"name", "concurrency", "permissions", "jobs"}
@@ -274,11 +274,11 @@ def test_workflow_is_one_that_github_accepts() -> None:
     for step in job["steps"]:
         assert ("uses" in step) != ("run" in step)
         assert set(step) <= {"name", "uses", "with", "run", "env", "if"}
-        assert "${{" not in step.get("run", "")  # an input in a script is a way in for any command
+        assert "${{" not in step.get("run", "")  # an input in a script could inject commands
 
 
 def test_workflow_has_no_variable_that_dlt_takes_for_a_setting() -> None:
-    """An input that is left out is an empty variable, and dlt finds a setting by its bare name, too."""
+    """A missing input is an empty variable, and dlt also finds settings by their bare names."""
     (job,) = workflow()["jobs"].values()
     variables = {name.lower() for step in job["steps"] for name in step.get("env", {})}
     assert len(variables) >= 2
@@ -286,7 +286,7 @@ def test_workflow_has_no_variable_that_dlt_takes_for_a_setting() -> None:
 
 
 def test_workflow_takes_actions_by_their_commit() -> None:
-    """A tag can be moved to other code; the version stands beside it for a person, and for what keeps it current."""
+    """A tag can be moved to other code. The version is in a comment, for people and for update tools."""
     used = re.findall(r"^ *- uses: (.+)$", code("github-actions.yml"), re.MULTILINE)
     assert [re.fullmatch(r"(actions/[\w-]+)@[0-9a-f]{40} # v\d+\.\d+\.\d+", each) is not None for each in used] == [
         True, True,
@@ -317,7 +317,7 @@ def test_every_recipe_is_in_its_page() -> None:
 
 
 def test_dlt_knows_that_the_archives_credentials_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise dlt keeps them in its trace, and `dlt deploy` writes them into a workflow that anyone can read."""
+    """Otherwise dlt would keep them in its trace, and `dlt deploy` would write them into a public workflow."""
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__CREDENTIALS", '{"aws_secret_access_key": "hidden"}')
     sample.write("archive", events=10)
     pipeline = dlt.pipeline("trace", destination=dlt.destinations.duckdb("trace.duckdb"), dataset_name="autopilothq")

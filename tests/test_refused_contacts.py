@@ -1,4 +1,4 @@
-"""Contacts that Autopilot refuses for their values: they are found, and not sent again until they change."""
+"""Contacts that Autopilot refuses for their values are found, and not sent again until they change."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_a_row_that_is_refused_is_not_sent_again_until_it_changes(server: FakeAu
         with DeliveryLog(log_in()) as log:
             assert counted(deliver([item], log, settings_for(server))) == {"messages": 1, ends: 1}
     assert rows("status") == [("refused",), ("delivered",)]
-    # Two rows of one person in a package: nobody knows which one is refused.
+    # Two rows of one person in a package: it cannot be told which one is refused.
     both = [from_row({"email": "p1@example.com", "fax": "1"}), from_row({"email": "p1@example.com", "title": "T"})]
     for number in (2, 1, 1):
         with DeliveryLog(log_in()) as log:

@@ -1,4 +1,4 @@
-"""What is kept of messages that a destination refused, and left out of later loads."""
+"""Messages that a destination refused are remembered and left out of later loads."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_what_a_complete_load_left_out_is_not_left_out_again(tmp_path: Path) -> 
     assert RefusedMessages.begin(place, lambda: pytest.fail("not asked"), "1") == empty
     assert not (tmp_path / "autopilothq-refused").exists()
     RefusedMessages("duckdb d, dataset set", messages={"m": "w"}).write(place)
-    for load in ("1", "2"):  # the first one was not complete
+    for load in ("1", "2"):  # the first load was not complete
         found = RefusedMessages.begin(place, lambda: {"0"}, load)
         assert (found.messages, found.load_id) == ({"m": "w"}, load)
         assert RefusedMessages.read(place) == found
@@ -83,7 +83,7 @@ def test_a_lakes_column_that_is_required_and_that_no_row_has_is_named(
 ) -> None:
     files = files_of(tmp_path, {"id": ["a"]}, {"id": ["b"], "number": [1]}).files
     into: Any = SimpleNamespace(destination_client=lambda: "a lake")
-    isolate.check_required(into, "tracks", files)  # a warehouse says by itself what it lacks
+    isolate.check_required(into, "tracks", files)  # warehouses report such columns themselves
     monkeypatch.setattr(isolate, "FilesystemClient", str)
     monkeypatch.setattr(isolate, "required_columns", lambda *of: {("a lake", "tracks"): required}[of])
     if wrong is None:

@@ -1,4 +1,4 @@
-"""Rows that the destination refuses: without a load."""
+"""Rows that the destination refuses are found and noted, without a real load."""
 
 import logging
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_a_column_that_no_row_has_is_not_the_rows_fault(tmp_path: Path, message:
     assert files_of(tmp_path, {"n": [1]}, {"plan": [2]}).lack("NOT NULL constraint failed: tracks.plan") is False
 
 
-UNASKED: Any = None  # the pipeline, whose destination is asked only about keys that are stored already
+UNASKED: Any = None  # a pipeline that is not used, because there are no stored keys to look up
 
 
 class StepFailed(Exception):
@@ -97,7 +97,7 @@ def test_why_a_load_failed_is_what_the_driver_says() -> None:
 
 
 def dlts_retries() -> int:
-    """How often dlt would try a job of a load of the pipeline `p`."""
+    """Returns how often dlt would try a job of a load of the pipeline `p`."""
     with inject_section(ConfigSectionContext(pipeline_name="p", sections=("load",))):
         kept = LoadStorageConfiguration(load_volume_path="load")
         return resolve_configuration(LoaderConfiguration(_load_storage_config=kept)).raise_on_max_retries
@@ -106,20 +106,20 @@ def dlts_retries() -> int:
 @pytest.mark.parametrize(
     ("variable", "value", "before"),
     [
-        ("LOAD__RAISE_ON_FAILED_JOBS", "true", 5),  # dlt's default number
+        ("LOAD__RAISE_ON_FAILED_JOBS", "true", 5),  # dlt's default
         ("LOAD__RAISE_ON_MAX_RETRIES", "3", 3),
-        ("LOAD__RAISE_ON_MAX_RETRIES", "0", 0),  # for ever
+        ("LOAD__RAISE_ON_MAX_RETRIES", "0", 0),  # retries forever
         ("P__LOAD__RAISE_ON_MAX_RETRIES", "7", 7),
     ],
 )
 def test_dlt_tries_a_part_once_and_says_nothing_of_it(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, before: int
 ) -> None:
-    """Whatever its user has set, and it counts again afterwards."""
+    """Whatever the user's settings are; they apply again afterwards."""
     into: Any = SimpleNamespace(collector="the user's")
     log = logging.getLogger("dlt")
     monkeypatch.setenv(variable, value)
-    assert dlts_retries() == before  # dlt sets its log's level when its configuration is first read
+    assert dlts_retries() == before  # dlt sets its log level on this first read
     monkeypatch.setattr(log, "level", logging.ERROR)
     for _ in range(2):
         with suppress(KeyError), isolate._quietly(into):
@@ -233,7 +233,7 @@ def test_what_the_next_load_leaves_out_because_of_rows(tmp_path: Path) -> None:
 
 
 class Deletions:
-    """A dataset that has some tables, and notes what is deleted."""
+    """A dataset with some tables, which records what is deleted."""
 
     def __init__(self, *tables: str) -> None:
         self.there = tables
@@ -279,7 +279,7 @@ def failed(table: str, error: BaseException) -> NotLoaded:
 
 
 class Search:
-    """A pipeline that handed over rows and whose destination refuses some, and what was done with it."""
+    """A pipeline with extracted rows, some of which its destination refuses; records what is done."""
 
     def __init__(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, bad: dict[str, str], also_failed: list[str]
@@ -330,7 +330,7 @@ def test_refused_rows_of_all_tables_are_found_and_noted(tmp_path: Path, monkeypa
     ]
     parts = [("tracks", 0, 2), ("tracks", 2, 3), ("tracks", 3, 4), ("users", 0, 4), ("an_event", 0, 4)]
     assert search.done[:6] == ["given up", *([part] for part in parts)]
-    assert [] not in search.done  # a load of nothing takes its time, too
+    assert [] not in search.done  # no loads without rows, which would also take time
     assert RefusedMessages.read(search.into) == RefusedMessages(
         "duckdb d, dataset set",
         [NOON.isoformat()],
@@ -357,7 +357,7 @@ LACKS = 'character with byte sequence 0xe2 in encoding "UTF8" has no equivalent 
 def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also with an id that no statement can name."""
+    """Also a row with an id that cannot be written in a statement."""
     in_latin1(monkeypatch)
     search = Search(tmp_path, monkeypatch, {}, [])
     waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
@@ -381,7 +381,7 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     deleted = [(table, values[:-1]) for table, _, values in search.dataset.deleted]
     assert sorted(deleted) == [("tracks", ["d"]), ("users", ["u", "u"])]
     search.into.abort_packages = lambda: None
-    # What is left is looked for in parts.
+    # The rest is searched in parts.
     assert not search.found(failed("identifies", RuntimeError(LACKS)))
     assert search.done[1] == [("identifies", 0, 4)]
 
@@ -544,7 +544,7 @@ def test_a_delta_tables_files_and_columns_are_not_the_rows_fault(tmp_path: Path)
     table = DeltaTable(tmp_path)
 
     def error(change: Callable[[], object]) -> Exception:
-        with pytest.raises(Exception, match=" error") as raised:  # the library raises plain Exceptions, too
+        with pytest.raises(Exception, match=" error") as raised:  # the library also raises plain exceptions
             change()
         return raised.value
 

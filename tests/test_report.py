@@ -1,4 +1,4 @@
-"""The report's page as text: what it says, what it escapes, and its colours."""
+"""The report's page as HTML: its texts, its escaping and its colours."""
 
 import json
 import re
@@ -109,7 +109,7 @@ def test_the_page_says(said: str) -> None:
 
 def test_a_part_without_numbers_says_why() -> None:
     text = Page(report_page(nothing())).text
-    assert text.count(EMPTY.reason) == len(PARTS) + 3  # the books have four places
+    assert text.count(EMPTY.reason) == len(PARTS) + 3  # the books are in four places
     assert report_dict(nothing())["links"] == {"absent": "There is nothing."}
 
 
@@ -239,13 +239,13 @@ def test_axes_have_round_numbers(most: int, found: list[int]) -> None:
 
 def test_what_charts_show() -> None:
     [path] = re.findall(' d="(.*?)"', charts.sparkline([1, None, 2, 3, None, 4], "label"))
-    assert path == "M0.0 192.0h0M400.0 130.7L600.0 69.3M1000.0 8.0h0"  # a value between gaps is a dot
+    assert path == "M0.0 192.0h0M400.0 130.7L600.0 69.3M1000.0 8.0h0"  # a value between two gaps is a dot
     bars = charts.columns([("1", "hour"), ("2", "hours")], [1, 3], median=1)
     assert re.findall('class="(column.*?)"', bars) == ["columns", "column", "column median"]
     assert list(map(charts.percent_short, (0, 0.2, 0.5, 99.6))) == ["0%", "<1%", "0%", "100%"]
     lines = [charts.Line(name, name, [1, 2, 2]) for name in "abcd"]
     plot = charts.plot(["x", "y", "z"], lines, "label")
-    ends = ["100.0", "107.5", "115.0", "118.0"]  # names at the end of a line do not overlap
+    ends = ["100.0", "107.5", "115.0", "118.0"]  # labels at the ends of lines do not overlap
     assert re.findall('class="end .*?bottom:(.*?)%', plot) == ends
     assert re.findall('class="(tip.*?)"', plot) == ["tip", "tip", "tip left"]
 
@@ -332,8 +332,8 @@ def test_one_day_and_one_event_make_a_page() -> None:
     [
         (-1.0, date(1969, 12, 31)),
         (86_400, date(1970, 1, 2)),
-        (253_402_300_799.999999, date.max),  # as a float that is the first second of the year 10000
-        (-719_183 * 86_400, date.min),  # where the four weeks with the first of all days begin
+        (253_402_300_799.999999, date.max),  # rounds to the first second of the year 10000 as a float
+        (-719_183 * 86_400, date.min),  # the four weeks around the first possible day begin here
     ],
 )
 def test_a_time_at_the_end_of_the_calendar_has_a_day(seconds: float, day: date) -> None:

@@ -1,4 +1,4 @@
-"""The report's page in a real browser: sizes, colours, texts, and that it runs and requests nothing."""
+"""In a real browser, the report's page fits, is legible, and runs and requests nothing."""
 
 import os
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from reported import HOSTILE, made, nothing
 
 WIDTHS = (360, 768, 1280)
 THEMES = ("light", "dark")
-# The elements that have text of their own and are shown.
+# Visible elements that have their own text.
 SHOWN = """[...document.querySelectorAll("body *")].filter(one => one.checkVisibility() &&
     [...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim()))"""
-# Text whose contrast to its background is below 4.5.
+# Elements whose text has a contrast to its background below 4.5.
 FAINT = f"""(() => {{
     const luminance = rgb => rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
@@ -34,11 +34,11 @@ FAINT = f"""(() => {{
         return [ratio, one.className, one.textContent.slice(0, 40)];
     }}).filter(([ratio]) => ratio < 4.5);
 }})()"""
-# Text that ends beyond the window, or beyond a part of the page that has its own scroll bar.
+# Elements whose text ends beyond the window or beyond a part with its own scroll bar.
 BEYOND = f"""{SHOWN}.filter(one => !one.closest(".scroll") && (one.getBoundingClientRect().right > innerWidth + 0.5 ||
     one.getBoundingClientRect().left < -0.5)).map(one => one.className + ": " + one.textContent.slice(0, 40))"""
 SMALL = f"""{SHOWN}.filter(one => parseFloat(getComputedStyle(one).fontSize) < 10).map(one => one.textContent)"""
-# Cells of tables and grids whose text does not fit.
+# Cells of tables and grids whose text is cut off.
 CUT = """[...document.querySelectorAll("td, .cell, .value, .column .share, .below, .step .n, .name")].filter(one =>
     one.checkVisibility() && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline")
     .map(one => one.className + ": " + one.textContent.slice(0, 40))"""
@@ -54,7 +54,7 @@ def tab() -> Iterator[browser.Tab]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a usual report, of one with names that attack it, and of one without any number."""
+    """The pages of a usual report, of one with malicious names, and of one without numbers."""
     folder = tmp_path_factory.mktemp("pages")
     found = {}
     for name, report in (("usual", made()), ("hostile", made(HOSTILE)), ("empty", nothing())):
@@ -91,7 +91,7 @@ def test_what_would_be_wrong_is_found(tab: browser.Tab, tmp_path: Path) -> None:
     assert tab.ask("document.documentElement.scrollWidth") > 360
     assert [text for _, _, text in tab.ask(FAINT)] == ["a"]
     assert (tab.ask(SMALL), tab.ask(CUT), tab.ask(BEYOND)) == (["a"], ["cell: abcdefgh"], [": b"])
-    assert len(tab.said()) == 2  # the script, and the picture that is not there
+    assert len(tab.said()) == 2  # the script, and the missing picture
     assert [url.rpartition("/")[2] for url in tab.requests()] == ["wrong.html", "x.png"]
 
 

@@ -1,4 +1,4 @@
-"""The report's numbers: each is what plain Python counts, on DuckDB and PostgreSQL; elsewhere the SQL is parsed."""
+"""Each number of the report is what plain Python counts, on DuckDB and PostgreSQL; other dialects are parsed."""
 
 import re
 from collections import Counter
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 def target(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgresql: Postgres
 ) -> Iterator[tuple[str, str]]:
-    """The archive with oddities, loaded."""
+    """The target into which the archive with oddities is loaded."""
     folder = tmp_path_factory.mktemp(request.param)
     with isolation(folder), postgresql.database() as url:
         found = (request.param, url if request.param == "postgres" else str(folder / "events.duckdb"))
@@ -161,7 +161,7 @@ def test_journeys_and_emails(report: Report) -> None:
 
 
 def clicked_links() -> dict[tuple[Any, Any], tuple[int, int]]:
-    """The people and the clicks of links of rated mail, by URL and email, those with most people first."""
+    """Returns the people and clicks of links in rated mail, by URL and email, with the most people first."""
     old = {(row["person"], row["email_id"]) for row in pairs() if row["rated"] and row["deliveries"]}
     clicks = [
         (one.properties.get("link_url"), one.properties["email_id"], one.person)
@@ -183,7 +183,7 @@ def test_links(report: Report) -> None:
 
 
 def domains() -> dict[str, list[Row]]:
-    """Rows of people x emails by domain, those with most first."""
+    """Returns the rows of people × emails by domain, the largest first."""
     found: dict[str, list[Row]] = {}
     for row in pairs():
         if "@" in row["person"] and row["deliveries"] + row["bounces"]:
@@ -258,7 +258,7 @@ def test_cohorts(
         for one in mails
         if one.at and one.sent["event"] in ("Email Opened", "Email Clicked", "Email Replied")
     }
-    found: Cohorts = known((report if unit == "day" else read(target)).cohorts)  # so few days are cohorts of days
+    found: Cohorts = known((report if unit == "day" else read(target)).cohorts)  # with so few days, cohorts are days
     assert found.unit == unit
     for row in found.rows:
         people = {person for person, day in first.items() if day == row.begin}
@@ -358,7 +358,7 @@ def test_a_period_without_events_has_no_numbers_and_says_so(target: tuple[str, s
 
 
 def test_what_is_missing_leaves_the_other_parts(tmp_path: Path) -> None:
-    """Tables that another loader made, which has them only after their first row."""
+    """Tables of another loader, which creates each only with its first row."""
     file = str(tmp_path / "other.duckdb")
     with duckdb.connect(file) as con:
         con.execute("CREATE SCHEMA autopilothq; SET TimeZone = 'UTC'")
@@ -403,7 +403,7 @@ def test_the_last_loads_and_the_most_frequent_reasons_are_told_and_the_others_to
     file = str(tmp_path / "books.duckdb")
     first = datetime(2024, 3, 1, tzinfo=UTC)
     with duckdb.connect(file) as con:
-        counts = "lines BIGINT, stored BIGINT, duplicates BIGINT, rejected BIGINT"  # an older dataset has no other
+        counts = "lines BIGINT, stored BIGINT, duplicates BIGINT, rejected BIGINT"  # an older dataset has no others
         con.execute(f"""SET TimeZone = 'UTC'; CREATE SCHEMA autopilothq;
             CREATE TABLE autopilothq._audit (load_id TEXT, loaded_at TIMESTAMPTZ, {counts});
             CREATE TABLE autopilothq._rejects (reason TEXT);

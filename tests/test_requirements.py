@@ -1,4 +1,4 @@
-"""Everything that is installed is known by its hash: the lock files, their sources, and what installs from them."""
+"""Everything is installed by its hash: the lock files, their sources, and the commands that install from them."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def constraints() -> dict[str, str]:
 
 
 def locked(lock: str) -> dict[str, str]:
-    """The versions of a lock, each line of which must belong to an entry with hashes."""
+    """Returns the versions in a lock; checks that each line belongs to an entry with hashes."""
     text = "".join(line for line in (ROOT / lock).read_text().splitlines(keepends=True) if not line.startswith("#"))
     entries = list(ENTRY.finditer(text))
     assert "".join(entry[0] for entry in entries) == text

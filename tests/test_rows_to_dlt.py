@@ -1,4 +1,4 @@
-"""Rows on their way to dlt: their table, their columns, and the batches that steps of users get."""
+"""Rows on their way to dlt get the right table and columns, and users' steps get batches."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from refusals import NOON, relation_of
 
 
 class Filtered(dict[int, str]):
-    """Stands in for a column of a pandas frame without its first rows: iterated as values, indexed by their numbers."""
+    """Stands in for a column of a filtered pandas frame: iterates its values, indexed by the original row numbers."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.values())

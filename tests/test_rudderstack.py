@@ -1,4 +1,4 @@
-"""Each row of RudderStack's public test data for Autopilot, and where this project differs on purpose."""
+"""RudderStack's public test data for Autopilot gives the same results, except where this project differs on purpose."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where the scans of an account begin: from scratch, after what complete loads have, or with pages on the disk."""
+"""Where scans of an account begin: from scratch, after complete loads, or with pages on the disk."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ TABLES = ["contacts", "tracks"]
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """dlt's state of the source."""
+    """Stands in for dlt's state of the source."""
     state: dict[str, Any] = {}
     monkeypatch.setattr(dlt.current, "source_state", lambda: state)
     return state
@@ -33,7 +33,7 @@ def plan(tmp_path: Path) -> ScanPlan:
 
 
 def cursor(started_at: str, **more: Any) -> dict[str, Any]:
-    """The cursor of a scan after a complete load: after page 2."""
+    """Returns the cursor of a scan after a complete load of page 2."""
     known = {"page": 3, "bookmark": "b2", "contacts": 200, "tables": TABLES, "load_id": "load 1"}
     return {"account": "account", "started_at": started_at} | known | more
 
@@ -52,7 +52,7 @@ WHOLE = ScanStart("account", LATE)
 @pytest.mark.parametrize(
     ("start", "bookmarks", "known", "begins", "pages", "first"),
     [
-        # Nothing is on the disk.
+        # No pages are on the disk.
         (None, "", {}, ANEW, "", (1, 0)),
         (None, "", cursor(LATE), BEHIND, "", (3, 200)),
         (None, "", cursor(LATE, bookmark=None), ANEW, "", (1, 0)),
@@ -60,14 +60,14 @@ WHOLE = ScanStart("account", LATE)
         (None, "", cursor(LATE, tables=[*TABLES, "email_opened"]), BEHIND, "", (3, 200)),
         (None, "", cursor(LATE, account="other"), ANEW, "", (1, 0)),
         (None, "", cursor(LATE, load_id="load 2"), ANEW, "", (1, 0)),
-        # Pages that no load has.
+        # Pages that are in no load.
         (WHOLE, "1", {}, WHOLE, "1", (1, 0)),
         (WHOLE, "12", cursor(EARLY), WHOLE, "12", (1, 0)),
         (WHOLE, "12", cursor(EARLY, bookmark=None), WHOLE, "12", (1, 0)),
-        # Their scan began after now: a clock was wrong.
+        # Pages of a scan that began in the future, because a clock was wrong.
         (ScanStart("account", AHEAD), "12", {}, ANEW, "", (1, 0)),
         (None, "", cursor(AHEAD), ANEW, "", (1, 0)),
-        # Some were dropped because a load had them, which nobody knows any more: dlt's state or the dataset is new.
+        # Pages 1 and 2 were dropped because a load had them, but dlt's state or the dataset is new and knows no load.
         (WHOLE, "34", {}, ANEW, "", (1, 0)),
         (WHOLE, "13", {}, ANEW, "", (1, 0)),
         (WHOLE, "34", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
@@ -79,7 +79,7 @@ WHOLE = ScanStart("account", LATE)
         (ScanStart("account", LATE, 2, "b1", 100), "23", {}, ANEW, "", (1, 0)),
         (BEHIND, "4", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
         (WHOLE._replace(account="other"), "1", {}, ANEW, "", (1, 0)),
-        # Pages of which a load has some.
+        # Pages, some of which are in a load.
         (WHOLE, "1234", cursor(LATE), WHOLE, "34", (3, 200)),
         (WHOLE, "12", cursor(LATE), WHOLE, "", (3, 200)),
         (WHOLE, "1", cursor(LATE), BEHIND, "", (3, 200)),
@@ -89,10 +89,10 @@ WHOLE = ScanStart("account", LATE)
         (BEHIND, "34", cursor(LATE, tables=["tracks"]), BEHIND, "34", (3, 200)),
         (BEHIND, "34", cursor(LATE, page=4, contacts=300), BEHIND, "4", (4, 300)),
         (BEHIND, "", cursor(LATE), BEHIND, "", (3, 200)),
-        # Pages that are too old to be the account's state, unless a load has some of the scan.
+        # Pages too old to show the account's state, unless a load has some of the scan.
         (WHOLE._replace(started_at=OLD), "12", {}, ANEW, "", (1, 0)),
         (WHOLE._replace(started_at=OLD), "1234", cursor(OLD), WHOLE._replace(started_at=OLD), "34", (3, 200)),
-        # Pages of a scan before that of a load.
+        # Pages of an earlier scan than the load's.
         (ScanStart("account", EARLY), "1234", cursor(LATE), BEHIND, "", (3, 200)),
     ],
 )
@@ -172,7 +172,7 @@ def test_pages_of_lists_that_are_too_old_are_requested_again(plan: ScanPlan) -> 
 def test_a_scan_does_not_go_on_where_its_earlier_rows_are_dropped(
     plan: ScanPlan, state: dict[str, Any], gone: Any, contacts_pages: str, lists_pages: str
 ) -> None:
-    """Lists are only loaded whole, so they can be replaced by pages of several loads, too."""
+    """Lists are only loaded as a whole, so they may be replaced although their pages came in several loads."""
     state["scans"] = {"contacts": cursor(LATE)}
     spooled(plan.folder / "contacts", WHOLE, "b1", "b2", "b3", "b4")
     spooled(plan.folder / "lists" / "index", WHOLE, None)
@@ -186,7 +186,7 @@ def test_a_scan_does_not_go_on_where_its_earlier_rows_are_dropped(
 def test_a_scan_does_not_go_on_where_a_load_stopped_before_its_tables_were_dropped(
     plan: ScanPlan, state: dict[str, Any]
 ) -> None:
-    """Not even if the load that was to begin it again was never loaded; what later loads leave counts."""
+    """Not even if the load that restarted it was never completed; only later loads count."""
     state["scans"] = {"contacts": cursor(LATE)}
     dropped = {"contacts": "load 2", "lists": "load 2"}
     after = replace(plan, dropped=dropped)

@@ -1,4 +1,4 @@
-"""Scans of an account page by page: what they yield, how they end, and where the next load continues."""
+"""Scans of an account, page by page: their rows, how they end, and where the next load continues."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def page(names: str, bookmark: str | None, total: int | None = None) -> Page:
 
 
 class Account:
-    """Gives the pages behind a bookmark; an error among them is raised. Keeps the bookmarks that it was asked with."""
+    """Returns the pages after a bookmark, raises an error among them, and records the requested bookmarks."""
 
     def __init__(self, *pages: Page | Exception) -> None:
         self.pages, self.asked = pages, list[str | None]()
@@ -56,7 +56,7 @@ class Account:
 
 
 class Over(Deadline):
-    """A budget that is spent once `is_over` was called `times` times."""
+    """A budget of time that is over after `times` calls of `is_over`."""
 
     def __init__(self, times: int = 0) -> None:
         super().__init__(5.0)
@@ -68,7 +68,7 @@ class Over(Deadline):
 
 
 class Run:
-    """The result of one scan of contacts, until it ended or was interrupted."""
+    """The result of a scan of contacts, until it ended or was interrupted."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ def test_pages_become_rows_and_events(tmp_path: Path) -> None:
 def test_a_person_on_two_pages_counts_once(tmp_path: Path) -> None:
     run = Run(Spool.begin(tmp_path, START), Account(page("ab", "1", 4), page("bc", "2", 4), page("abcd", None, 4)))
     assert run.seen == [(2, 4), (3, 4), (4, 4)]
-    assert run.names == ["abbcabcd"]  # what they are is for the table to decide
+    assert run.names == ["abbcabcd"]  # the table checks the names
 
 
 @pytest.mark.parametrize("events", [True, False])
@@ -177,10 +177,10 @@ def test_a_scan_whose_time_is_up_ends_behind_a_page(tmp_path: Path) -> None:
     spool = Spool.begin(tmp_path, START)
     pages = [page("a", "1"), page("b", "2"), page("c", None)]
     account = Account(*pages)
-    # The budget is spent already; a page comes nevertheless, or the scan would never end.
+    # The time is over already, but one page is still read, or the scan would never end.
     run = Run(spool, account, Over())
     assert (run.names, run.why, run.scan.complete, account.asked) == (["a"], SPENT, False, [None])
-    # With a page on the disk no other is requested.
+    # If a page is on the disk, no other is requested.
     account = Account(*pages[1:])
     run = Run(spool, account, Over())
     assert (run.names, run.why, run.scan.complete, account.asked) == (["a"], SPENT, False, [])
@@ -262,7 +262,7 @@ def lists(*names: str) -> list[Any]:
 
 
 class Lists:
-    """An account with lists, whose members come in pages; an error among these is raised."""
+    """An account with lists, whose members come in pages; raises an error among these."""
 
     def __init__(self, **pages: list[Page | Exception]) -> None:
         self.pages, self.asked = pages, list[tuple[str, str | None]]()
@@ -321,7 +321,7 @@ def test_lists_have_members_by_their_ids_alone(tmp_path: Path) -> None:
         True, sorted([("", None), ("l1", None), ("l2", None), ("l3", None)], key=str),
     )  # fmt: skip
     assert Spool(tmp_path / "0", START).read(1)[0] == [JsonObject([("contact_id", name)]) for name in "ab"]
-    # What is on the disk is not requested again.
+    # Pages on the disk are not requested again.
     again = Lists(other=[])
     assert again.scan(tmp_path)[1] == parts
     assert again.asked == []
@@ -355,7 +355,7 @@ def test_lists_whose_time_is_up_go_on_in_the_next_load(tmp_path: Path) -> None:
     pages: list[Page | Exception] = [page("a", "1"), page("b", None)]
     account = Lists(l1=pages)
     with pytest.raises(ScanInterrupted) as error:
-        account.scan(tmp_path, Over(2))  # before the lists, and before their members
+        account.scan(tmp_path, Over(2))  # time is over after the lists
     assert (str(error.value), error.value.failed) == ("max_seconds (5) were spent", False)
     assert account.asked == [("", None), ("l1", None)]
     after = Lists(l1=pages[1:])
@@ -364,7 +364,7 @@ def test_lists_whose_time_is_up_go_on_in_the_next_load(tmp_path: Path) -> None:
         [("l1", "1")], [{"lists_contacts": [member("l1", "a")]}, {"lists_contacts": [member("l1", "b")]}],
     )  # fmt: skip
     with pytest.raises(ScanInterrupted):
-        Lists(l1=pages).scan(tmp_path / "later", Over(1))  # no member was requested
+        Lists(l1=pages).scan(tmp_path / "later", Over(1))  # time is over before any member is requested
     assert Spool.open(tmp_path / "later" / "0").last == 0  # type: ignore[union-attr]
 
 
@@ -381,7 +381,7 @@ def test_lists_of_which_one_fails_are_not_loaded(tmp_path: Path, errors: list[Ex
     names = [f"l{number}" for number in range(len(errors))]
     given: dict[str, list[Page | Exception]] = {name: [error] for name, error in zip(names, errors, strict=True)}
     account = Lists(**given)
-    account.together = Barrier(len(errors))  # else the first that fails keeps the others from asking
+    account.together = Barrier(len(errors))  # otherwise the first failure would stop the other requests
     with pytest.raises(type(raised)) as caught:
         account.scan(tmp_path)
     assert str(caught.value) == str(raised)
@@ -390,7 +390,7 @@ def test_lists_of_which_one_fails_are_not_loaded(tmp_path: Path, errors: list[Ex
 
 
 class Told(Event):
-    """An event of which the test is told, too."""
+    """An event that also tells the test that it was set."""
 
     made: list["Told"] = []  # noqa: RUF012 - of all tests
 
@@ -419,7 +419,7 @@ def test_a_list_that_fails_keeps_others_from_being_asked_for(
     with pytest.raises(ScanInterrupted) as caught:
         account.scan(tmp_path)
     assert (str(caught.value), caught.value.failed) == ("a", True)
-    asked = sorted(name for name, _ in account.asked)  # which of two threads asks first is the system's to say
+    asked = sorted(name for name, _ in account.asked)  # the order of two threads is not fixed
     assert (asked, came) == (["", "l1", "l2"][: parallel + 1], ["1"] * (parallel - 1))
 
 

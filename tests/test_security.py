@@ -1,4 +1,4 @@
-"""The privileges in docs/how-to/security.md: each role of PostgreSQL has just its grants, and needs them all."""
+"""The PostgreSQL roles in docs/how-to/security.md work with exactly their grants, and need all of them."""
 
 import json
 import re
@@ -24,7 +24,7 @@ FAILED = "Error: The load step failed:"
 
 
 def sql(section: str) -> str:
-    """The statements of a section."""
+    """Returns the SQL statements of a section."""
     return "".join(re.findall(r"```sql\n(.*?)```", SECTIONS[section], re.DOTALL))
 
 
@@ -36,12 +36,12 @@ def password(role: str) -> str:
 
 @pytest.fixture
 def warehouse(postgresql: Postgres) -> Iterator[str]:
-    """A database with another tenant, prepared only with the page's statements."""
+    """A database that another tenant uses too, prepared only with the page's statements."""
     with postgresql.database() as url:
         ask(url, "CREATE SCHEMA crm; CREATE TABLE crm.customers AS SELECT 'ada@example.com' AS email, 'pro' AS title")
         ask(url, sql("PostgreSQL"))
         yield url
-    for role in reversed(ROLES):  # they belong to the server
+    for role in reversed(ROLES):  # roles belong to the server
         ask(postgresql.url("postgres"), f"DROP ROLE autopilot_{role}")
 
 
@@ -67,7 +67,7 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
     Path("a.json").write_bytes(line(track(1, userId="ada")) + line(identify))
     Path("b.json").write_bytes(line(track(2, event="Own")) + b"no message\n")
     query = "SELECT email, 'pro' AS title FROM autopilothq.identifies"
-    # The order is that in which a lock or a table could become another role's.
+    # In this order, one role could become the owner of another's lock or table.
     for role, words, last in (
         ("loader", ["load", "archive", "a.json"], "into postgresql://autopilot_loader:***@"),
         ("loader", ["forget", "--email", "nobody@example.com"], "from postgresql://autopilot_loader:***@"),
@@ -99,7 +99,7 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
 
 
 def assert_hidden_rows_end_a_load(run: Callable[..., Said], warehouse: str) -> None:
-    """A person whose row the role does not see is not rejected: no merge can replace that row."""
+    """Checks that a load ends if the role cannot see a person's row, which no merge could replace."""
     Path("d.json").write_bytes(line({"type": "identify", "messageId": "j", "userId": "ada", "traits": {"a": 1}}))
     policy = "ON autopilothq.users USING (id <> 'ada') WITH CHECK (true)"
     ask(
@@ -139,7 +139,7 @@ FORBIDDEN = {
 
 
 def assert_kept_apart(warehouse: str) -> None:
-    """No role can do these, all of which an administrator could."""
+    """Checks that no role can do what only an administrator may."""
     for role, statements in FORBIDDEN.items():
         for statement in statements:
             with pytest.raises(psycopg2.errors.InsufficientPrivilege):
@@ -147,8 +147,8 @@ def assert_kept_apart(warehouse: str) -> None:
 
 
 def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
-    """Without any one of the rights, something that the page promises ends with an error."""
-    # A number with digits comes by way of staging.
+    """Checks that without any single grant, something that the page promises fails."""
+    # Decimal numbers go through staging.
     Path("c.json").write_bytes(line(track(3, event="Other", properties={"price": 1.5})))
     load, send, status = ["load", "archive", "c.json"], ["send", "messages", "a.json"], ["status"]
     for right, role, words, refused in (
@@ -185,7 +185,7 @@ def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
         said = run(role, *words)
         assert (said.status, errors(said)[0][: len(refused)]) == (1, refused), (right, said)
         ask(warehouse, f"GRANT {right} TO autopilot_{role}")
-    # Whoever may not drop a lease leaves none behind, which would keep the next run away.
+    # A role that cannot delete leases must not leave one, which would block the next run.
     ask(warehouse, "REVOKE DELETE ON autopilothq._locks FROM autopilot_loader")
     assert run("loader", *load).err == (
         "Error: permission denied for table _locks\n"

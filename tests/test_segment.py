@@ -382,7 +382,7 @@ def test_people_are_asked_for_side_by_side(server: FakeProfiles, space: ProfileA
 
     def everyone(_: str) -> list[Any]:
         if alone.is_set():
-            together.wait(timeout=10)  # breaks where fewer than eight come at once
+            together.wait(timeout=10)  # breaks if fewer than eight come at once
         alone.set()
         return []
 
@@ -403,7 +403,7 @@ def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, 
         next(answers)
     deadline = threading.Event()
     deadline.wait(0.3)  # time enough for hundreds
-    assert next(taken) <= 1 + 5 + 4 + 4 + 1  # the first, the taken, the waiting, those in hand
+    assert next(taken) <= 1 + 5 + 4 + 4 + 1  # the first, those taken, those waiting, those in progress, the next
     answers.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("profiles-")]
 
@@ -434,4 +434,4 @@ def test_the_pace_is_reached_while_answers_take_their_time() -> None:
         list(pull.fetch_events(space, (DueProfile(f"user_id:{number}") for number in range(101)), EventScope(), 50))
         seconds = (datetime.now(UTC) - started).total_seconds()
     assert len(server.requests) == 101
-    assert seconds < 4  # one after the other it takes more than ten
+    assert seconds < 4  # one after the other would take more than ten seconds

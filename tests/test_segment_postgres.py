@@ -34,7 +34,7 @@ from contract.loading import Line, identify, message, raw, write
 from servers import Postgres
 from shared_loads import command, isolation
 
-# A column of every table with its type, whether it may be null, the keys and the indexes: what \d of psql shows.
+# Every column with its type and nullability, the keys and the indexes, as psql's \d shows them.
 DESCRIBED = """
     SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, NULL
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
@@ -67,7 +67,7 @@ def load(call: Call, url: str, *more: str) -> None:
 
 
 def order(id_: str, **numbers: str) -> str:
-    """An order whose properties are these JSON numbers."""
+    """Returns an order whose properties are these JSON numbers."""
     return event("Order Completed", id_, **numbers)
 
 
@@ -84,7 +84,7 @@ EVERY_KIND: list[Line] = [
 
 
 class Made(NamedTuple):
-    """A database with a message of every kind, and how many connections were opened or closed whenever one was."""
+    """A database with a message of every type, and the number of connections being opened or closed at each time."""
 
     url: str
     under_way: list[int]
@@ -92,7 +92,7 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="module")
 def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """A load over connections that take their time to open and to close."""
+    """Makes a load with connections that are slow to open and to close."""
     under_way: list[int] = []
     seen: list[int] = []
 
@@ -134,7 +134,7 @@ def test_the_printed_statements_are_those_that_make_the_tables(call: Call, made:
     printed = call("schema", "--format", "sql", "--destination", "postgres", "--dataset", "printed").out
     query(postgres, printed)
     tables, said = described(postgres), described(postgres, "printed")
-    # Tables of an account, and those about requests for profiles, are not from an archive.
+    # An archive does not fill the tables of an account and of requests for profiles.
     account = {each.name for each in (*catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT)}
     assert said.keys() - tables.keys() == {"_profiles", "_deliveries", "_deliveries_ortto", "_forwards", *account}
     assert {table: said[table] for table in tables} == tables
@@ -175,8 +175,8 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
     person = identify(messageId="i1", traits={"ltv": 5358.99, "name": "Ada", "age": 40, "until": last})
     write("1.ndjson", *lines, person, event("Order Changed", "c1", revenue="0.1", n="1"))
     load(call, postgres)
-    # A second load, of another version of the file: duplicates, new rows, a new column, a new value of a person's.
-    # Staging is made again, because somebody changed a column's type.
+    # A second load, of another version of the file, has duplicates, new rows, a new column and a person's new value.
+    # Staging is created again, because somebody changed a column's type.
     query(postgres, f"ALTER TABLE autopilothq.order_changed ALTER COLUMN n TYPE varchar; {TAKEN}")
     write(
         "1.ndjson", *lines[:2], order("n1", revenue="2", tax="0.07"),
@@ -187,7 +187,7 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
     )  # fmt: skip
     load(call, postgres)
     assert query(postgres, "SELECT count(*), count(DISTINCT file) FROM autopilothq._audit") == [(2, 1)]
-    # Whatever has the name of an event already, in this schema or as an index of a table that comes with this load.
+    # Names of events are taken by other objects in the schema, or by an index of a table that this load creates.
     tables = [f"{name.replace(' ', '_').lower()}_table" for name in NAMES_TAKEN]
     assert query(postgres, " UNION ALL ".join(f"SELECT id FROM autopilothq.{table}" for table in tables)) == [
         (name,) for name in NAMES_TAKEN
@@ -211,7 +211,7 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
     live = call("schema", "--live", "late", "--format", "json", "--destination", "postgres", "--credentials", postgres)
     column = json.loads(live.out)["tables"]["late"]["columns"]["f"]
     assert (column["data_type"], column["x-native-type"]) == ("double", "numeric")
-    # dlt's own destination goes on with these tables, though it rounds to 15 digits.
+    # dlt's own destination can continue with these tables, although it rounds to 15 digits.
     before = described(postgres)
     write("3.ndjson", lines[0], order("n2", revenue="0.3"), identify(messageId="i3", traits={"name": "Eve", "age": 41}))
     pipeline(dlt_postgres(postgres)).run(autopilothq.archive("archive"))
@@ -228,7 +228,7 @@ def numeric(url: str, type_: str = "numeric") -> set[tuple[str, str]]:
 
 
 def opened() -> DltSource:
-    """The archive, loaded only into `email_opened` and `tracks`, because each further table takes time."""
+    """A load of the archive into only `email_opened` and `tracks`, because each table takes time."""
     return autopilothq.archive("archive").with_resources("email_opened", "tracks", "_audit", "_discards", "_rejects")
 
 
@@ -238,7 +238,7 @@ def pipeline(destination: Any) -> dlt.Pipeline:
 
 def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgres: str) -> None:
     write("1.ndjson", *EVERY_KIND, *(order(f"m{n}", revenue=number) for n, number in enumerate(NUMBERS)))
-    pipeline(dlt_postgres(postgres)).run(autopilothq.archive("archive"))  # makes what earlier versions made
+    pipeline(dlt_postgres(postgres)).run(autopilothq.archive("archive"))  # creates tables like earlier versions
     before = described(postgres)
     assert not any(what[0] == "p" for table in before.values() for what in table)
     write(
@@ -274,7 +274,7 @@ def test_a_view_with_the_name_of_a_table_is_refused(postgres: str) -> None:
         pipeline(dlt_postgres(postgres)).run(opened())
     assert tables() == [("tracks",)]
 
-    # Nor is a materialized one, or one that is in place of a table that a load has made.
+    # A materialized view is refused too, and a view in place of a table that a load had created.
     query(postgres, "DROP VIEW autopilothq.tracks")
     query(postgres, "CREATE MATERIALIZED VIEW autopilothq.tracks AS SELECT 'm'::text AS id")
     with pytest.raises(PipelineStepFailed, match=expected):
@@ -291,13 +291,13 @@ def test_a_view_with_the_name_of_a_table_is_refused(postgres: str) -> None:
 
 
 def counted(url: str, tables: list[str]) -> dict[str, int]:
-    """The number of rows of each table."""
+    """Returns the number of rows of each table."""
     counts = (f"SELECT '{table}', count(*) FROM autopilothq.{table}" for table in tables)
     return dict(query(url, " UNION ALL ".join(counts)))
 
 
 class Twice(NamedTuple):
-    """A database that every file was copied into twice, and what there was: at first, and replaced by the same."""
+    """A database into which every file was copied twice: its state after the load, and after replacing all tables."""
 
     url: str
     staged: set[str]
@@ -307,7 +307,7 @@ class Twice(NamedTuple):
 
 @pytest.fixture(scope="module")
 def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twice]:
-    """Copies a file twice, as if a load was killed after the copy and before that was recorded."""
+    """Makes a load that copies each file twice, as after a kill between the copy and its record."""
     run = postgres_copies.PostgresCopyJob.run
 
     def run_twice(self: postgres_copies.PostgresCopyJob) -> None:
@@ -335,14 +335,14 @@ def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_rows_that_came_into_staging_twice_are_stored_once(twice: Twice) -> None:
     first, replaced = twice.counts
     assert first == {table: first[table] and 1 for table in first} | {"tracks": 8}
-    # All once more, in the place of what is there: keys and types stay.
+    # After replacing all tables with the same rows, keys and types are unchanged.
     assert twice.described[1] == twice.described[0]
     assert replaced == first
     assert query(twice.url, "SELECT revenue FROM autopilothq.order_completed") == [(Decimal("0.1"),)]
 
 
 def test_messages_go_past_staging(twice: Twice) -> None:
-    # The books, what is replaced, and what has a number with digits.
+    # Only the books, replaced rows, and tables with decimal numbers go through staging.
     assert twice.staged == {
         "_audit", "_discards", "_dlt_version", "_rejects", "accounts", "order_completed", "users",
     }  # fmt: skip
@@ -392,8 +392,8 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str, caplog: p
     assert rows == [(f"m{number}", "email_opened") for number in range(3)]
     assert query(postgres, "SELECT count(*) FROM autopilothq.email_opened") == [(3,)]
     assert query(postgres, "SELECT count(*) FROM autopilothq._discards") == [(0,)]
-    slow = "For data items in `{}` yielded as arrow: this will degrade performance."  # as dlt says
-    for table in ("mine", "_rejects"):  # the user's own has rows
+    slow = "For data items in `{}` yielded as arrow: this will degrade performance."  # dlt's own warning
+    for table in ("mine", "_rejects"):  # the user's own table has rows
         logging.getLogger("dlt").warning(slow.format(table))
     assert caplog.messages == [slow.format("mine")]
 
@@ -415,7 +415,7 @@ def test_own_tables_are_loaded_as_dlt_does(postgres: str, monkeypatch: pytest.Mo
 
 
 def test_a_load_of_an_earlier_version_is_completed_from_staging(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It had copied its rows into staging, and was killed before it merged them."""
+    """The earlier version had copied its rows into staging and was killed before it merged them."""
     write("1.ndjson", *(message(messageId=f"m{number}") for number in range(3)))
     monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
     into = pipeline(segment_postgres(postgres))
@@ -441,7 +441,7 @@ def test_a_load_of_an_earlier_version_is_completed_from_staging(postgres: str, m
 def test_what_is_in_staging_is_stored_although_an_index_was_made_since(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The table had no index as its rows were copied into staging, and the load was killed before it merged them."""
+    """The table had no index when its rows were copied into staging; the load was killed before it merged them."""
     write("1.ndjson", message(messageId="m1"))
     pipeline(segment_postgres(postgres)).run(opened())
     [(key,)] = query(
@@ -468,7 +468,7 @@ def test_what_is_in_staging_is_stored_although_an_index_was_made_since(
 
 
 def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -> None:
-    """A copy takes no cell of another type than the column's."""
+    """A direct copy takes no value of a type other than the column's."""
     query(postgres, "CREATE SCHEMA autopilothq")
     columns = "id text PRIMARY KEY, received_at timestamptz, n integer"
     query(postgres, f"CREATE TABLE autopilothq.email_opened ({columns})")
@@ -481,9 +481,9 @@ def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -
 def test_settings_of_sessions_that_a_pooler_drops(
     postgres: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PgBouncer does so if its settings tell it to ignore them; else it refuses connections."""
+    """PgBouncer drops them if it is told to ignore them; otherwise it refuses such connections."""
     monkeypatch.setattr(postgres_waits, "SESSION", "")
-    for _ in range(2):  # as the query and the log of `send` do
+    for _ in range(2):  # like the query and the log of `send`
         client = cast(Any, client_for(pipeline(segment_postgres(postgres)), Schema("autopilothq"))).sql_client
         for _ in range(2):
             with client:
@@ -508,7 +508,7 @@ def test_settings_of_sessions_that_a_pooler_drops(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         " AND backend_type = 'client backend'"
     )
-    for _ in range(50):  # a server process outlives its connection by a moment
+    for _ in range(50):  # a server process lives slightly longer than its connection
         if query(postgres, left) == [(0,)]:
             return
         time.sleep(0.1)

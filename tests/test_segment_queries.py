@@ -1,6 +1,6 @@
-"""SQL in the styles that people write for Segment's tables, on both databases, checked against plain Python.
+"""SQL of the kind that people write for Segment's tables works on both databases, as checked by plain Python.
 
-One load of a shop's messages, as Segment's SDKs send them, and a second one later serve all of them.
+All tests share one load of a shop's messages, as Segment's SDKs send them, and a second one later.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from servers import Postgres
 START = datetime(2024, 2, 26, 20, tzinfo=UTC)
 SOURCES = ("google", "newsletter", None)
 BREAK = timedelta(minutes=30)
-ZONE = "America/Los_Angeles"  # of the sessions that ask
+ZONE = "America/Los_Angeles"  # the time zone of the querying sessions
 Sent = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ def clock(message: Sent) -> datetime:
 
 
 def visits(rng: random.Random, visitor: int, ids: Iterator[int]) -> Iterator[Sent]:
-    """Returns the messages of one browser; two browsers belong to one user, some never say whose they are."""
+    """Returns the messages of one browser. Two browsers may belong to one user, and some are never identified."""
     user = f"u{visitor // 2}" if visitor % 5 else None
     source = rng.choice(SOURCES)
     now = START + timedelta(minutes=rng.randrange(6_000))
@@ -90,7 +90,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgres) -> It
 
 
 def answers(places: list[str], sql: str) -> list[list[tuple[Any, ...]]]:
-    """The rows in both databases; numeric cells as floats."""
+    """Runs a query in both databases; returns the rows, with numeric cells as floats."""
     found = []
     for database in places:
         connect: Any = psycopg2.connect if "://" in database else duckdb.connect
@@ -119,7 +119,7 @@ STITCHED = """
 
 
 def visitor_of() -> dict[str, str]:
-    """Returns, by anonymous id, the user to whom it belongs, else the id itself."""
+    """Returns the user of each anonymous id, or the id itself if it is never identified."""
     found = {message["anonymousId"]: message["anonymousId"] for message in MESSAGES}
     return found | {message["anonymousId"]: message["userId"] for message in MESSAGES if message["userId"]}
 
@@ -218,7 +218,7 @@ def test_sums_are_exact_on_postgresql(places: list[str]) -> None:
 
 
 def test_freshness_by_uuid_ts(places: list[str]) -> None:
-    """What is new since the last run of a model is what the second load stored, whatever its events' times are."""
+    """New rows since the last run of a model are those of the second load, whatever the times of their events."""
     sql = """WITH last_run AS (SELECT min(loaded_at) AS ran_at FROM autopilothq._audit)
         SELECT (SELECT count(*) FROM autopilothq.{0} WHERE uuid_ts > (SELECT ran_at FROM last_run)),
             (SELECT count(*) FROM autopilothq.{0}),

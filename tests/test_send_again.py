@@ -1,4 +1,4 @@
-"""What is sent again, and what is not, after failures, repetitions and messages that come late."""
+"""What is sent again after failures, repetitions and late messages, and what is not."""
 
 import json
 import random
@@ -26,7 +26,7 @@ def test_repeating_a_run_sends_nothing(server: FakeAutopilot) -> None:
     posts(server)
     assert counted(send(server, messages)) == {"messages": 153, "known": 153}
     assert posts(server) == []
-    server.key = "fedcba9876543210fedcba9876543210"  # a log is about one account, whatever its key
+    server.key = "fedcba9876543210fedcba9876543210"  # the log belongs to the account, whatever its key
     assert counted(send(server, messages)) == {"messages": 153, "known": 153}
 
 
@@ -37,7 +37,7 @@ def test_a_message_that_comes_twice_is_sent_once(server: FakeAutopilot) -> None:
 
 
 def test_of_two_rows_of_a_person_the_values_of_the_last_stay(server: FakeAutopilot) -> None:
-    """They have no ids, so neither is the other one again."""
+    """Rows have no ids, so the second is not a repetition of the first."""
     found = [from_row({"email": "p1@example.com", "title": title}) for title in ("old", "new")]
     for _ in range(2):
         with DeliveryLog(log_in()) as log:
@@ -71,7 +71,7 @@ def test_a_lasting_failure_is_logged_and_sent_again(server: FakeAutopilot) -> No
     posts(server)
     messages = list(map(identify, range(100)))
     assert counted(send(server, messages)) == {"messages": 100, "delivered": 100}
-    first, last = (body["contacts"] for _, body in posts(server))  # with no other in its request, which may fail again
+    first, last = (body["contacts"] for _, body in posts(server))  # alone in its request, because it may fail again
     assert (len(first), last) == (99, [{"Email": "p1@example.com", "Title": "T1"}])
 
 
@@ -80,7 +80,7 @@ def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) ->
     with pytest.raises(Unavailable):
         send(server, map(identify, range(5000)))
     assert len(server.seen("POST")) < 40
-    # What the end of the run kept from being sent has no row.
+    # Messages that were not sent because the run ended have no row.
     assert set(rows("status", "http_status")) == {("failed", 503)}
     server.faults.clear()
     assert counted(send(server, map(identify, range(300)))) == {"messages": 300, "delivered": 300}
@@ -111,7 +111,7 @@ def test_a_key_that_is_withdrawn_stops_the_run_and_loses_nothing(server: FakeAut
     messages = [track(number) for number in range(50)]
     with pytest.raises(NotAuthorized):
         send(server, messages)
-    # Those that were under way with it, and no more.
+    # Only those that were under way at the same time.
     assert len(server.seen("POST", "/trigger/*")) <= 1 + AT_ONCE
     assert Counter(rows("status"))["delivered",] == 1
     assert set(rows("status")) == {("delivered",), ("failed",)}
@@ -155,7 +155,7 @@ def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot)
     ("fault", "kept"),
     [
         ({"status": 429, "message": "Wait.", "times": 2}, ("new", "failed", 429, "Wait.", 2)),
-        ({"status": 401, "times": 1}, ("new", "failed", 401, "Ordered 401.", 1)),  # the run breaks off
+        ({"status": 401, "times": 1}, ("new", "failed", 401, "Ordered 401.", 1)),  # the run ends
     ],
 )
 @pytest.mark.parametrize("kind", [identify, track])
@@ -173,7 +173,7 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
         return (server.account.find("a@example.com") or {})["Title"]
 
     send(server, [person("new")])
-    messages = [person("old"), *map(identify, range(100)), person("new")]  # two requests
+    messages = [person("old"), *map(identify, range(100)), person("new")]  # enough for two requests
     server.order("POST", "/contacts", skip=1, **fault)
     with pytest.raises(NotAuthorized) if fault["status"] == 401 else nullcontext():
         assert counted(send(server, messages)) == {"messages": 102, "delivered": 100, "failed": 2}
@@ -195,7 +195,7 @@ def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
 
 
 def test_what_is_sent_again_is_not_given_up_as_bad_at_once(server: FakeAutopilot) -> None:
-    """Until it is written, the account may have the older values, so the dlt destination tries it once more."""
+    """The account may have older values until it is written, so the dlt destination tries it once more."""
     old, new = (identify(title, traits={"email": "p1@example.com", "title": title}) for title in ("old", "new"))
     assert send(server, [new]).delivered == 1
     server.poison = {"p1@example.com"}
@@ -204,7 +204,7 @@ def test_what_is_sent_again_is_not_given_up_as_bad_at_once(server: FakeAutopilot
 
 
 def of_package(server: FakeAutopilot, messages: Iterable[Any]) -> tuple[int, int]:
-    """Sends the messages of a load package: how many are left, and how many of these are not worth another try."""
+    """Sends the messages of a load package; returns how many are left, and how many of these are given up."""
     with DeliveryLog(log_in()) as log:
         items = (from_line(json.dumps(message).encode()) for message in messages)
         counts = deliver(items, log, settings_for(server), gives_up=True)
@@ -217,7 +217,7 @@ def test_what_fails_in_a_second_try_while_the_account_answers_is_left(server: Fa
     server.poison = {"p1@example.com"}
     assert of_package(server, [old, identify(2), new]) == (2, 1)
     assert of_package(server, [old, identify(2), new]) == (2, 2)
-    server.account.delete("p2@example.com")  # the contact that was written last tells nothing then
+    server.account.delete("p2@example.com")  # so the contact that was written last cannot show that the service works
     server.poison = {"p3@example.com"}
     assert [of_package(server, [identify(3)]) for _ in range(2)] == [(1, 0), (1, 1)]
     server.poison.clear()
@@ -243,7 +243,7 @@ def test_a_change_of_an_address_that_only_waited_was_not_tried(server: FakeAutop
         server.order("POST", "/contacts", status=429, times=2)
         assert of_package(server, messages) == (2, 0)
     server.order("POST", "/contact", status=503, times=6)
-    # Its own contact is the one that was written last, but writing that again could create a second one.
+    # The contact written last is its own, which must not be written again, because that could create a second one.
     assert [of_package(server, messages) for _ in range(6)] == [*[(1, 0)] * 5, (0, 0)]
     assert not server.account.find("p2@example.com")
     assert of_package(server, messages) == (0, 0)
@@ -258,13 +258,13 @@ def test_a_track_of_unknown_fate_keeps_its_values_behind_what_came_late(
     new["context"]["traits"]["title"] = "new"
     server.order("POST", "/trigger/*", drop="after")
     assert send(server, [new]).unknown == 1
-    others = map(identify, range(2, 102))  # so that the older one is in another request
+    others = map(identify, range(2, 102))  # enough to put the older one into another request
     if fault:
         server.order("POST", "/contacts", skip=1, **fault)
     counts = send(server, [old, *others, new])
     why = "Ordered 429." if fault else "an earlier run could not tell whether it was carried out"
     status = "failed" if fault else "unknown"
-    lost = 2 if fault else 1  # with the last of the others
+    lost = 2 if fault else 1  # together with the last of the others
     assert counts.reasons == {(status, why): lost}
     assert (counts.messages, counts.delivered, getattr(counts, status)) == (102, 102 - lost, lost)
     server.faults.clear()

@@ -123,7 +123,7 @@ def test_a_user_id_is_known_from_earlier_identifies(server: FakeAutopilot) -> No
 
 
 def test_a_user_id_is_known_from_a_delivered_track_of_the_items(server: FakeAutopilot) -> None:
-    """As in one run, also behind a kill. What the log knows of an identify comes first."""
+    """Like in a single run, also after a kill. An identify in the log counts more."""
     triggers = {"triggers": {"Order Completed": ["0007"]}}
     tracks = [track(number, userId=f"u{number}", email=f"old{number}@example.com") for number in (1, 2, 3)]
     tracks += [track(number + 10, userId=f"u{number}", email=f"p{number}@example.com") for number in (1, 2, 3)]
@@ -140,7 +140,7 @@ def test_a_user_id_is_known_from_a_delivered_track_of_the_items(server: FakeAuto
         {"contacts": [{"Email": "n@example.com", "Fax": "3"}]},
         {"contacts": [{"Email": "p1@example.com", "Fax": "1"}, {"Email": "p4@example.com", "Fax": "2"}]},
     ]
-    # A thousand items are looked up at a time: the log comes first there, too.
+    # Items are looked up a thousand at a time, and in later thousands the log also counts more.
     far = [identify(4, userId="u4"), *[tracks[1]] * 1000, by_user_id(9, "u2", fax="9")]
     assert counted(send(server, far, **triggers)) == {"messages": 1002, "delivered": 1, "known": 2, "repeated": 999}
     assert [body for _, body in posts(server)] == [{"contacts": [{"Email": "p4@example.com", "Fax": "9"}]}]
@@ -162,7 +162,7 @@ def test_a_user_id_follows_its_address(server: FakeAutopilot) -> None:
     send(server, [by_user_id(1, "u1", fax="1")])
     assert posts(server) == [("/contacts", {"contacts": [{"Email": "n@example.com", "Fax": "1"}]})]
     assert rows("message_id", "email") == [("i1", "p1@example.com"), ("i2", "n@example.com"), ("u1", "n@example.com")]
-    # Nor do the old messages bring the old address back when they come again.
+    # If the old messages come again, they do not restore the old address.
     again = [
         identify(0, traits={"email": "p1@example.com", "fax": "0"}),
         identify(1, userId="u1"),
@@ -182,10 +182,10 @@ def test_a_refused_identify_makes_no_user_id_known(server: FakeAutopilot) -> Non
 
 def test_a_user_id_is_known_from_the_field_that_holds_it(server: FakeAutopilot) -> None:
     person = server.account.contact(7)
-    server.account.change(server.account.contact_id(3), Email=None)  # nobody can be written to there
+    server.account.change(server.account.contact_id(3), Email=None)  # this contact cannot be addressed
     server.account.upsert({"Email": person["Email"], "custom": {"string--user--id": "u7"}})
     server.account.upsert({"Email": "p9@example.com", "custom": {"string--user--id": "u9"}})
-    # Also where an identify with its email follows.
+    # Also if an identify with the email follows.
     counts = send(server, [by_user_id(9, "u9", fax="1"), identify(9, userId="u9")], user_id_field="user id")
     assert (counted(counts), len(server.seen("GET", "/contacts"))) == ({"messages": 2, "delivered": 2}, 1)
     posts(server)
@@ -258,7 +258,7 @@ def test_batches_that_share_a_person_follow_each_other(server: FakeAutopilot) ->
 
 
 def test_batches_go_side_by_side(server: FakeAutopilot) -> None:
-    everyone = threading.Barrier(4, timeout=30)  # nobody is answered before the fourth request is there
+    everyone = threading.Barrier(4, timeout=30)  # no answer before the fourth request has come
 
     def together(page: Any) -> Any:
         everyone.wait()
@@ -291,7 +291,7 @@ def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> 
     counts = send(server, [identify(1), renaming, identify(3)])
     assert counted(counts) == {"messages": 3, "delivered": 2, "unknown": 1}
     assert sorted(path for path, _ in posts(server)) == ["/contact", "/contacts", "/contacts"]
-    # The next run asks the account what became of it.
+    # The next run asks the account whether the change was made.
     assert counted(send(server, [identify(1), renaming, identify(3)])) == {"messages": 3, "delivered": 1, "known": 2}
     assert posts(server) == []
     assert [row[1] for row in rows("message_id", "status") if row[0] == "i2"] == ["unknown", "delivered"]

@@ -1,4 +1,4 @@
-"""Sending to Ortto over real HTTP: whole requests, rows of the log, and what must never be sent twice."""
+"""Sending to Ortto over real HTTP: whole requests, rows of the log, and nothing that must not be sent twice."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from fake_ortto import FakeOrtto
 from sending import identify, log_in, track, write
 
 WRITES = ("/person/merge", "/activities/create")
-P1 = "000000000000000000000100"  # of person+1@example.com, external id 10001
+P1 = "000000000000000000000100"  # person+1@example.com, external id 10001
 ORDER = "act:cm:order-completed"
 RECENTLY = (datetime.now(UTC) - timedelta(days=3)).replace(microsecond=0)
 
@@ -50,7 +50,7 @@ def settings_for(server: FakeOrtto, **more: Any) -> OrttoDestinationSettings:
 
 
 def send(server: FakeOrtto, messages: Sequence[Any], **more: Any) -> Counts:
-    """Sends messages, or items, as the command does."""
+    """Sends messages or items like the command; returns the counts."""
     items = [
         one if isinstance(one, Item) else from_line(json.dumps(one).encode(), ORTTO.integrations) for one in messages
     ]
@@ -59,7 +59,7 @@ def send(server: FakeOrtto, messages: Sequence[Any], **more: Any) -> Counts:
 
 
 def written(server: FakeOrtto) -> list[tuple[str, Any]]:
-    """The paths and bodies of the requests that write, which are forgotten then."""
+    """Returns the paths and bodies of the requests that write, since the last call."""
     found = [(request.path, request.body) for request in server.requests if request.path in WRITES]
     server.requests.clear()
     return found
@@ -74,7 +74,7 @@ def counted(counts: Counts) -> dict[str, int]:
 
 
 def people(server: FakeOrtto) -> list[Any]:
-    """The people of the only request that wrote any."""
+    """Returns the people of the only request that wrote any."""
     ((path, body),) = [one for one in written(server) if one[0] == "/person/merge"]
     assert path == "/person/merge"
     return list(body["people"])
@@ -168,7 +168,7 @@ def test_a_person_whom_ortto_does_not_take_costs_no_other(server: FakeOrtto) -> 
     written(server)
     assert counted(send(server, messages)) == {"messages": 3, "refused": 1, "known": 2}
     assert written(server) == []
-    messages = [identify(2, traits={"email": "nonsense", "plan": "pro"}), *messages]  # other values are sent
+    messages = [identify(2, traits={"email": "nonsense", "plan": "pro"}), *messages]  # changed, so it is sent
     assert counted(send(server, messages[:2])) == {"messages": 2, "refused": 1, "known": 1}
     assert people(server) == [{"fields": {"str::email": "nonsense", "str:cm:plan": "pro"}}]
 

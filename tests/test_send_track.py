@@ -17,7 +17,7 @@ from sending import counted, identify, posts, rows, send, track
 def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilot) -> None:
     properties = {"review_rating": 2, "total": 5, "title": "Trousers"}
     traits = {"email": "p+1@example.com", "review_rating": 5, "title": "CEO"}
-    outside = {"email": "p+1@example.com", "smog": {"level": 1}, "fax": "2"}  # traits, but not the context's
+    outside = {"email": "p+1@example.com", "smog": {"level": 1}, "fax": "2"}  # not among the traits of the context
     message = track(1, properties=properties, context={"traits": traits}, userId="u1", traits=outside)
     assert counted(send(server, [message])) == {"messages": 1, "delivered": 1}
     contact = {"Email": "p+1@example.com", "Title": "CEO", "custom": {"integer--Review--Rating": 2}}
@@ -48,7 +48,7 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
 
 def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
     untitled: list[Any] = [{"trigger_id": "0001", "journey": None}, {"trigger_id": "0002"}]
-    untitled += [{"journey": "Unheard Of"}, "Unheard Of", None]  # without an id there is nothing to enter
+    untitled += [{"journey": "Unheard Of"}, "Unheard Of", None]  # triggers without an id cannot be used
     server.order("GET", "/triggers", edit=lambda answer: {"triggers": [*untitled, *answer["triggers"]]})
     messages = [track(number, event) for number, event in enumerate(["Unheard Of", "None", ""])]
     assert counted(send(server, messages)) == {"messages": 3, "refused": 3}
@@ -62,7 +62,7 @@ def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
 
 
 def test_what_is_refused_for_the_same_reason_as_before_is_not_logged_again(server: FakeAutopilot) -> None:
-    """An archive that is sent every hour would add all its events without a trigger each time."""
+    """Otherwise an archive that is sent every hour would add a row for each event without a trigger every time."""
     lines: list[Any] = [
         track(1, "Unheard Of \0"),
         identify("u", userId="u2", traits={"email": None}),
@@ -76,7 +76,7 @@ def test_what_is_refused_for_the_same_reason_as_before_is_not_logged_again(serve
     assert counted(again) == {"messages": 4, "known": 1, "refused": 3}
     assert set(again.reasons) == {("refused", message) for _, status, message, _ in logged if status == "refused"}
     assert rows("message_id", "status", "message", "run") == logged
-    for _ in range(2):  # another reason, and the first one again
+    for _ in range(2):  # for another reason, and for the first one again
         for event in ("Never Heard Of", "Unheard Of \0"):
             assert counted(send(server, [track(1, event)])) == {"messages": 1, "refused": 1}
     assert len(rows("message_id")) == len(logged) + 4

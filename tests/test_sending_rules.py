@@ -1,4 +1,4 @@
-"""Which person a message is about, whether it is meant for Autopilot, and what a track changes, over real HTTP."""
+"""Which person a message is about, whether it is meant for Autopilot, and what a track writes, over real HTTP."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -189,7 +189,7 @@ def test_a_track_changes_an_address_then_enters_the_journey(server: FakeAutopilo
     assert send(server, [change]).delivered == 1
     assert posts(server) == [("/contacts", {"contacts": [{"Email": "new@example.com"}]}), trigger]
     assert send(server, [change]).known == 1
-    # And the user id leads to the new one.
+    # The user id leads to the new address.
     send(server, [{"type": "identify", "messageId": "i2", "userId": "u1", "traits": {"fax": "1"}}])
     assert contacts(server) == [{"Email": "new@example.com", "Fax": "1"}]
     assert server.account.total() == 6
@@ -255,7 +255,7 @@ def test_a_change_of_address_waits_for_an_older_message_that_failed(
     change = identify("new", traits={"email": "P1@example.com", "_NewEmail": "b@example.com"})
     messages = [made(1), change, identify(2, traits={"email": "b@example.com", "fax": "2"}), identify(3)]
     people = server.account.total()
-    for others in (1, 0):  # and again, if it fails again for no reason of its own
+    for others in (1, 0):  # and again if it fails again without being at fault
         server.order("POST", path, status=429, times=2)
         counts = send(server, messages)
         assert (counts.delivered, counts.failed, counts.reasons["failed", DEFERRED]) == (others, 3, 2)
@@ -336,7 +336,7 @@ def change(number: int | str, before: str, after: str, **traits: Any) -> dict[st
 
 
 def shown(server: FakeAutopilot, *who: str) -> dict[str, tuple[str | None, str | None]]:
-    """Title and fax of contacts, by the names in their addresses; all of those that were written must be named."""
+    """Returns title and fax of contacts by the names in their addresses; checks that no other contact was written."""
     found = {name: server.account.find(f"{name}@example.com") for name in who}
     assert server.account.total() == 5 + len(who)
     return {name: ((one or {}).get("Title"), (one or {}).get("Fax")) for name, one in found.items()}
@@ -350,7 +350,7 @@ def test_the_values_of_a_change_of_address_win_over_an_older_message_that_comes_
     server.poison.clear()
     assert send(server, messages).all_delivered
     assert shown(server, "c", "p4", "p5", "p6")["c"] == ("T2", "F3")
-    # What is left of that when the program ends in between, the next run does.
+    # If the program ends in between, the next run does the rest.
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("DELETE FROM autopilothq._deliveries WHERE message = ?", [SENT_AGAIN])
     server.account.upsert({"Email": "c@example.com", "Title": "T1", "Fax": "F1"})
@@ -367,14 +367,14 @@ def test_what_comes_late_follows_a_change_of_its_address_and_what_comes_behind_i
     late = {"messageId": "late", "userId": "u1"} | made("late", traits={"email": "p1@example.com", "fax": "F"})
     late |= {"context": {"traits": {"email": "p1@example.com", "fax": "F"}}} if made is track else {}
     by_id = {"type": "identify", "messageId": "id", "userId": "u1", "traits": {"title": "T"}}
-    # Somebody else's change does not make it go before its own.
+    # Another person's change does not move it before its own change.
     messages = [identify(1, userId="u1"), late, change("o", "o1", "o2"), *renames, by_id]
     assert send(server, messages).all_delivered
     assert shown(server, "c", "o2") == {"c": ("T", "F"), "o2": (None, None)}
     assert len(server.account.triggered) == (made is track)
     assert send(server, [*messages, identify(1, messageId="behind")]).delivered == 1
     assert shown(server, "c", "o2", "p1") == {"c": ("T", "F"), "o2": (None, None), "p1": ("T1", None)}
-    # What was tried before the change needs not meet it again.
+    # A message that was tried before the change need not meet it again.
     failed = identify("z", messageId="id", traits={"email": "p1@example.com", "fax": "Z"})
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("UPDATE autopilothq._deliveries SET status = 'failed' WHERE message_id = 'id'")
@@ -389,13 +389,13 @@ def test_a_user_id_that_comes_with_an_address_which_somebody_else_had_is_about_i
     new = identify("n", traits={"email": "p1@example.com", "title": "new"}, userId="u2")
     by_id = {"type": "identify", "messageId": "id", "userId": "u2", "traits": {"fax": "F"}}
     assert send(server, first).delivered == 2
-    # The log has that this one was tried, when nobody was known by the user id.
+    # The log has a try of this one from before anybody was known by the user id.
     assert send(server, [by_id]).refused == 1
     later = by_id | {"messageId": "later", "traits": {"phone": "P"}}
     assert send(server, [new, by_id, later]).delivered == 3
     assert shown(server, "b", "p1") == {"b": ("T1", None), "p1": ("new", "F")}
     assert (server.account.find("p1@example.com") or {})["Phone"] == "P"
-    # It is the other way round if that comes before the change, which nobody knew until then.
+    # It is the other way round if it comes before the change, which was unknown then.
     older = identify("o", traits={"email": "p1@example.com", "title": "old"}, userId="u3")
     by_id = {"type": "identify", "messageId": "id3", "userId": "u3", "traits": {"fax": "O"}}
     assert send(server, [first[0], older, by_id, first[1], new]).delivered == 2
@@ -403,7 +403,7 @@ def test_a_user_id_that_comes_with_an_address_which_somebody_else_had_is_about_i
 
 
 def test_what_failed_after_somebody_elses_change_of_its_address_does_not_follow_that(server: FakeAutopilot) -> None:
-    """The address was one person's, then another's."""
+    """The address belonged to one person, then to another."""
     assert send(server, [identify(1), change("a", "p1", "x"), change("b", "p2", "p1", title="T2")]).delivered == 3
     later = identify("l", traits={"email": "p1@example.com", "fax": "F"})
     server.order("POST", "/contacts", status=429, times=2)
@@ -447,7 +447,7 @@ def test_a_user_id_follows_a_change_that_is_made_and_none_that_is_refused(server
     assert shown(server, "d") == {"d": ("T1", "3")}
     assert send(server, [by_id(4)]).delivered == 1
     assert shown(server, "d") == {"d": ("T1", "4")}
-    # The journey that a track leads to may refuse the contact, whose address was changed before.
+    # The journey of a track may refuse the contact after its address was changed.
     server.order("POST", "/trigger/*", status=404)
     made = track(5, email="d@example.com", properties={"_NewEmail": "e@example.com"})
     counts = send(server, [by_id(4), made, by_id(5)])
@@ -546,14 +546,14 @@ def test_a_row_with_a_column_type_is_a_row() -> None:
 
 
 def test_nothing_is_sent_of_a_deleted_person_and_no_contact_gets_the_address(server: FakeAutopilot, call: Call) -> None:
-    """As the message does that once gave the person the address, in an archive that is sent again."""
+    """Such as the message that once gave the person the address, when an archive is sent again."""
     change = identify(1, traits={"email": "p1@example.com", "_NewEmail": "N@example.com"})
     send(server, [change])
     assert call("forget", "--email", "n@example.com", "--user-id", "gone").status == 0
     posts(server)
     own = identify(3, traits={"email": "n@example.com"})
-    by_user_id = identify(4, userId="gone")  # with an address that nobody deleted
-    refused = track(5, "Of No Journey", email="N@example.com")  # whose row would have the address
+    by_user_id = identify(4, userId="gone")  # with an address that is not on the suppression list
+    refused = track(5, "Of No Journey", email="N@example.com")  # a row about the refusal would contain the address
     late = identify(2, traits={"email": "p1@example.com", "fax": "2"})
     counts = send(server, [own, by_user_id, change, refused, late])
     assert (counts.suppressed, counted(counts)) == (4, {"messages": 5, "delivered": 1})

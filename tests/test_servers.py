@@ -36,7 +36,7 @@ def test_dlt_merges_insert_only_into_postgres_through_adbc(postgres: str) -> Non
     again = pipeline.run(opened(["4", "5", "6"]))
 
     assert rows(postgres, "SELECT id, value FROM house.opened ORDER BY id") == [("a", "1"), ("b", "2"), ("c", "3")]
-    # Parquet has no way into PostgreSQL but ADBC.
+    # Parquet files get into PostgreSQL only through ADBC.
     formats = {
         job.job_file_info.table_name: job.job_file_info.file_format
         for job in again.load_packages[0].jobs["completed_jobs"]
@@ -84,6 +84,6 @@ def test_dlt_sees_only_the_test(tmp_path: Path) -> None:
     assert Path(context.data_dir).is_relative_to(tmp_path)
     assert Path(context.global_dir).is_relative_to(tmp_path)
     assert Path(context.run_dir).resolve() == Path.cwd()
-    assert "sources.one.name" not in dlt.config  # settings are read when the context is made, which was before
+    assert "sources.one.name" not in dlt.config  # settings are read when dlt's context is created, before the test
     context.reload()
     assert dlt.config["sources.one.name"] == "here"

@@ -1,4 +1,4 @@
-"""Which shapes of lines the engine reads at once, and with which columns; `contract/` has whole loads."""
+"""Which shapes of lines DuckDB reads at once, and with which columns; `contract/` has whole loads."""
 
 import json
 
@@ -13,7 +13,7 @@ OBJECTS = [
 
 
 def shape(known: Shapes | None = None, **keys: list[str]) -> str:
-    """The shape of lines with these keys, by the object that has them: `_` is the message, `a__b` is `b` of its `a`."""
+    """Returns the shape of lines with these keys by object: `_` is the message, `a__b` its `a.b`."""
     found = {"/" + name.replace("__", "/") if name != "_" else "": names for name, names in keys.items()}
     return json.dumps([found.pop(pointer, None) for pointer in (known or Shapes()).pointers()] + list(found))
 
@@ -144,7 +144,7 @@ def test_the_most_frequent_shapes_are_looked_at(monkeypatch: pytest.MonkeyPatch)
     known = Shapes()
     assert list(known.regular({a: 1, c: 5, b: 5, d: 7})) == [d, b]
     assert list(known.regular({c: 1, bad: 9, a: 1})) == [a]
-    # Those that are irregular count as well; no more are known than those that were looked for last.
+    # Irregular shapes count as well, and only the shapes of the last look are remembered.
     assert known.known() == {
         text: RegularShape([("properties", name)], []) for text, name in ((d, "d"), (b, "b"), (a, "a"))
     }
@@ -167,10 +167,10 @@ OF_KNOWN_KEYS: list[tuple[dict[str, list[str]], bool]] = [
     ({"_": ["type", "properties"], "properties": ["plan", "a"], "properties__plan": ["of"]}, True),
     ({"_": []}, False),
     ({"_": ["type", "other"]}, False),
-    ({"_": ["type"], "properties": ["c d"]}, False),  # known of others only
+    ({"_": ["type"], "properties": ["c d"]}, False),  # known only in another object
     ({"_": ["type"], "context": ["a"]}, False),
     ({"_": ["type"], "properties": ["a", "a"]}, False),
-    ({"_": ["type"], "traits": ["c d", "c_d"]}, False),  # known, and one column
+    ({"_": ["type"], "traits": ["c d", "c_d"]}, False),  # both known, but they share a column
     ({"_": ["type"], "traits": ["c_d"]}, False),
     ({"_": ["type", "Type"]}, False),
     ({"_": ["Type"]}, False),
@@ -195,7 +195,7 @@ def test_rare_shapes_of_known_keys_are_regular(monkeypatch: pytest.MonkeyPatch) 
     nulls = [*(tuple(pointer[1:].split("/")) for pointer in OBJECTS[1:]), ("missing", "parent"), ("properties", "plan")]
     for of in ({"_": ["properties"], "properties": []}, {"_": ["properties"], "properties": ["plan"]}):
         assert learnt(known, **of) == RegularShape(leaves, nulls)
-    assert len(known.known()) == 3  # they are not remembered
+    assert len(known.known()) == 3  # rare shapes are not remembered
 
 
 def test_the_engine_reads_the_columns_of_all_shapes() -> None:

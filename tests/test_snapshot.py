@@ -1,4 +1,4 @@
-"""How a scan of an account becomes one table: records and stored rows go in, rows and discards come out."""
+"""A scan's records and the stored rows of a snapshot table become new rows and discards."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def changed(time: datetime) -> str:
 
 
 def reading(*rows: Row) -> ReadTable:
-    """Reads `contacts`, or `lists_contacts`, in batches of two rows."""
+    """Returns a reader of stored `contacts` or `lists_contacts`, in batches of two rows."""
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         assert table == ("lists_contacts" if "list_id" in columns else "contacts")

@@ -1,4 +1,4 @@
-"""Misspelt settings of the origins, in a file and in the environment; settings of others there are left alone."""
+"""Misspelt settings of origins are errors, in a file and in the environment; other programs' settings are ignored."""
 
 import re
 from collections.abc import Callable
@@ -236,14 +236,14 @@ def test_what_others_have_outside_of_sections_is_left_alone() -> None:
 def test_a_destination_under_a_name_of_ones_own_is_of_this_project(
     monkeypatch: pytest.MonkeyPatch, kind: str, own: type[Any]
 ) -> None:
-    """As those under dlt's names are: dlt's own would load otherwise, or not at all."""
+    """Like destinations under dlt's names; dlt's own classes would load differently or not at all."""
     monkeypatch.setenv("DESTINATION__WAREHOUSE__DESTINATION_TYPE", kind)
     made, _ = make_destination(TargetOptions("warehouse"))
     assert (type(made), made.destination_name) == (own, "warehouse")
 
 
 def test_dlts_settings_of_a_duckdb_file(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
-    """Also those in variables, which hold only text."""
+    """They work also in variables, which hold only text."""
     Path(".dlt").mkdir()
     toml = '[destination.duckdb.credentials]\nextensions = ["json"]\n[destination.duckdb.credentials.global_config]\n'
     Path(".dlt/config.toml").write_text(f'{toml}memory_limit = "300MB"\n')

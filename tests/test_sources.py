@@ -1,4 +1,4 @@
-"""What all sources share, without a load: times, batches, records, scans and their spool, reports."""
+"""What all sources share: times, batches, records, scans and their spool, and reports, without a load."""
 
 import gzip
 import json
@@ -81,13 +81,13 @@ def test_milliseconds_are_read_exactly(number: str) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (JsonNumber("253402300800000"), None),  # the year 10000
+        (JsonNumber("253402300800000"), None),  # in the year 10000
         (JsonNumber("1000000000000000"), None),
         (JsonNumber("1e15"), None),
-        (JsonNumber("1e99999999"), None),  # at once, though it has as many digits
+        (JsonNumber("1e99999999"), None),  # quickly, although it has so many digits
         (JsonNumber("1.5"), datetime(1970, 1, 1, 0, 0, 0, 1500, tzinfo=UTC)),
         (JsonNumber("-1e3"), datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
-        ("1 Mar 2019 12:00:00 GMT", None),  # the API writes the day of the week
+        ("1 Mar 2019 12:00:00 GMT", None),  # the API always writes the day of the week
         (JsonNumber("-1e15"), None),
         (JsonNumber("1482221100000.0004"), datetime(2016, 12, 20, 8, 5, tzinfo=UTC)),
         (JsonNumber("1482221100000.0006"), datetime(2016, 12, 20, 8, 5, 0, 1, tzinfo=UTC)),
@@ -95,7 +95,7 @@ def test_milliseconds_are_read_exactly(number: str) -> None:
         ("2019-03-01T12:00:00", NOON),
         ("Fri, 01 Mar 2019 14:00:00 +0200", NOON),
         ("Fri, 01 Mar 2019 12:00:00 -0000", NOON),
-        # In UTC they are in a year that no calendar has.
+        # In UTC these are beyond the calendar.
         ("9999-12-31T23:59:59-01:00", None),
         ("0001-01-01T00:00:00+01:00", None),
     ],
@@ -356,7 +356,7 @@ LINES = {
     b'{"type":"identify","event":"Email Opened"}': None,
     b'{"type":"track","type":"identify","event":"Order Done"}': "order_done",
     b'{"type":"track","event":"Email Opened","x":"\\ud800"}': "email_opened",
-    # What is no message stays, for the load to reject.
+    # Lines that are not messages stay, so that the load rejects them.
     b'{"type":"track","event":7}': "",
     b'{"type":"track"}': "",
     b'{"type":"import","event":"Order Done"}': "",

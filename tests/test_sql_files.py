@@ -1,4 +1,4 @@
-"""The SQL files of the destinations: a module reads each, and each returns whole rows of a schema with oddities."""
+"""Each SQL file for destinations is read by a module, and returns the right rows for a schema with oddities."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ def test_each_file_is_read_by_a_module(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_file_is_one_statement_that_reads(name: str) -> None:
-    """A column stands in for parameters and for names that are filled in later."""
+    """The test puts a column in place of parameters and of names that are filled in later."""
     dialect = name.removesuffix(".sql").rpartition("_")[2] if "_" in name else None
     text = sql_file(name).replace("%(pid)s", "x").replace("%%", "%").replace("%s", "x").replace("$1", "x")
     text = re.sub(r"\{(\w+)\}", r"\1", text)
@@ -37,7 +37,7 @@ def test_each_file_is_one_statement_that_reads(name: str) -> None:
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------
 
-# Next to each table of `odd` is something almost the same: in another schema, not a column, not unique, not valid.
+# Next to everything in `odd` is something similar that must not count: in another schema, not unique, not valid.
 ODD = """
 CREATE SCHEMA odd; CREATE SCHEMA other; CREATE SCHEMA staging;
 CREATE TABLE odd.keyed (n bigint, id text COLLATE "C" NOT NULL, note varchar(5), gone int, PRIMARY KEY (id, n));
@@ -175,7 +175,7 @@ def rows(url: str, sql: str, values: Sequence[str] | Mapping[str, object] | None
 @pytest.mark.parametrize("name", FOUND)
 def test_postgresql_gives_whole_rows(odd: str, name: str) -> None:
     values, expected = FOUND[name]
-    # The columns of an index come in any order.
+    # The order of an index's columns is not fixed.
     found = [
         tuple(sorted(cell) if isinstance(cell, list) else cell for cell in row)
         for row in rows(odd, sql_file(name), values)
@@ -186,7 +186,7 @@ def test_postgresql_gives_whole_rows(odd: str, name: str) -> None:
 
 
 def test_postgresql_refuses_a_table_with_a_name_that_is_told(odd: str) -> None:
-    """All but those of the types of arrays, which it gives other names then."""
+    """Except names of array types, which PostgreSQL then renames."""
     told = [name for name, _ in FOUND["table_names_postgres.sql"][1]]
     refused = []
     with closing(psycopg2.connect(odd)) as server, server.cursor() as cursor:
@@ -226,8 +226,8 @@ HOLDER = ("postgres", "", "127.0.0.1", "idle in transaction")
     ("held", "wanted", "prepared", "told"),
     [
         (LOCK, WAIT, False, ("odd.typed", *HOLDER)),
-        (ROW, ROW, False, (None, *HOLDER)),  # it waits for the other transaction's end, and for no table
-        (LOCK, WAIT, True, ("odd.typed", None, None, None, None)),  # of no process
+        (ROW, ROW, False, (None, *HOLDER)),  # waits for another transaction, not for a table
+        (LOCK, WAIT, True, ("odd.typed", None, None, None, None)),  # the process is unknown
     ],
 )
 def test_who_holds_a_lock_is_told(odd: str, held: str, wanted: str, prepared: bool, told: tuple[str | None]) -> None:
@@ -275,7 +275,7 @@ COMMENT ON COLUMN other.keyed.id IS 'another column'; COMMENT ON VIEW other.show
 
 @pytest.fixture(scope="module")
 def odd_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database next to another one that has almost the same content."""
+    """A database that is attached next to another one with almost the same content."""
     with duckdb.connect() as con:
         con.execute("ATTACH ':memory:' AS odd_file; ATTACH ':memory:' AS beside")
         beside = ODD_DUCKDB.replace("plain", "flat").replace("IS 'a", "IS 'its")

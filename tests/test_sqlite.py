@@ -1,4 +1,4 @@
-"""SQLAlchemy's destination, on SQLite: several loads, times without a zone, and what it does not support."""
+"""The SQLAlchemy destination on SQLite: several loads, times without a zone, and what is not supported."""
 
 import json
 import sqlite3
@@ -23,13 +23,13 @@ from contract.duck import held
 from sending import answer, log_in
 
 SQLITE = ("--destination", "sqlalchemy", "--credentials", "sqlite:///here.db")
-FILE = "here__autopilothq.db"  # dlt keeps each dataset in a file of its own, which it attaches
-# What differs from load to load.
+FILE = "here__autopilothq.db"  # dlt attaches a file for each dataset
+# Columns that differ in each load.
 CLOCKS = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
 
 
 def plain(value: Any) -> Any:
-    """A value of DuckDB's as SQLite has it."""
+    """Returns a value of DuckDB in the form that SQLite stores."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     return int(value) if isinstance(value, bool) else value
@@ -66,7 +66,7 @@ def test_several_loads_give_what_they_give_in_duckdb(
             assert got == wanted, table
             assert wanted or table not in ("tracks", "users", "email_opened", "_audit")
 
-    # What a killed load left twice is put right on a new machine too.
+    # Rows that a killed load stored twice are removed, also from a new machine.
     with sqlite3.connect(FILE) as con:
         con.execute("INSERT INTO tracks SELECT * FROM tracks LIMIT 3")
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "other"))
@@ -76,7 +76,7 @@ def test_several_loads_give_what_they_give_in_duckdb(
     got, wanted = rows("tracks", ["id"])
     assert got == wanted
 
-    # Names that are SQLite's own, and those of a view and of tables of somebody else, of which one takes messages.
+    # Names that SQLite uses itself, and names of somebody's view and tables, one of which can take messages.
     with sqlite3.connect(FILE) as con:
         con.execute("CREATE VIEW seen AS SELECT 'a' AS id, NULL AS received_at")
         con.execute("CREATE TABLE owned (id WORDS, received_at)")
@@ -112,7 +112,7 @@ def test_several_loads_give_what_they_give_in_duckdb(
 
 
 def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dlt has no way to quote text for SQLAlchemy, so that an id such as `'); DELETE ...` would be carried out."""
+    """dlt cannot quote text for SQLAlchemy, so an id such as `'); DELETE ...` would be executed."""
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", "http://127.0.0.1:9")
     Path("a.ndjson").write_text('{"type":"identify","messageId":"x","traits":{"email":"a@b.c"}}\n')
@@ -127,7 +127,7 @@ def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypat
 
 @pytest.mark.filterwarnings("ignore:implicitly coercing SELECT")
 def test_the_rows_of_a_load_in_steps_are_looked_up() -> None:
-    """As those of every load that may have been cut off. Here they are gone, so the file is read again."""
+    """Like those of every load that may have been interrupted. Here they are gone, so the file is read again."""
     line = {"type": "track", "event": "Seen", "messageId": "a", "userId": "u", "receivedAt": "2019-03-01T00:00:00Z"}
     Path("a.ndjson").write_text(json.dumps(line))
     pipeline = dlt.pipeline("steps", destination=dlt.destinations.sqlalchemy("sqlite:///here.db"), dataset_name="data")

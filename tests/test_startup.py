@@ -1,4 +1,4 @@
-"""What the program imports: help, a wrong option and `sample` import no library except click."""
+"""Help, wrong options and `sample` import no slow library, and other commands only what they need."""
 
 import json
 import os
@@ -51,7 +51,7 @@ for calls in json.loads(sys.argv[1]):
 
 
 def python(program: str, *words: str) -> str:
-    """Returns the output of a new interpreter, because those of other tests are forked after all imports."""
+    """Returns the output of a new interpreter; the forked ones of other tests have all imports already."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "SLOW": json.dumps(sorted(SLOW))}
     done = subprocess.run(
         [sys.executable, "-c", program, *words], env=environment, check=False, capture_output=True, text=True
@@ -61,9 +61,9 @@ def python(program: str, *words: str) -> str:
 
 
 def imported(*calls: str, together: bool = False) -> dict[str, tuple[int, set[str]]]:
-    """The exit status of each call of the program, and the slow libraries that it imported.
+    """Returns the exit status of each call of the program and the slow libraries that it imported.
 
-    Each call has a process of its own or, `together`, finds what those before it imported: enough where none may be.
+    Each call has its own process, or with `together` shares one, which is enough if nothing may be imported.
     """
     words = [call.split() for call in calls]
     lines = python(PROGRAM, json.dumps([words] if together else [[each] for each in words])).splitlines()
@@ -86,7 +86,7 @@ def test_help_the_version_wrong_options_and_sample_import_no_slow_library() -> N
         **dict.fromkeys(wrong, (2, set())),
     }
     assert list(Path("archive").rglob("*.gz"))
-    # OpenSSL takes long, and none of these needs it.
+    # OpenSSL is slow to import and not needed here.
     assert python("import sys, autopilothq.cli.load; print('_hashlib' in sys.modules)") == "False\n"
 
 
@@ -117,7 +117,7 @@ SETTINGS: list[tuple[str, bytes, str]] = [
     ("config.toml", b'[runtime]\nslack_incoming_hook = "https://hooks.example.com/a"\n', f"Error: {MISPLACED}\n"),
     ("config.toml", b"[runtime]\nlog_level = 5\n", f"Error: dlt cannot begin with {RUNTIME}: Unknown level: '5'\n"),
 ]
-# Imports what dlt does, and runs the program in each of some folders, in a process that is forked from that.
+# Imports the same as dlt, and runs the program in each folder in a process that is forked from that.
 IN_FOLDERS = f"""
 import os, sys
 import duckdb, fsspec, numpy, orjson, pendulum, pyarrow.parquet, requests, rich.progress, sqlglot, tomlkit, yaml
@@ -142,7 +142,7 @@ for folder in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, str]]:
-    """The exit status, stdout and stderr of loads, and first of `mapping`, that find the settings of SETTINGS."""
+    """The exit status, stdout and stderr of `mapping` and then of loads that find the settings of SETTINGS."""
     home = tmp_path_factory.mktemp("settings")
     folders = [home / str(number) for number in range(len(SETTINGS))]
     for number, (folder, (name, text, _)) in enumerate(zip(folders, SETTINGS, strict=True)):
@@ -157,7 +157,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, str]
 
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
 def test_settings_that_cannot_be_read_are_an_error_of_two_lines(number: int, ended: list[tuple[int, str, str]]) -> None:
-    """The first two once left a traceback, whose last line was that a container should not be initialized."""
+    """The first two settings would otherwise cause a traceback from inside dlt."""
     status, out, err = ended[number]
     assert (status, out) == (1, "")
     assert re.sub(r"\d\d:\d\d:\d\d reading\n", "", err) == SETTINGS[number][2]
@@ -174,7 +174,7 @@ def test_a_dlt_that_is_broken_is_an_error_of_one_line_which_blames_no_setting(te
 
 
 def test_the_program_is_the_module_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Under its own name, by which its usage calls it."""
+    """`python -m` runs it under its own name, which the usage shows."""
     monkeypatch.setattr(sys, "argv", ["-m", "--help"])
     monkeypatch.setattr("gc.set_threshold", lambda *_: None)
     before, interrupt = os.umask(0o77), signal.getsignal(signal.SIGINT)
@@ -223,7 +223,7 @@ receiving._report = report
 sys.argv = ["autopilothq", "receive", "archive", "--listen", "127.0.0.1:0"]
 main()
 """
-    # dlt, which reads the settings, imports the last two.
+    # dlt reads the settings, and imports the last two.
     assert python(program) == "{\"success\": true} ['dlt', 'sqlglot', 'yaml']\n"
 
 
@@ -262,8 +262,8 @@ def test_the_choices_of_options_are_those_of_the_modules_that_carry_them_out() -
 @pytest.mark.parametrize(
     ("streams", "status"),
     [
-        ("<&- >&- 2>&-", 0),  # as some schedulers start it
-        (">/dev/full", 1),  # Python itself would end with 120
+        ("<&- >&- 2>&-", 0),  # like some schedulers start it
+        (">/dev/full", 1),  # Python alone would end with 120
     ],
 )
 def test_output_that_nobody_takes(streams: str, status: int, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`send messages -`: lines of a pipe are delivered as they come, each once, while the pipe waits for the account."""
+"""With `send messages -`, lines of a pipe are delivered as they come, each once; the pipe waits for the account."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def chunks_of(data: bytes, stop: StopSignal, **more: Any) -> list[list[bytes]]:
     reading, writing = os.pipe()
     thread = threading.Thread(target=_write, args=(writing, data))
     thread.start()
-    found = list(read_chunks(reading, stop, **{"seconds": 60.0} | more))  # however busy the machine is
+    found = list(read_chunks(reading, stop, **{"seconds": 60.0} | more))  # long enough for a busy machine
     thread.join()
     os.close(reading)
     return found
@@ -68,13 +68,13 @@ def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: StopSignal) -
         [most, most + b"x", b"1", most + b"x"]
     ]
     assert chunks_of(mark + b"\n" + mark + b" \t\r\n1\n" + mark, stop) == [[b"1"]]
-    # Text behind however many blanks is no blank line.
+    # A line with text after very many blanks is not blank.
     blanks, late = b" " * (MAX_LINE + 1), b"x" + b" " * lines._PIECE
     assert chunks_of(blanks + late + b"\n" + mark + blanks * 2 + b"\n2", stop) == [[blanks[1:] + b"x", b"2"]]
 
 
 def _fill(file: int) -> int:
-    """Writes lines until there is no room, and returns how many bytes had room."""
+    """Writes lines until the pipe is full; returns how many bytes it took."""
     room = 0
     with suppress(BlockingIOError):
         while True:
@@ -97,11 +97,11 @@ def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_a
     start = time.monotonic()
     assert next(found) == [b"one"]
     assert 0.15 < time.monotonic() - start < 5
-    room = _fill(writing)  # nobody reads, so the pipe fills up at some time
+    room = _fill(writing)  # nobody reads, so the pipe fills up
     assert len(next(found)) <= room // 1024
     os.write(writing, b"half")
     stop.set()
-    assert [line for some in found for line in some][-1:] != [b"half"]  # its end may still come, so it was not read
+    assert [line for some in found for line in some][-1:] != [b"half"]  # incomplete, because its end may still come
     os.close(reading)
     os.close(writing)
 
@@ -114,7 +114,7 @@ Deliver = Callable[..., Counts]
 
 @pytest.fixture
 def deliver(server: FakeAutopilot, stop: StopSignal) -> Deliver:
-    """Delivers chunks of messages, and returns the counts; what a person is told is in `told`."""
+    """Delivers chunks of messages; returns the counts, and adds messages to the user to `told`."""
 
     def delivered(
         *chunks: list[Any],
@@ -149,7 +149,7 @@ def test_chunks_are_delivered_once_each(server: FakeAutopilot, deliver: Deliver)
         path for number in (1, 2) for path in ("/contacts", f"/trigger/0007/contact/p{number}%40example.com")
     ]
     assert {len(set(run)) for run in [rows("run")]} == {1}
-    said = f'{{"title": "{UNMAPPED}"}}'  # once a run, not once a chunk
+    said = f'{{"title": "{UNMAPPED}"}}'  # once in a run, not once in each chunk
     assert sorted(rows("message_id", "remarks"))[1:] == [("i1", None), ("i2", None), ("t1", said), ("t2", None)]
     assert deliver([identify(1), identify(2), one]).known == 3
     assert posts(server) == []
@@ -275,7 +275,7 @@ def test_the_newest_values_stay_where_an_older_message_fails(
     stopped: bool,
 ) -> None:
     monkeypatch.setattr(StopSignal, "wait", lambda *_: stopped)
-    older, newer = track(1), track(2, email="P1@example.com")  # each with a batch of its own
+    older, newer = track(1), track(2, email="P1@example.com")  # each in its own batch
     for number, one in enumerate((older, newer)):
         one["context"]["traits"]["title"] = f"T{number}"
     server.order("POST", path, status=429, times=times)
@@ -300,7 +300,7 @@ def test_a_change_of_address_without_an_answer_is_settled_before_what_follows_it
         found = server.account.find("b@example.com") or {}
         assert (found["Fax"], found["Phone"]) == ("2", "3")
         assert deliver([first, change]).known == 2
-    else:  # nobody can tell: what follows it is left to the next run, with it
+    else:  # unknown, so it and what follows is left to the next run
         assert (ends.messages, ends.delivered, ends.unknown, ends.failed, waits) == (4, 1, 1, 2, [2.0, 5.0])
     assert server.account.total() == 1
 
@@ -332,10 +332,10 @@ def test_a_user_id_leads_to_the_address_that_its_person_has_at_that_message(
     people = server.account.total()
     first = identify(1, userId="u1")
     deliver([first])
-    # It is known only by the log when it comes after its change, which comes without the user id.
+    # If the message comes after the change, which has no user id, only the log knows the address.
     deliver([first, change(2, "p1", "b")], [by_id(1, fax="1")])
     assert ((server.account.find("b@example.com") or {})["Fax"], server.account.total()) == ("1", people + 1)
-    # It is tried again before its change, which waits for it.
+    # The message is tried again before the change, which waits for it.
     server.order("POST", "/contacts", status=500, times=2)
     later = identify(4, traits={"email": "c@example.com", "fax": "4"}, userId="u1")
     deliver([by_id(2, title="2"), change(3, "b", "c", userId="u1"), later, by_id(3, phone="3")])
@@ -500,11 +500,11 @@ def test_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
                 pipe.flush()
 
             say(identify(1))
-            wait_for(lambda: len(server.seen("POST")) == 1)  # and more may come
+            wait_for(lambda: len(server.seen("POST")) == 1)  # while more lines may come
             say(identify(2))
             say("oops")
             wait_for(lambda: len(server.seen("POST")) == 2)
-            # While it waits, the log is anybody's; while it cannot have it, it reads nothing.
+            # While the stream waits, others may have the log; while it cannot get the log, it reads nothing.
             wait_for(lambda: _rows() == [("i1", "delivered"), ("i2", "delivered")] or len(_rows()) == 3)
             with duckdb.connect("autopilot.duckdb"):
                 say(identify(3))
@@ -528,7 +528,7 @@ def test_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
 def _rows() -> list[Any]:
     try:
         return rows("message_id", "status")
-    except duckdb.Error:  # the stream has it
+    except duckdb.Error:  # the stream has the file open
         return []
 
 
@@ -553,7 +553,7 @@ def test_stdin_that_ends(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("words", ["send messages -", "forward -", "contacts delete -"])
 def test_stdin_that_is_closed(words: str, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     configure(monkeypatch, server)
-    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
+    monkeypatch.setattr("sys.stdin", None)  # what Python sets after `<&-`
     assert call(*words.split()) == (
         1,
         "",
@@ -564,7 +564,7 @@ def test_stdin_that_is_closed(words: str, server: FakeAutopilot, monkeypatch: py
 
 @pytest.fixture
 def call_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> Any:
-    """Calls the program in this process with a text as its stdin."""
+    """Returns a function that calls the program in this process with a text as its stdin."""
     from calling import caller
 
     call = caller(monkeypatch, capsys)
@@ -606,7 +606,7 @@ def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.Monk
     assert waits == [0.5, 0.5]  # at 11 s and at 23 s
     now[0] += 60
     with turns.take():
-        assert waits == [0.5, 0.5]  # nobody needs a turn after an idle minute
+        assert waits == [0.5, 0.5]  # after an idle minute no turn is needed
 
 
 def test_the_log_may_be_in_a_warehouse_or_a_lake(

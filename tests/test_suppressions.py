@@ -1,4 +1,4 @@
-"""The suppression list with a key: what it holds, who reads it, and what happens without the key."""
+"""The suppression list with a key: its content, who reads it, and refusals without the key."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ from prepared import preparing
 from searching import found_in
 from shared_loads import command
 
-SECRET = "0123456789012345678901234567890123456789"  # no number, though it looks like one
+SECRET = "0123456789012345678901234567890123456789"  # text, although it looks like a number
 NAME = "SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY"
 NO_KEY = f"""\
 Error: The suppression list was made with a key, but there is none in the setting {suppression_key.SETTING}: \
@@ -47,7 +47,7 @@ SIGMA = line(track(9, userId="x", context={"traits": {"email": "ΣΊΣΥΦΟΣ@e
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A load of all messages."""
+    """Loads all messages; returns the folder."""
     with preparing(tmp_path_factory.mktemp("listed")) as home:
         Path("a.ndjson").write_bytes(b"".join(map(line, MESSAGES)))
         Path("sigma.ndjson").write_bytes(SIGMA)
@@ -98,14 +98,14 @@ def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest
     again = load(call, "mixed.ndjson")
     assert (again["stored"], again["rejects"]) == (0, {"suppressed": 2})
 
-    # An id that is known in the clear gets a hash with the key; what the person is called by has one at once.
+    # A listed id gets a keyed hash once it is given as plain text; the person's own identifier gets one at once.
     made = forget(call, "--email", "ada@example.com")
     assert (made["suppressed"], [each["id"] for each in made["ids"]]) == (2, ["ada@example.com"])
     assert salts()["ada@example.com"] == "keyed"
     listed = rows_in(SUPPRESSIONS.name)
     keyed = {row["id"] for row in listed if row["salt"].startswith(KEYED)}
     assert {row["person"] for row in listed} <= keyed
-    for _ in range(2):  # the second time all are listed
+    for _ in range(2):  # the second time, all are listed already
         made = forget(call, "--user-id", "ada")
         assert made["suppressed"] == 2
         assert salts() == dict.fromkeys(["ada@example.com", "ada", "bob@example.com", "bob"], "keyed")
@@ -127,7 +127,7 @@ def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest
 
 @pytest.mark.usefixtures("loaded")
 def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists have emails in Python's lower case; the number to confirm counts ids, whatever hashes there are of them."""
+    """Older lists have emails in Python's lower case. The number to confirm counts ids, whatever hashes they have."""
     forget(call, "--email", "nobody@example.com")
     early = [hash_of("plain", Id("email", "σίσυφος@example.com")), hash_of("plain", Id("contact_id", "gone"))]
     with duckdb.connect("autopilot.duckdb") as con:
@@ -149,7 +149,7 @@ def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: p
 
 
 def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command that reads the list refuses, and nothing is changed, without the key and with another one."""
+    """Checks that every command that reads the list refuses and changes nothing without the key or with another one."""
     Path("people.txt").write_text("email:ada@example.com\n")
     shutil.copy("a.ndjson", "new.ndjson")
     with FakeAutopilot(3) as account, FakeProfiles() as profiles:
@@ -201,7 +201,7 @@ def forget(call: Call, *words: str) -> dict[str, Any]:
 
 
 def load(call: Call, name: str, of: str = "a.ndjson") -> dict[str, Any]:
-    """Loads a copy of a file."""
+    """Loads a copy of a file; returns the report."""
     shutil.copy(of, name)
     with held():
         said = call("load", "archive", name, "--json")
@@ -215,7 +215,7 @@ def persons() -> set[str]:
 
 
 def salts() -> dict[str, str]:
-    """The ids in the list, each with how it is hashed; one that is there twice fails."""
+    """Returns the ids in the list, each with the kind of its hash; fails if one is there twice."""
     found: dict[str, str] = {}
     key = SuppressionKey(SECRET.encode())
     for row in rows_in(SUPPRESSIONS.name):

@@ -1,4 +1,4 @@
-"""How a table's messages become rows and discards, step by step (docs/contract/warehouse.md#limits)."""
+"""A table's messages become rows and discards, step by step (docs/contract/warehouse.md#limits)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ LINES = [
 NAMES = [*OWN, "Opened", "Other", "Wide"]
 OPENED, OTHER, WIDE_TABLE = range(len(OWN), len(NAMES))
 IDENTIFIES = OWN.index("identifies")
-OPENED_COLUMNS = 24  # with the four that are there
+OPENED_COLUMNS = 24  # including the four existing ones
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectionContext
 
 @pytest.fixture
 def context(load: ProjectionContext) -> Iterator[ProjectionContext]:
-    """The messages of LINES, of which nothing is done yet."""
+    """The context of a load of LINES, before any step."""
     with load.con.cursor() as con:
         con.execute("BEGIN")
         yield dataclasses.replace(load, con=con)
@@ -82,13 +82,13 @@ def context(load: ProjectionContext) -> Iterator[ProjectionContext]:
 
 
 def discards(context: ProjectionContext) -> list[tuple[str, ...]]:
-    """The messages' ids, the tables, the columns, the values and the reasons."""
+    """Returns the discards: message id, table, column, value and reason."""
     found = "SELECT id, table_name, column_name, value, reason FROM discards JOIN messages USING (seq) ORDER BY ALL"
     return context.con.execute(found).fetchall()
 
 
 def test_a_table_discards_what_has_no_column_and_what_does_not_fit(context: ProjectionContext) -> None:
-    """Only values of this table are discarded, wherever they wait; text always fits."""
+    """Only values of this table are discards, wherever they are buffered; text always fits."""
     taken: dict[str, Extra] = {
         "n": Extra("bigint", "n", True, True, False),
         "s": Extra("bool", "s", True, False, True),
@@ -121,7 +121,7 @@ def test_tracks_have_no_properties_that_could_not_fit(context: ProjectionContext
 
 @pytest.mark.parametrize(("spare", "kept"), [(4 * 24, 4), (4 * 24 - 1, 3), (6 * 24, 6), (6 * 24 - 1, 5)])
 def test_a_row_keeps_what_it_has_room_for(context: ProjectionContext, spare: int, kept: int) -> None:
-    """Columns that are there first, then by name; each of these texts takes 24 bytes."""
+    """Existing columns come first, then others by name. Each text here takes 24 bytes."""
     declared: dict[str, Type] = {"id": "text", "transactional": "bool"}
     extras = {name: Extra("text", f"_{name}", False, True, name == "w5") for name in WIDE}
     extras["b"] = Extra("bigint", "b", True, False, False)
@@ -145,7 +145,7 @@ def test_other_destinations_have_room_in_a_row(context: ProjectionContext) -> No
 
 
 def test_events_without_a_table_lose_their_properties(context: ProjectionContext) -> None:
-    """Events whose name has no slug, and those beyond the number of tables; `tracks` keeps the context."""
+    """For events whose names have no slug, and those beyond the number of tables; `tracks` keeps their context."""
     numbers, without_table = limit_tables(context, [], 1)
     assert without_table == {"Other": 2, "Wide": 1}
     discard_without_table(dataclasses.replace(context, tables=numbers))
@@ -168,7 +168,7 @@ def test_if_each_event_has_a_table_no_query_runs(context: ProjectionContext) -> 
 
 @pytest.fixture
 def reserved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Returns for how many columns memory is reserved."""
+    """Records for how many columns memory is reserved."""
     found: list[int] = []
     monkeypatch.setattr(ProjectionContext, "reserve", lambda _, columns=0: found.append(columns))
     return found
@@ -178,7 +178,7 @@ TRACK = {"received_at": RECEIVED, "timestamp": RECEIVED, "user_id": "u1", "event
 
 
 def stored(rows: TableRows) -> list[Row]:
-    """The rows by id, without their nulls; each has the time of the load."""
+    """Returns the rows by id without nulls; checks that each has the time of the load."""
     found = sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
     assert {row["uuid_ts"] for row in found} == {NOW}
     return [filled(row) for row in found]
@@ -188,7 +188,7 @@ def stored(rows: TableRows) -> list[Row]:
 
 
 def test_small_tables_are_gathered_first(context: ProjectionContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many of the smallest as fit into memory; `tracks` has the messages of all events."""
+    """As many of the smallest tables as fit into memory; `tracks` counts with the messages of all events."""
     monkeypatch.setattr(tables, "GATHERED_ROWS", 2)
     builder = TableBuilder(context, {})
     found = builder.gather()
@@ -210,7 +210,7 @@ def test_small_tables_are_gathered_first(context: ProjectionContext, monkeypatch
 
 
 def test_values_in_rows_are_gathered_by_table(context: ProjectionContext) -> None:
-    """A table need not look through the values of all others; alone it would gain nothing."""
+    """So a table need not search the values of all others; a single table would gain nothing."""
     found = row_values(context, "kept")
     builder = TableBuilder(context, found)
     builder.gather()
@@ -276,7 +276,7 @@ def test_rows_have_what_waits_in_columns_and_as_rows(
     files: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """If there are many, a few are made at a time."""
+    """If there are many rows, a few are made at a time."""
     known: dict[str, Type] = {"n": "bigint", "s": "text", "b": "bigint", "r": "timestamp"}
     context = dataclasses.replace(context, existing={"Opened": known}, limits=Limits(OPENED_COLUMNS + COLUMN_RESERVE))
     monkeypatch.setattr(tables, "CELLS_AT_ONCE", at_once * OPENED_COLUMNS)
@@ -327,14 +327,14 @@ def test_tracks_have_the_context_of_all_events(context: ProjectionContext, reser
 
 
 def test_rows_are_made_by_the_plans_that_there_are(context: ProjectionContext) -> None:
-    """The plans that come from all partitions together."""
+    """The plans are made for all partitions together."""
     plan = plan_table(context, IDENTIFIES, TableValues({}, {"b": ColumnValues(TEXT, 9)}, {}))
     made = TableBuilder(context, {}, {IDENTIFIES: plan})
     assert [(rows.table, rows.row_count, rows.columns.get("b")) for rows in made.tables()][:1] == [
         ("identifies", 1, "text")
     ]
     assert made.rows(IDENTIFIES).columns["b"] == "text"
-    assert TableBuilder(context, {}).rows(IDENTIFIES).row_count == 0  # where nobody has counted them
+    assert TableBuilder(context, {}).rows(IDENTIFIES).row_count == 0  # if they were not counted
 
 
 def test_a_table_whose_messages_are_all_stored_has_its_columns(context: ProjectionContext) -> None:

@@ -1,4 +1,4 @@
-"""Where data goes: paths begin in the current folder, each target has a pipeline, and dlt's commands find it."""
+"""Paths begin in the current folder, each target has its own pipeline, and dlt's commands find it."""
 
 import json
 import os
@@ -32,7 +32,7 @@ OTHER = r"autopilot_events_[0-9a-f]{8}"
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Two folders to work in, and an archive next to them."""
+    """Returns two folders to work in; an archive is next to them."""
     (tmp_path / "archive.ndjson").write_text(MESSAGE)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -41,7 +41,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
 
 
 class Loaded(NamedTuple):
-    """The folders of a load that was called in one of two, and what that printed."""
+    """Two folders, in the first of which a load was called, and its output."""
 
     home: Path
     said: Said
@@ -60,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.fixture
 def loaded(prepared: Loaded) -> Iterator[tuple[Path, Path]]:
-    """Two folders to work in, an archive next to them, and the result of loading it in the first."""
+    """Works in a copy of the folders after that load; returns them and its output."""
     with as_prepared(prepared.home) as home:
         os.chdir("a")
         yield home / "work/a", home / "work/b"
@@ -92,21 +92,21 @@ def test_each_folder_has_its_own_file_and_pipeline(
     )
     assert second
     assert (ids(a / "autopilot.duckdb"), ids(b / "autopilot.duckdb")) == (["m1"], ["m1"])
-    # From elsewhere, by another spelling: the same place.
+    # From another folder and spelt differently, it is the same target.
     assert last_line(call, "--credentials", "../a/autopilot.duckdb") == first
     assert last_line(call, "--credentials", "duckdb:///../a/autopilot.duckdb") == first
 
-    # Everything tells them apart: what waits in one does not concern the other.
+    # The targets are separate: a load that waits in one does not concern the other.
     runner.pipeline(credentials=str(a / "autopilot.duckdb")).extract(archive("../archive.ndjson"))
     assert "waiting" not in call("status").out
     waiting = call("status", "--credentials", "../a/autopilot.duckdb").out
     assert "waiting    1, under way or cut off" in waiting
 
-    # dlt's own ways, from a third folder.
+    # With dlt's own functions, from a third folder.
     monkeypatch.chdir(a.parent)
     for name, folder in (("autopilot_events", a), (second[1], b)):
         assert_found(name)
-        # What `dlt pipeline NAME sync` does: it deletes the working folder, and recreates it from the destination.
+        # Like `dlt pipeline NAME sync`, which deletes the working folder and recreates it from the destination.
         pipeline = dlt.attach(name).drop()
         pipeline.sync_destination()
         assert (pipeline.first_run, pipeline.schema_names) == (False, ["autopilothq"])
@@ -117,14 +117,14 @@ def test_each_folder_has_its_own_file_and_pipeline(
 
 
 def assert_found(name: str) -> None:
-    """The rows are there in dlt's own ways."""
+    """Checks that dlt's own functions find the rows."""
     with dlt.attach(name).sql_client() as client:
         assert client.execute_sql("SELECT id, event FROM email_opened") == [("m1", "email_opened")]
     dataset = dlt.attach(name).dataset()
     assert dataset["tracks"].select("id", "event_text").fetchall() == [("m1", "Email Opened")]
 
 
-# Runs dlt's command `pipeline` once with each word, in a process that is forked for it; prints how each ended.
+# Runs dlt's command `pipeline` with each word in a forked process; prints the exit statuses.
 DLT_COMMANDS = """
 import os, sys
 from dlt._workspace.cli._dlt import main
@@ -190,7 +190,7 @@ def test_a_file_that_dlt_places_is_told_and_found(call: Call) -> None:
 
 
 def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: Call) -> None:
-    """State without the note of its target: a load was cut off, and its package waits."""
+    """An interrupted load whose package waits, and whose state does not mention its target."""
     a, b = folders
     into = dlt.pipeline(
         "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"
@@ -212,13 +212,13 @@ def test_a_pipeline_made_in_python_keeps_its_file(folders: tuple[Path, Path], ca
     again = dlt.pipeline("autopilot_events", destination="duckdb", dataset_name="autopilothq")
     with again.sql_client() as client:
         assert client.execute_sql("SELECT current_database()") == [("autopilot_events",)]
-    # The same place, said in words: one pipeline for both.
+    # The same target, now given as an option, has the same pipeline.
     assert last_line(call, "--credentials", "autopilot_events.duckdb").endswith("pipeline autopilot_events")
 
 
 @dlt.source(name="autopilothq")
 def scan(seen: list[int]) -> Any:
-    """A source that goes on from its mark, as the API's do."""
+    """Returns a source that continues from its cursor, like those of the APIs."""
 
     @dlt.resource(name="tracks", columns=[{"name": "id", "data_type": "text"}])
     def pages() -> Iterator[dict[str, str]]:

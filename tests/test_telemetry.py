@@ -1,4 +1,4 @@
-"""dlt's telemetry: a program that imports this package reports nothing, unless that is turned on."""
+"""A program that imports this package sends no dlt telemetry unless that is turned on."""
 
 import json
 import os
@@ -17,7 +17,7 @@ BY_FILE = "[runtime]\ndlthub_telemetry = true\n"
 
 
 class Case(NamedTuple):
-    """A program, the settings that it finds, and whether a report of it is to come."""
+    """A program, its settings, and whether it should send a report."""
 
     program: str
     reports: bool
@@ -39,10 +39,10 @@ CASES = {
     "on by a file, off by the environment": Case(
         f"import dlt, autopilothq; {RUN}", reports=False, file=BY_FILE, env={"RUNTIME__DLTHUB_TELEMETRY": "false"}
     ),
-    "without this package": Case(f"import dlt; {RUN}", reports=True),  # the server does hear of it
+    "without this package": Case(f"import dlt; {RUN}", reports=True),  # shows that the server would receive a report
 }
 
-# Imports dlt and what it imports later, and runs each program in a process that is forked from that.
+# Imports dlt and what dlt imports later, and runs each program in a process that is forked from that.
 PROGRAM = """
 import atexit, json, os, sys, threading
 import dlt, pendulum.locales.en.locale, pluggy
@@ -70,7 +70,7 @@ for program, folder, environment in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The cases of which reports came."""
+    """Returns the cases that sent reports."""
     came: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,7 +81,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Prints nothing."""
 
     home = tmp_path_factory.mktemp("telemetry")
     told = bare_environment() | {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(home)}

@@ -1,4 +1,4 @@
-"""`schema diff` and `schema upgrade` on tables that an earlier version made: verdicts proved by queries, rows kept."""
+"""`schema diff` judges tables of an earlier version, as queries prove; `schema upgrade` changes them without loss."""
 
 import json
 import re
@@ -35,14 +35,14 @@ LINES = [
     message(None, type="screen", messageId="s1", name="Start"),
     identify(messageId="i1", traits={"age": 1.5}),
 ]
-# What earlier versions kept of a page whose name is among its properties.
+# How earlier versions stored a page whose name is among its properties.
 NAMES = """
     ALTER TABLE autopilothq.pages ADD COLUMN _name {text}; ALTER TABLE autopilothq.pages ADD COLUMN _category {text};
     UPDATE autopilothq.pages SET _name = 'Home', _category = 'C' WHERE id = 'p1';
     UPDATE autopilothq.pages SET _name = 'Named' WHERE id = 'p2';
     DROP TABLE autopilothq.accounts"""
 
-# What people add for themselves: names in capitals, and views over our tables.
+# What users add themselves: names in capitals, and views over our tables.
 OWN = '''
     ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" double precision;
     ALTER TABLE autopilothq.groups ADD COLUMN "Own Col" double precision;
@@ -61,7 +61,7 @@ def ask(url: str, query: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def old(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A database with a dataset of an earlier version: dlt's own types, no keys, no accounts."""
+    """A database with a dataset of an earlier version, which has dlt's types, no keys and no accounts."""
     with postgresql.database() as url, pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("old"))
         pages: list[TColumnSchema] = [{"name": name, "data_type": "text"} for name in ("_name", "_category")]
@@ -177,7 +177,7 @@ def test_duplicate_and_missing_ids_are_only_reported(call: Call, postgres: str) 
     said = call("schema", "upgrade", *there)
 
     assert said.status == 1
-    # A view's column stays, and all else is done.
+    # A column that a view uses stays; everything else is done.
     assert said.out.split("\n\n")[:-1] == [
         'ALTER TABLE "autopilothq"."order" ALTER COLUMN "share" TYPE numeric USING "share"::text::numeric;',
         "tracks stays as it is: rows have the same id: delete the copies, then run this again.",
@@ -229,7 +229,7 @@ def test_what_cannot_be_upgraded_says_so(call: Call) -> None:
     assert (said.status, errors(said)) == (1, [f"Error: {why}"])
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id text)")
-    said = call("schema", "upgrade")  # no load made that
+    said = call("schema", "upgrade")  # not created by a load
     assert (said.status, said.out.partition(" in ")[0]) == (0, "Nothing to upgrade")
 
 
@@ -243,7 +243,7 @@ def test_nothing_is_upgraded_while_a_run_writes(call: Call, work: str) -> None:
     )
 
 
-# A query that people write for the first type; on the second it fails where the change is said to break queries.
+# A query for the first type, which fails with the second if the verdict is that the change breaks queries.
 PROOFS = [
     ("numeric", "double precision", "round(c, 2)", "1.25"),
     ("numeric", "double precision", "mod(c, 5)", "7"),
@@ -299,7 +299,7 @@ def test_a_missing_key_breaks_what_postgresql_refuses(database: str) -> None:
     assert inspect.differences({"t": plain}, {"t": keyed}, inspect.SWITCH, dialect="postgres") == []
 
 
-# By Redshift's documentation: MOD takes integers and numeric alone, DATEDIFF and DATEADD no times with a zone.
+# By Redshift's documentation, MOD takes only integers and numeric, and DATEDIFF and DATEADD no times with a zone.
 @pytest.mark.parametrize(
     ("wanted", "there", "meaning"),
     [

@@ -1,4 +1,4 @@
-"""Parts of the projection: shapes, types of values, and a load by several threads and workers."""
+"""Parts of the projection: shapes, types of values, and loads by several threads and workers."""
 
 import json
 import pickle
@@ -57,13 +57,13 @@ T = TypeVar("T")
 
 
 def sent(data: T) -> T:
-    """Data as another process gets it."""
+    """Returns data as another process would get it."""
     got: T = pickle.loads(pickle.dumps(data))  # noqa: S301 - it is our own
     return got
 
 
 def test_workers_can_share_a_load(tmp_path: Path) -> None:
-    """Each step takes and gives data that travels: lines are parsed by files, messages are reduced by their ids."""
+    """All steps exchange data that can be sent: lines are parsed by file, and messages deduplicated by their ids."""
     mixed = [message(messageId=f"0-{n}", properties={"p1": 0.5 + n, "new": "\0"}) for n in range(100, 130)]
     files = [*LINES, mixed]
     whole = new_projection(tmp_path)
@@ -117,7 +117,7 @@ def test_columns_are_ordered() -> None:
 
 
 def is_regular(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[str]) -> bool:
-    """Whether lines are regular whose `properties` have these keys; `objects` are the keys of objects among them."""
+    """Returns whether lines with these keys in `properties` are regular; `objects` has the keys of objects in these."""
     keys = {"": ["type", "properties"], "/properties": properties}
     keys |= {f"/properties/{key}": value for key, value in objects.items()}
     shape = json.dumps([keys.get(pointer) for pointer in known.pointers()])
@@ -128,7 +128,7 @@ def is_regular(known: Shapes, properties: Sequence[str] | None, **objects: Seque
     ("keys", "regular"),
     [
         (["plan", "seats"], True),
-        (["a/b", "a~c", "'", '"', "*"], False),  # two of these have no slug
+        (["a/b", "a~c", "'", '"', "*"], False),  # several of these have no slug
         (["a/b", "a~c"], True),
         (["plan", "Plan"], False),
         (["plan_name", "planName"], False),
@@ -161,7 +161,7 @@ def test_an_objects_keys_are_columns_too() -> None:
     known = Shapes().with_objects([("properties", "plan")])
     assert is_regular(known, ["plan"], plan=["name"])
     assert not is_regular(known, ["plan", "plan_name"], plan=["name"])
-    assert is_regular(known, ["plan"])  # perhaps null; if it is text or an array instead, the value shows it
+    assert is_regular(known, ["plan"])  # it may be null; the value itself shows if it is text or an array
 
 
 def test_only_one_of_two_spellings_of_an_object_is_regular() -> None:
