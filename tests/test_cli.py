@@ -200,7 +200,7 @@ def test_max_rejects(selected: Selected) -> None:
     assert len(selected.tracks) == 2
 
 
-def test_all_of_it_from_the_configuration(call: Call) -> None:
+def test_everything_can_be_set_in_the_configuration(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD)
     Path(".dlt").mkdir()
     Path(".dlt/config.toml").write_text(

@@ -190,7 +190,9 @@ def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> N
     assert "SEKRET" not in found.err
 
 
-def test_an_own_name_of_a_destination_does_not_hide_its_package(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_name_for_a_destination_does_not_hide_its_package(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("archive.ndjson").write_text("{}\n")
     monkeypatch.setenv("DESTINATION__SHOP__DESTINATION_TYPE", "mssql")
     found = call("load", "archive", "archive.ndjson", "--destination", "shop")

@@ -136,7 +136,7 @@ def test_an_error_is_a_json_line(call: Call) -> None:
     assert "nowhere" in error["message"]
 
 
-def test_so_are_a_wrong_call_and_its_end_by_ctrl_c(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_call_and_an_end_by_ctrl_c_are_json_lines_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -171,9 +171,7 @@ def test_a_good_run_is_told_when_all_are(
     )
 
 
-def test_another_word_for_which_runs_are_told_is_a_warning(
-    call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_value_of_notify_is_a_warning(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "allways")
     said = call("load", "archive", "nowhere")
     expected = "Expected failure or always as sources.autopilothq.notify, but got 'allways'"
@@ -230,7 +228,7 @@ def test_a_webhook_that_points_elsewhere_is_not_followed(webhook: Webhook, statu
     assert (str(refused.value), len(webhook.notes)) == (REDIRECTED.format(status), 1)
 
 
-def test_that_a_webhook_points_elsewhere_is_told(call: Call, webhook: Webhook) -> None:
+def test_a_warning_says_that_a_webhook_points_elsewhere(call: Call, webhook: Webhook) -> None:
     webhook.status, webhook.location = 301, f"{webhook.url}/elsewhere"
     said = call("load", "archive", "nowhere")
     assert len(webhook.notes) == 1
@@ -390,7 +388,9 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
         assert (words, it.returncode, told) == (words, 1, b"")
 
 
-def test_so_it_is_for_a_command_that_explains_its_errors(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_output_is_no_error_of_a_command_that_explains_its_errors(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RunError("[Errno 32] Broken pipe") from BrokenPipeError(errno.EPIPE, "Broken pipe")
 

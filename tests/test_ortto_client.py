@@ -217,7 +217,7 @@ def test_members_of_an_audience_match_a_filter_too(server: FakeOrtto, ortto: Ort
     ]
 
 
-def test_so_many_things_go_into_one_request(server: FakeOrtto, ortto: Ortto) -> None:
+def test_one_request_takes_only_so_many_things(server: FakeOrtto, ortto: Ortto) -> None:
     nobody = [{"fields": {"str::email": f"person+{number}@example.com"}} for number in range(100)]
     writes: dict[str, Callable[[Any], object]] = {"people": ortto.merge_people, "activities": ortto.create_activities}
     for some in ([], [*nobody, *nobody[:1]]):

@@ -86,7 +86,7 @@ def ids(found: Mapping[str, list[Row]], table: str) -> list[tuple[str, Any]]:
     return [(row["id"], row.get("note")) for row in found.get(table, [])]
 
 
-def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> None:
+def test_the_earliest_row_of_an_id_is_kept_unless_the_id_is_stored() -> None:
     store = Adopting()
     store.adopt(("email_opened", [opened("stored", note="first"), opened("other", LATE, note="x")]))
     found = store.adopt(
@@ -125,7 +125,7 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
     ]
 
 
-def test_rows_without_an_id_that_can_be_stored_are_not_taken_for_one() -> None:
+def test_rows_whose_ids_cannot_be_stored_do_not_count_as_one_row() -> None:
     """Rows of messages get a digest as their id, and an id that is not valid text is a discard; users are rejected."""
     store = Adopting()
     no_ids = ["n\0", "m\0", None, "", " \t"]

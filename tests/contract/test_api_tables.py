@@ -211,7 +211,7 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(scanned: list
     assert len(again["_rejects"]) == 4
 
 
-def test_a_second_scan_adds_what_is_new_alone(scanned: list[Scanned]) -> None:
+def test_a_second_scan_adds_only_what_is_new(scanned: list[Scanned]) -> None:
     first, second, third = scanned[:3]
     assert (second.report.lines, second.report.stored, second.report.duplicates) == (4, 0, 3)  # one is no contact
     assert {name: second.tables[name] for name in SOME} == {name: first.tables[name] for name in SOME}
@@ -453,7 +453,7 @@ def test_a_dataset_that_also_has_an_archive_causes_a_warning(server: FakeAutopil
     assert scan(server, "lists", into_tables=False).warnings == []  # `lists` has no events, so nothing can come twice
 
 
-def test_a_user_id_field_that_the_account_does_not_have_is_told(scanned: list[Scanned]) -> None:
+def test_a_user_id_field_that_the_account_does_not_have_is_reported(scanned: list[Scanned]) -> None:
     assert [len(one.report.warnings) for one in scanned] == [0, 0, 1, 0]
     [warning] = scanned[2].report.warnings
     assert warning.startswith(

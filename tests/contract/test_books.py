@@ -159,7 +159,7 @@ def test_each_value_that_loses_its_column_is_a_discard() -> None:
     assert [entry[2:] for entry in discards(found)] == [("a", "2", "same_column"), ("a", "3", "same_column")]
 
 
-def test_what_neither_table_of_a_track_takes_is_a_discard_of_the_events() -> None:
+def test_a_value_that_fits_neither_table_of_a_track_is_a_discard_of_the_event_table() -> None:
     """Also where `tracks` comes first by name."""
     store = Store()
     events = ("Alpha", "Zulu")

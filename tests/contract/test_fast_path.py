@@ -75,7 +75,7 @@ def test_lines_of_a_documented_shape_are_read_at_once(
     assert (count(one_by_one), count([row["id"] for row in found[table]])) == (0, 20)
 
 
-def test_they_are_read_at_once_as_they_are_read_one_by_one() -> None:
+def test_documented_shapes_give_the_same_rows_at_once_and_one_by_one() -> None:
     lines = [line(number * 10 + n) for number, (line, _) in enumerate(SHAPES.values()) for n in range(3)]
     assert differences(lines) == []
 

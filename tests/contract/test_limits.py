@@ -83,7 +83,7 @@ def test_a_table_gets_as_many_columns_as_the_destination_takes(leaves: int, monk
 
 
 @pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
-def test_columns_that_are_there_count(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_columns_count_towards_the_limit(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
     store = Store(narrow(OPENED))
     store.run([message(properties={"a": 1, "b": 2})])
@@ -294,7 +294,7 @@ def test_the_new_events_with_most_messages_get_the_tables_that_are_left() -> Non
     assert choose(1, {}, []) == [(often, 2), (a, 1), (b, 1), (absent, 0), (known, 0)]
 
 
-def test_of_two_events_as_frequent_the_first_by_name_gets_its_table() -> None:
+def test_of_two_equally_frequent_events_the_first_by_name_gets_its_table() -> None:
     lines = [message("Beta", messageId="b"), message("Alpha", messageId="a")]
     for order in (lines, lines[::-1]):
         store = Store(max_event_tables=1)
@@ -331,7 +331,7 @@ def test_what_cannot_be_a_column_gets_an_underscore() -> None:
 
 
 @pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
-def test_columns_whose_shortened_names_are_alike_lose_nothing_in_silence(
+def test_values_whose_columns_get_the_same_shortened_name_are_not_lost_silently(
     leaves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
@@ -345,7 +345,7 @@ def test_columns_whose_shortened_names_are_alike_lose_nothing_in_silence(
 # ---- shapes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_that_is_made_like_others_hides_nothing() -> None:
+def test_a_line_whose_keys_imitate_another_shape_hides_nothing() -> None:
     """Keys that contain JSON or separators do not make a line pass for one of another shape."""
     usual = {"a": 1, "b": 2}
     tricks = ['a","b', 'a\\",\\"b', "a],[b", '["a","b"]', "a,b", "a b", "", "\\u0061"]

@@ -103,7 +103,7 @@ def mended() -> Adopted:
     return store
 
 
-def test_texts_of_long_lines_become_whole_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_of_long_lines_become_whole_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "MOST_BYTES", 0)
     monkeypatch.setattr(parse, "LONG_LINE", 0)
     monkeypatch.setattr(mend, "MOST_BYTES", 1)  # one row at a time

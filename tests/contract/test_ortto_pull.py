@@ -168,7 +168,7 @@ def schema_without_times(answer: Any) -> Any:
         ),
     ],
 )
-def test_the_way_that_the_account_takes(
+def test_active_people_are_found_in_the_best_way_that_the_account_supports(
     server: FakeOrtto, way: str, requests: list[tuple[Any, ...]], people: int, words: str
 ) -> None:
     server.takes_filters, server.takes_times = REFUSES[way]

@@ -199,7 +199,7 @@ def test_one_whom_the_server_fails_for_does_not_hold_up_the_others(loads: Loads)
 # ---- events --------------------------------------------------------------------------------------------------------
 
 
-def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
+def test_only_requested_events_are_stored(server: FakeProfiles) -> None:
     names = ["Email Opened", "Email Replied", "Order Completed"]
     for name in names:
         server.happen(A, name)
@@ -259,7 +259,7 @@ def test_a_token_is_not_sent_where_autopilots_settings_point(
 # ---- bad answers ---------------------------------------------------------------------------------------------------
 
 
-def test_nobody_of_few_answered_for_is_an_error_too(server: FakeProfiles) -> None:
+def test_no_answer_about_any_of_a_few_people_is_an_error(server: FakeProfiles) -> None:
     server.order("GET", "*", drop="before", times=10)
     report = pull(server, *USUAL)
     assert report.cut_off is not None

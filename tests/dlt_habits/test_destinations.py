@@ -83,7 +83,7 @@ def test_postgresql(postgres_target: PostgresTarget, folder: Path, here: dict[st
     assert target.tables("third") == whole
 
 
-def test_a_lake(tmp_path: Path, folder: Path, here: dict[str, int]) -> None:
+def test_dlts_features_work_in_a_lake(tmp_path: Path, folder: Path, here: dict[str, int]) -> None:
     url = str(folder)
     lake = dlt.pipeline("habits", destination=stock.filesystem(str(tmp_path / "lake")), dataset_name="data")
 

@@ -117,7 +117,7 @@ def origin(request: pytest.FixtureRequest, server: FakeProfiles) -> Iterator[tup
         yield name, lambda: made[name]().with_resources(*tables)
 
 
-def test_what_brings_back_a_dropped_table(
+def test_a_dropped_table_comes_back_as_the_warning_says(
     origin: tuple[str, Callable[[], DltSource]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the warning says brings the table back."""

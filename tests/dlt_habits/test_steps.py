@@ -77,7 +77,7 @@ def test_both_ways_give_the_same_tables(
     assert [loaded.tables(), stepped.tables[1]] == [whole, whole]
 
 
-def test_incremental(stepped: Stepped, whole: Rows) -> None:
+def test_incremental_leaves_out_older_rows(stepped: Stepped, whole: Rows) -> None:
     assert stepped.tables[0] == whole
     assert len(stepped.tables[2]["tracks"]) == len(whole["tracks"])  # the late line is older than the cursor
 
@@ -264,7 +264,7 @@ def test_a_window_is_not_the_whole(folder: Path) -> None:
         assert (target.count("tracks"), target.count("_audit")) == (first + 1, 0)
 
 
-def test_contracts(folder: Path, tmp_path: Path) -> None:
+def test_schema_contracts_are_obeyed(folder: Path, tmp_path: Path) -> None:
     """Contracts discard columns, rows with new columns, or tables; frozen columns stop a run before it writes."""
     first, second = track("m1", "Email Opened", 1), track("m2", "Email Opened", 2, shoe=1)
     third = track("m3", "Shoe Bought", 3)

@@ -121,7 +121,7 @@ def failure(report: LoadReport, part: str = "contacts") -> str:
     return report.failed[part]
 
 
-def test_a_page_that_is_none_stops_the_scan_and_is_asked_for_again(server: FakeAutopilot) -> None:
+def test_a_malformed_page_stops_the_scan_and_is_requested_again(server: FakeAutopilot) -> None:
     server.order("GET", page(server, 3), content={"error": "none"})
     why = failure(scan(server, "contacts"))
     assert re.match(r"GET /contacts/person_\S+ \(page 3 of this scan\): expected an object with a list", why)

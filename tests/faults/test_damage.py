@@ -142,7 +142,7 @@ def test_blanks_without_end_and_long_lines(tables: dict[str, Table]) -> None:
     assert all(len(row["raw"]) == MAX_LINE for row in rows)
 
 
-def test_what_else_lies_in_archives(tables: dict[str, Table]) -> None:
+def test_folders_empty_files_and_markers_in_archives_do_no_harm(tables: dict[str, Table]) -> None:
     names = ("1.gz", "in-it.gz", "empty member.gz", "blank.json")
     assert [books(tables)[name] for name in names] == [(1, 1, 0, 0), (1, 1, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0)]
     assert not {*names} & {name for name, _, _ in rejects(tables)}

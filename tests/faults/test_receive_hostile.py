@@ -78,7 +78,7 @@ HALF = [
 ]
 
 
-def test_half_requests(running: Receiver) -> None:
+def test_incomplete_requests_time_out(running: Receiver) -> None:
     with ThreadPoolExecutor(len(HALF)) as pool:  # at once, because each takes as long as a request may
         found = dict(zip(HALF, pool.map(partial(answers, running), HALF), strict=True))
     told = {sent: (answer[:28], answer.count(b"HTTP/1.1")) for sent, answer in found.items()}
@@ -103,7 +103,7 @@ def test_half_requests(running: Receiver) -> None:
         ),
     ],
 )  # fmt: skip
-def test_false_requests(running: Receiver, sent: bytes, status: bytes) -> None:
+def test_malformed_requests_get_one_error_each(running: Receiver, sent: bytes, status: bytes) -> None:
     found = answers(running, sent)
     assert found.startswith(b"HTTP/1.1 " + status), found
     assert found.count(b"HTTP/1.1") == 1
@@ -123,7 +123,7 @@ def test_a_connection_that_ends_in_a_body_leaves_nothing(running: Receiver) -> N
     assert len(list(Path(running.folder).rglob("*"))) <= before + 5
 
 
-def test_bombs_of_gzip(running: Receiver) -> None:
+def test_gzip_bombs_are_refused(running: Receiver) -> None:
     bomb = igzip.compress(b" " * (1 << 29), 2)  # half a GiB in half a MB
     for _ in range(10):
         answer = running.post("/v1/batch", bomb, headers={"Content-Encoding": "gzip"})
@@ -180,7 +180,7 @@ def test_a_refused_body_is_no_longer_in_memory(
         gc.enable()
 
 
-def test_a_body_of_a_hundred_thousand_gzip_members_takes_no_second() -> None:
+def test_a_body_of_a_hundred_thousand_gzip_members_takes_less_than_a_second() -> None:
     began = process_time()
     body = igzip.compress(b"[") + igzip.compress(b"") * 100_000 + b"\0" * 9 + igzip.compress(b"]")
     assert inflate_body(body, {}, 2) == b"[]"

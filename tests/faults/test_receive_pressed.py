@@ -240,7 +240,7 @@ def test_a_file_that_someone_removes_gets_no_more_messages() -> None:
 # ---- too much --------------------------------------------------------------------------------------------------------
 
 
-def test_names_that_nobody_set() -> None:
+def test_only_so_many_endpoints_may_have_no_settings() -> None:
     with receiver("archive", "--rotate", "1h") as running:
         statuses = [running.post(f"/hook/segment/n{number}", b"{}").status_code for number in range(103)]
         assert statuses == [200] * 100 + [503] * 3
@@ -288,7 +288,7 @@ def test_large_bodies_that_come_slowly() -> None:
         assert whole.status_code == 200
 
 
-def test_requests_one_upon_the_other() -> None:
+def test_pipelined_requests_are_all_answered() -> None:
     request = b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
     last = request.replace(b"host", b"connection: close\r\nhost")
     with receiver(anew=True) as running:

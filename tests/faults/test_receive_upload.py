@@ -91,7 +91,7 @@ def test_a_stop_while_the_bucket_hangs(s3: S3) -> None:
     assert len(published(running.folder)) == 2
 
 
-def test_a_url_that_is_none(call: Call) -> None:
+def test_an_invalid_bucket_url_is_refused(call: Call) -> None:
     said = call("receive", "archive", "--upload", "nowhere://bucket")
     assert said.status == 1
     assert said.err.startswith("Error: Expected a bucket's URL, such as s3://bucket/prefix, but got nowhere://bucket: ")
