@@ -205,7 +205,7 @@ def test_whether_rows_are_so_long_that_there_may_be_no_memory_to_merge_them(
         assert not duckdb_pool._has_long_rows(con, file)  # the log is empty
         con.execute("CREATE TABLE last AS SELECT 1 AS n")
         assert duckdb_pool._has_long_rows(con, file) is expected
-        if "LIMIT" in made or "long" not in made:  # rows in the log may be long as well, but only if there are long rows
+        if "LIMIT" in made or "long" not in made:  # the log may have long rows, if there are any
             con.execute(f"CREATE TABLE more AS {short}")
             assert duckdb_pool._has_long_rows(con, file) is ("long" in made)
 

@@ -59,7 +59,7 @@ def postgres_target(postgres: str) -> Iterator[PostgresTarget]:
         yield PostgresTarget(postgres, connection)
 
 
-def test_postgresql(postgres_target: PostgresTarget, folder: Path, here: dict[str, int]) -> None:
+def test_dlts_features_work_on_postgresql(postgres_target: PostgresTarget, folder: Path, here: dict[str, int]) -> None:
     """Steps that leave rows or none, a selection, a limit, `replace`, `refresh` and another dataset work as usual."""
     url = str(folder)
     target, mine = postgres_target, archive(url)
