@@ -75,7 +75,7 @@ def test_an_audience_keeps_its_key() -> None:
     with pytest.raises(RunError) as raised:
         audience_changes(Audience(TRAIT, "user_id", []), known)
     assert str(raised.value) == (
-        f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
+        f"The audience {TRAIT} was sent with the key email before, so its members cannot be found by user_id.\n"
         "Add --key email, or give the audience another name."
     )
 

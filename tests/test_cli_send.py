@@ -170,7 +170,7 @@ def test_settings_of_the_configuration(server: FakeAutopilot, call: Call) -> Non
     path = write([identify(1, userId="u1", traits=traits), track(1, "Signed Up"), identify(2, traits={"x": 1})])
     assert call("send", "messages", path).out == [
         "3 messages: 2 delivered, 1 refused, 0 failed, 0 unknown",
-        "  1 refused: The account has no field for 'x': make it there, map it, or let it be sent",
+        "  1 refused: The account has no field for 'x': create it there, map the trait, or set unknown_traits to send",
     ]
     custom = {"string--Order--Completed": "pro", "string--user--id": "u1"}
     assert posts(server) == [
@@ -408,7 +408,7 @@ def test_an_audience_by_user_id(server: FakeAutopilot, call: Call) -> None:
     said = call("send", "audience", "Fans", "--query", "SELECT 'p1@example.com' AS email")
     assert (said.status, said.err[0]) == (
         1,
-        "Error: The audience fans was sent by user_id before, and nobody can tell who is who by email.",
+        "Error: The audience fans was sent with the key user_id before, so its members cannot be found by email.",
     )
 
 

@@ -119,7 +119,7 @@ def test_contacts_are_taken_out_of_journeys(call: Call, server: FakeAutopilot, m
     said = call("contacts", "eject", listed(1, 2), "--journey", "campaign_x")
     assert said.out.splitlines()[1:] == [
         "2 requests: 0 taken out, 2 not there, 0 refused, 0 failed",
-        "  Nobody was there. Is it the journey's id, as campaign_id has it?",
+        "  None of them was in the journey. Is its id right? It is the one in campaign_id.",
     ]
 
 

@@ -90,7 +90,9 @@ def test_a_refused_row_fails_no_package(caplog: pytest.LogCaptureFixture) -> Non
     assert not pipeline.has_pending_data
     assert Counter(rows("status")) == {("delivered",): 1, ("refused",): 2}
     assert f"1 row refused: {MISSING}" in caplog.messages
-    why = "with a message's id or parts it is a Segment message, of a type that Autopilot does not take"
+    why = (
+        "a row with a message's id or parts counts as one of Segment's messages, and Autopilot does not take this type"
+    )
     assert f"1 row of type group not sent: {why}" in caplog.messages
 
 
@@ -184,7 +186,7 @@ def test_a_variable_named_log_is_not_the_log(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InvalidSetting) as raised:
         destination.resolve_settings()
     assert str(raised.value) == (
-        "destination.autopilothq.log is no setting: the log is a dataset, which only Python code can name"
+        "destination.autopilothq.log cannot be configured: the log is a dataset, which only Python code can name"
     )
 
 

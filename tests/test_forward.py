@@ -42,12 +42,12 @@ AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # set by the receiving
 
 
 OWN_ID = (
-    "A row whose id is that of its person or group is no message. Of users, query SELECT id AS user_id and the columns"
-    " that are traits, without id and received_at"
+    "Expected the id of a message, but the row's id is that of its person or group. From users, select id AS user_id"
+    " and the columns to send as traits, but neither id itself nor received_at"
 )
 TYPED = (
-    "A row whose type is not identify is no message without an id and a time. Select both, or give the column type"
-    " another name"
+    "Expected an id and a time in a row whose type is not identify, but one is missing. Select both, or give the column"
+    " type another name"
 )
 
 
@@ -525,8 +525,8 @@ def test_rows_of_a_query(fake: FakeSegment, forward: Any) -> None:
     assert forward("--query", "SELECT * FROM main.crm")[1][0].endswith("3 delivered before")
     users = "SELECT 'u1' AS id, 'a@b.c' AS email, NULL AS user_id, now() AS received_at, 'b' AS type"
     why = (
-        "A row with id and received_at, but neither user_id nor anonymous_id, is no message. Of users, query"
-        " SELECT id AS user_id and the columns that are traits"
+        "Expected user_id or anonymous_id in a row with id and received_at, but it has neither, so its id is not a"
+        " message's. From users, select id AS user_id and the columns to send as traits"
     )
     said = ["1 message: 0 delivered, 1 refused, 0 failed, 0 unknown", f"  1 refused: {why}"]
     for query in (users, users.replace("'b'", "'identify'")):
@@ -539,8 +539,8 @@ def test_rows_of_a_query(fake: FakeSegment, forward: Any) -> None:
 
 def test_wrong_arguments(call: Call) -> None:
     for words, said in (
-        ([], "Error: Name what to forward: paths, or - for stdin, or --query, got neither."),
-        (["a", "--query", "SELECT 1"], "Error: Name what to forward: paths, or - for stdin, or --query, got both."),
+        ([], "Error: Name what to forward: either paths (- is stdin) or --query, got neither."),
+        (["a", "--query", "SELECT 1"], "Error: Name what to forward: either paths (- is stdin) or --query, got both."),
         (["-", "a"], "Error: - cannot be combined with other paths: it is a stream, and files are read to their end."),
         (["a", "--write-key", "no"], ("Error: Invalid value for '--write-key': Expected env:NAME or @FILE, got ***:"
                                       " everybody on this machine can see what a command line holds.")),
@@ -656,7 +656,7 @@ def test_the_dlt_destination_takes_whole_files(fake: FakeSegment) -> None:
     more: dict[str, Any] = {"batch_size": 10}  # a setting that dlt has for every such destination
     to = segment_destination(write_key=KEY, base_url=fake.url, **more)
     pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
-    with pytest.raises(PipelineStepFailed, match=r"destination\.segment\.batch_size must be 0, which hands over whole"):
+    with pytest.raises(PipelineStepFailed, match=r"destination\.segment\.batch_size must be 0, so that dlt hands over"):
         pipeline.run([{"user_id": "u"}], table_name="people")
     assert fake.messages == []
 

@@ -151,7 +151,7 @@ def test_help_says_that_nobody_has_tried_it(call: Call) -> None:
     said = call("hooks", "remove")
     assert (said.status, said.err.splitlines()[-1]) == (
         2,
-        "Error: Which hooks? Name their ids, or their --url, got neither.",
+        "Error: Which hooks? Name either their ids or their --url, got neither.",
     )
 
 

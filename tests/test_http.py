@@ -136,7 +136,11 @@ def test_only_a_timeout_has_an_upper_bound(server: FakeAutopilot, time: Time) ->
 
 @pytest.mark.parametrize(
     ("secret", "what"),
-    [(" \n", "is empty"), ("ab\ncd", "holds characters that no key has"), ("ké", "holds characters that no key has")],
+    [
+        (" \n", "is empty"),
+        ("ab\ncd", "contains characters that are not allowed in a key"),
+        ("ké", "contains characters that are not allowed in a key"),
+    ],
 )
 def test_a_key_that_cannot_be_one_is_not_repeated(secret: str, what: str) -> None:
     with pytest.raises(InvalidSetting) as caught:

@@ -344,7 +344,7 @@ def test_by_user_id(call: Call, server: FakeAutopilot) -> None:
     assert (said.status, said.err) == (
         1,
         (
-            "Error: The list follows the audience vip by user_id, and nobody can tell who is who by email.\n"
+            "Error: The list follows the audience vip with the key user_id, so its members cannot be found by email.\n"
             "Add --key user_id, or give the audience another name.\n"
         ),
     )

@@ -450,7 +450,8 @@ def test_traits_without_a_field_are_remarked_or_refused() -> None:
     item = Item("m1", "identify", "u1", {"email": "A@b.c", "é": 1}, {"plan": "x"})
     assert Run("refuse").plan(item) == ROW._replace(
         status="refused",
-        message="The account has no field for 'é', 'plan': make it there, map it, or let it be sent",
+        message="The account has no field for 'é', 'plan': create it there, map the trait, or set unknown_traits"
+        " to send",
         remarks='{"é": "sent as integer--é, for which the account has no field",'
         ' "plan": "sent as string--plan, for which the account has no field"}',
     )

@@ -86,7 +86,7 @@ def test_present_and_new_values_are_shown(server: FakeAutopilot, call: Call) -> 
         "would send 5 messages: 3 delivered, 1 refused, 0 failed, 0 unknown, 1 not meant for Autopilot",
         "  1 refused: Missing unique identifier traits. Either **email** or **user_id** traits must be provided",
         "  1 time plan was sent as string--plan, for which the account has no field",
-        "  1 time the property title was not taken: it is spelt like a contact's field",
+        "  1 time the property title was not taken: it is spelt like a contact's field, but no setting maps it",
     ]
     assert posts(server) == []
     assert Path("autopilot.duckdb").read_bytes() == before

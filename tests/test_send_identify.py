@@ -221,7 +221,7 @@ def test_unknown_traits_may_be_refused(server: FakeAutopilot) -> None:
     assert rows("message_id", "status", "message")[0] == (
         "i1",
         "refused",
-        "The account has no field for 'plan': make it there, map it, or let it be sent",
+        "The account has no field for 'plan': create it there, map the trait, or set unknown_traits to send",
     )
 
 

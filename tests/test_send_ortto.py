@@ -203,7 +203,7 @@ def test_a_trait_without_a_field_is_refused_where_that_is_wanted(server: FakeOrt
     }
     assert (written(server), rows("message")) == (
         [],
-        [("The account has no field for 'shoe': make it there, map it, or let it be sent",)],
+        [("The account has no field for 'shoe': create it there, map the trait, or set unknown_traits to send",)],
     )
 
 

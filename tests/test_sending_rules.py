@@ -87,7 +87,7 @@ def test_user_ids_that_are_none(text: str) -> None:
 def test_traits_of_the_context_may_be_refused_too(server: FakeAutopilot) -> None:
     message = identify(1, traits={"email": "a@b.c"}, context={"traits": {"nowhere": 1, "firstName": "A"}})
     counts = send(server, [message], unknown_traits="refuse")
-    why = "The account has no field for 'nowhere': make it there, map it, or let it be sent"
+    why = "The account has no field for 'nowhere': create it there, map the trait, or set unknown_traits to send"
     assert (counts.refused, counts.reasons) == (1, {("refused", why): 1})
     assert contacts(server) == []
 

@@ -149,6 +149,6 @@ def _send(planned: _Planned, given: DestinationSettings, log: DeliveryLog) -> No
     for (status, why), number in counts.reasons.most_common(SHOWN_PEOPLE):
         out.print_wrapped(f"  {number:,} {status}: {why}")
     if action.of_journey and absent and absent == counts.messages:
-        out.print_line("  Nobody was there. Is it the journey's id, as campaign_id has it?")
+        out.print_line("  None of them was in the journey. Is its id right? It is the one in campaign_id.")
     if not counts.all_delivered:
         sys.exit(NOT_ALL)

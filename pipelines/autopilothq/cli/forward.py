@@ -49,7 +49,7 @@ def forward(paths: tuple[str, ...], query: str | None, options: SendOptions, **a
     """
     if bool(paths) == bool(query):
         raise click.UsageError(
-            f"Name what to forward: paths, or - for stdin, or --query, got {'both' if paths else 'neither'}."
+            f"Name what to forward: either paths (- is stdin) or --query, got {'both' if paths else 'neither'}."
         )
     streams = is_stream(paths)
     from . import forwarding

@@ -68,7 +68,9 @@ def list_command(as_json: bool) -> None:
 def remove_command(hook_ids: tuple[str, ...], url: str | None, **options: Any) -> None:
     """Remove hooks by their ids, or by the URL that they post to."""
     if bool(hook_ids) == bool(url):
-        raise click.UsageError(f"Which hooks? Name their ids, or their --url, got {'both' if url else 'neither'}.")
+        raise click.UsageError(
+            f"Which hooks? Name either their ids or their --url, got {'both' if url else 'neither'}."
+        )
     from . import registering
 
     registering.unregister_hooks(hook_ids, url, **options)

@@ -372,5 +372,5 @@ def print_counts(counts: Counts, title: str, dry_run: bool = False, more: Iterab
     for remark, number in counts.remarks.most_common(20):
         out.print_wrapped(f"  {plural(number, 'time')} {remark}")
     for name, number in counts.unmapped.most_common(20):
-        why = "it is spelt like a contact's field"
+        why = "it is spelt like a contact's field, but no setting maps it"
         out.print_wrapped(f"  {plural(number, 'time')} the property {name} was not taken: {why}")

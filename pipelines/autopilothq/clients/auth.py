@@ -37,7 +37,7 @@ def _checked_key(settings: ApiSettings) -> str:
     """
     key = settings.api_key.strip()
     if not key or not key.isascii() or not key.isprintable():
-        what = "holds characters that no key has" if key else "is empty"
+        what = "contains characters that are not allowed in a key" if key else "is empty"
         name = settings.setting
         raise InvalidSetting(f"{name} {what}: set it to the key as the account shows it ({where_to_set(name)})")
     masking.remember_secret(key)

@@ -51,7 +51,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_IGNORED = "with a message's id or parts it is a Segment message, of a type that Autopilot does not take"
+_IGNORED = (
+    "a row with a message's id or parts counts as one of Segment's messages, and Autopilot does not take this type"
+)
 
 
 @refuses_unknown_settings

@@ -166,7 +166,7 @@ def audience_changes(audience: Audience, known: Mapping[str, Member]) -> MemberC
     again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent
     with another key.
     """
-    sent = f"The audience {audience.trait} was sent by {{}} before"
+    sent = f"The audience {audience.trait} was sent with the key {{}} before"
     return compare_members(f"audience-{audience.trait}", audience, known, sent)
 
 
@@ -189,7 +189,7 @@ def compare_members(prefix: str, audience: Audience, known: Mapping[str, Member]
     [other] = set(ID_COLUMNS) - {key}
     if any(id_.startswith(f"{prefix}-{other}-") and member.known for id_, member in known.items()):
         raise RunError(
-            f"{sent.format(other)}, and nobody can tell who is who by {key}.\n"
+            f"{sent.format(other)}, so its members cannot be found by {key}.\n"
             f"Add --key {other}, or give the audience another name."
         )
     for row in audience.members:

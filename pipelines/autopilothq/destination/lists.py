@@ -115,7 +115,7 @@ def _list_changes(audience: Audience, list_id: str, known: Mapping[str, Member])
     list follows the audience by another key.
     """
     trait = audience.trait
-    follows = f"The list follows the audience {trait} by {{}}"
+    follows = f"The list follows the audience {trait} with the key {{}}"
     compared = compare_members(f"list-{list_id}-{trait}", audience, known, follows)
     rows = [
         Delivery(id_, LIST_KIND, audience=trait, user_id=person.user_id, email=person.email, content=content)

@@ -33,8 +33,8 @@ def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
     """
     if not isinstance(items, str):
         raise InvalidSetting(
-            f"{section}.batch_size must be 0, which hands over whole files: the delivery log records what of a file was"
-            " sent. Leave it out"
+            f"{section}.batch_size must be 0, so that dlt hands over whole files: the delivery log records which of"
+            " their rows were sent. Leave the setting out"
         )
     if _is_taken_apart(table):
         raise InvalidSetting(

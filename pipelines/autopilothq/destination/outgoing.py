@@ -13,12 +13,14 @@ from ..segment.rebuild import RowFault, fault_of_row, line_of
 # Keys that Segment adds to a message, or its library to a batch. They are added again to a forwarded message.
 ADDED = frozenset({"receivedAt", "sentAt", "writeKey", "projectId", "version", "_metadata"})
 _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
-_QUERY = "Of users, query SELECT id AS user_id and the columns that are traits"
+_QUERY = "From users, select id AS user_id and the columns to send as traits"
 _ROW_FAULTS: Mapping[RowFault, str] = {
-    "person": f"A row with id and received_at, but neither user_id nor anonymous_id, is no message. {_QUERY}",
-    "own_id": f"A row whose id is that of its person or group is no message. {_QUERY}, without id and received_at",
-    "type": "A row whose type is not identify is no message without an id and a time. Select both, or give the column"
-    " type another name",
+    "person": "Expected user_id or anonymous_id in a row with id and received_at, but it has neither, so its id is not"
+    f" a message's. {_QUERY}",
+    "own_id": "Expected the id of a message, but the row's id is that of its person or group."
+    f" {_QUERY}, but neither id itself nor received_at",
+    "type": "Expected an id and a time in a row whose type is not identify, but one is missing. Select both, or give"
+    " the column type another name",
 }
 
 

@@ -17,7 +17,8 @@ from .run_state import RunState
 from .settings import SECTION
 
 NOT_OF_TRACKS = "left out: the traits of a track are those of its context"
-UNMAPPED = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
+UNMAPPED = "not taken: a property of an event that is spelt like a contact's field, but that no setting maps"
+_WITHOUT_FIELD = "create it there, map the trait, or set unknown_traits to send"
 
 ONLY_A_TAG = "sent only as a tag: the account has no field for it"
 
@@ -139,7 +140,7 @@ class Planner:
             return None
         if contact.unknown and self._to.unknown_traits == "refuse":
             traits = ", ".join(map(repr, contact.unknown))
-            return _refused(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
+            return _refused(row, f"The account has no field for {traits}: {_WITHOUT_FIELD}")
         self._counts.add_remarks(contact.remarks)
         planned = BatchItem(
             self._to.kind.key_of(row.email, row.user_id) or "",

@@ -129,7 +129,9 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
     """
     names = [name for name in configured_names(section) if name not in _OTHER_ACCOUNTS]
     if "log" in names:
-        raise InvalidSetting(f"{section}.log is no setting: the log is a dataset, which only Python code can name")
+        raise InvalidSetting(
+            f"{section}.log cannot be configured: the log is a dataset, which only Python code can name"
+        )
     _check_names(names, factory, f"dlt's configuration has no setting {section}.")
 
 

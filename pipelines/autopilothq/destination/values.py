@@ -66,10 +66,10 @@ def _string(value: Any) -> str:
     if isinstance(value, Mapping):
         raise CastError("expected a text, got an object")
     if isinstance(value, bytes | bytearray | memoryview):
-        raise CastError("bytes are no text")
+        raise CastError("bytes are not text")
     text = _json(value) if isinstance(value, list | tuple) else str(value)
     if text and not is_text(text):
-        raise CastError("it holds half a surrogate pair, which is no text")
+        raise CastError("it holds half a surrogate pair, which is not text")
     return text
 
 
