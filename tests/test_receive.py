@@ -295,7 +295,7 @@ def test_other_machines_need_settings(call: Call) -> None:
     said = call("receive", "archive", "--listen", "0.0.0.0:0")
     assert said.status == 1
     assert said.err == (
-        "Error: Expected settings of who may send, because other machines reach 0.0.0.0, but there are none.\n"
+        "Error: Expected settings that say who may send, as other machines can reach 0.0.0.0, but there are none.\n"
         'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".\n'
     )
     assert not Path("archive").exists()
@@ -431,10 +431,10 @@ def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
         running.post("/v1/batch", {"batch": [{"type": "delete", "userId": "1"}]})
         said = running.stop()
     assert said == (
-        "Warning: 401 for segment-shop: what was sent is lost, because senders discard what they may not send. Compare"
+        "Warning: 401 for segment-shop: what was sent is lost, because senders do not retry after this status. Compare"
         " the secrets of the sender and of [receive.segment.shop]\n"
-        "Warning: v1 asks for the deletion of a person; the message is kept, and nothing is deleted: autopilothq"
-        " forget\n"
+        "Warning: v1 asks for the deletion of a person; the message is kept, and nothing is deleted. To delete:"
+        " autopilothq forget\n"
     )
 
 
@@ -606,8 +606,8 @@ def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.Mon
         said = call("receive", "archive", "--listen", "127.0.0.1:0", option, address)
     assert (said.status, said.out) == (1, "")
     assert said.err == (
-        f"Error: Expected to listen on {address}, but: Address already in use.\n"
-        f"Stop the program that does, or choose another address with {option}.\n"
+        f"Error: Expected to listen on {address}, but the system reports: Address already in use.\n"
+        f"Stop the program that uses it, or choose another address with {option}.\n"
     )
     assert not Path("archive").exists()
 
@@ -617,7 +617,7 @@ def test_an_address_that_is_not_this_machines(call: Call, monkeypatch: pytest.Mo
     said = call("receive", "archive", "--listen", "127.0.0.1:0", "--metrics", "192.0.2.1:8080")
     assert said.status == 1
     assert errors(said) == [
-        "Error: Expected to listen on 192.0.2.1:8080, but: Cannot assign requested address.",
+        "Error: Expected to listen on 192.0.2.1:8080, but the system reports: Cannot assign requested address.",
         "Choose another address with --metrics.",
     ]
 

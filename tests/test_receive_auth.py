@@ -165,8 +165,8 @@ def test_endpoints_without_settings_are_no_more_than_there_is_room_for(
     assert [known.guard(one, True) for one in (APP, GUARDED)] == [Guard(), KEYS]
     with pytest.raises(NoRoom) as error, caplog.at_level(logging.ERROR):
         known.guard(OTHERS, True)
-    assert str(error.value) == "There are 2 endpoints without settings."
-    assert caplog.messages == ["2 endpoints have no settings: another one is not opened: segment-others"]
+    assert str(error.value) == "There are already 2 endpoints without settings."
+    assert caplog.messages == ["segment-others is not opened: there are already 2 endpoints without settings"]
     assert OTHERS not in known
     assert [known.guard(one, True) for one in (SHOP, APP)] == [Guard(), Guard()]
 

@@ -295,7 +295,7 @@ def test_lines_are_no_larger_than_their_body_by_more_than_may_be_added(
     monkeypatch.setattr(messages, "MOST_ADDED", added)
     assert len(lines(body, path)) == body.count("{}") + body.count("5")
     monkeypatch.setattr(messages, "MOST_ADDED", added - 1)
-    with pytest.raises(TooLarge, match=f"lines with at most {added - 1:,} bytes more than the body"):
+    with pytest.raises(TooLarge, match=f"lines in the archive have at most {added - 1:,} bytes more than the body"):
         lines(body, path)
 
 
@@ -409,7 +409,7 @@ def test_the_first_of_repeated_keys_counts_even_if_another_is_too_long_for_pytho
         (b"[1,", "Expecting value: line 1 column 4 (char 3)"),
         (b'{"a":1}{"b":2}', "Extra data: line 1 column 8 (char 7)"),
         (b"[1]]", "Extra data: line 1 column 4 (char 3)"),
-        *((text, "It nests too deeply.") for text in (DEEP, b'{"a":%b}' % DEEP, b'{"a": %b}' % DEEP)),
+        *((text, "It is nested too deeply.") for text in (DEEP, b'{"a":%b}' % DEEP, b'{"a": %b}' % DEEP)),
     ],
     ids=lambda value: repr(value)[:20],
 )

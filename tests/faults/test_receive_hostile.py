@@ -140,8 +140,8 @@ def test_envelopes_that_each_of_many_messages_would_repeat(running: Receiver) ->
             413,
             {
                 "code": "too_large",
-                "message": "Expected messages and an envelope that make lines with at most 67,108,864 bytes more than"
-                " the body.",
+                "message": "Expected a body whose lines in the archive have at most 67,108,864 bytes more than the"
+                " body itself.",
             },
         )
     still_works(running)

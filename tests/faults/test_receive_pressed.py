@@ -86,7 +86,7 @@ def test_a_killed_process_of_several_takes_nothing_with_it() -> None:
         # The replacement publishes the killed process's file; the other process goes on with its own.
         wait_for(lambda: len(list(files.published_files(running.folder))) == 1, 60)
         assert len(workers(running)) == 2
-        assert "A file that a process left is published: " in running.stop()
+        assert "A file that an earlier process left is published: " in running.stop()
     assert len(acknowledged) > before
     assert lost(running.folder, acknowledged) == set()
 
@@ -246,7 +246,7 @@ def test_only_so_many_endpoints_may_have_no_settings() -> None:
         assert statuses == [200] * 100 + [503] * 3
         answer = running.post("/hook/segment/another", b"{}")
         assert (answer.headers["retry-after"], answer.json()) == (
-            "5", {"code": "unavailable", "message": "There are 100 endpoints without settings."},
+            "5", {"code": "unavailable", "message": "There are already 100 endpoints without settings."},
         )  # fmt: skip
         assert running.post("/hook/segment/n5", b"{}").status_code == 200
         assert len(list(Path("archive/segment-logs").iterdir())) == 100

@@ -153,7 +153,8 @@ class App:
         if made.deletions:
             metrics.DELETIONS.labels(endpoint.folder).inc(made.deletions)
             _log.warning(
-                "%s asks for the deletion of a person; the message is kept, and nothing is deleted: autopilothq forget",
+                "%s asks for the deletion of a person; the message is kept, and nothing is deleted. To delete:"
+                " autopilothq forget",
                 endpoint.folder,
             )
         return Answer(200)
@@ -236,7 +237,7 @@ class _Refusals:
         """Logs a request that lacks a secret of its endpoint."""
         if self._is_due(endpoint):
             _log.error(
-                "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets"
+                "401 for %s: what was sent is lost, because senders do not retry after this status. Compare the secrets"
                 " of the sender and of [%s]",
                 endpoint.folder, ".".join(filter(None, (settings.RECEIVE_SECTION, *endpoint))),
             )  # fmt: skip

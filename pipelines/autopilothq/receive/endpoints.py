@@ -39,8 +39,10 @@ class Endpoints:
             if not guard and not (self._config.is_local and direct):
                 raise LookupError(endpoint)
             if not guard and not self._may_open(endpoint):
-                _log.error("%d endpoints have no settings: another one is not opened: %s", MOST_OPEN, endpoint.folder)
-                raise NoRoom(f"There are {MOST_OPEN} endpoints without settings.")
+                _log.error(
+                    "%s is not opened: there are already %d endpoints without settings", endpoint.folder, MOST_OPEN
+                )
+                raise NoRoom(f"There are already {MOST_OPEN} endpoints without settings.")
             if len(self._guards) < MOST_ENDPOINTS:
                 self._guards[endpoint] = guard
         if not guard and not direct:

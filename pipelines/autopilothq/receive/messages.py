@@ -143,7 +143,7 @@ def check_added(added: int) -> None:
     """Raises TooLarge if lines would have more than MOST_ADDED bytes more than their body."""
     if added > MOST_ADDED:
         raise TooLarge(
-            f"Expected messages and an envelope that make lines with at most {MOST_ADDED:,} bytes more than the body."
+            f"Expected a body whose lines in the archive have at most {MOST_ADDED:,} bytes more than the body itself."
         )
 
 
@@ -368,7 +368,7 @@ def _decoded(text: bytes) -> object:
     try:
         return DECODER.decode(text.decode(errors="surrogateescape"))
     except RecursionError:
-        raise InvalidJson("It nests too deeply.") from None
+        raise InvalidJson("It is nested too deeply.") from None
     except ValueError as error:
         raise InvalidJson(str(error)) from None
 

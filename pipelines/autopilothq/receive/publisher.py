@@ -90,7 +90,7 @@ class Publisher:
     def _recover(self) -> None:
         try:
             for done in files.recover(self._folder):
-                _log.warning("A file that a process left is published: %s", done.name)
+                _log.warning("A file that an earlier process left is published: %s", done.name)
                 self._report(done)
         except OSError as error:
-            _log.error("What a process left cannot be published, and is tried again: %s", error)
+            _log.error("Files that an earlier process left cannot be published, and are tried again: %s", error)

@@ -280,8 +280,8 @@ def check(settings: ReceiveSettings) -> None:
             ortto_settings(name)
     if not settings.is_local and not endpoints:
         raise InvalidSetting(
-            f"Expected settings of who may send, because other machines reach {settings.host}, but there are none.\n"
-            'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".'
+            f"Expected settings that say who may send, as other machines can reach {settings.host}, but there are"
+            ' none.\nSet for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".'
         )
 
 
@@ -335,10 +335,11 @@ def _explained(option: str, host: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        choose = "Stop the program that does, or choose" if error.errno == errno.EADDRINUSE else "Choose"
+        choose = "Stop the program that uses it, or choose" if error.errno == errno.EADDRINUSE else "Choose"
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise RunError(
-            f"Expected to listen on {host}:{port}, but: {why or error}.\n{choose} another address with {option}."
+            f"Expected to listen on {host}:{port}, but the system reports: {why or error}.\n"
+            f"{choose} another address with {option}."
         ) from error
 
 
