@@ -201,7 +201,7 @@ def test_an_upgrade_drops_and_moves_nothing_that_is_still_needed(call: Call, pre
         assert planned() == (0, ['DROP SCHEMA "autopilothq_staging" CASCADE;'])
         both = ("_audit", "_rejects")
         run((), [f"CREATE TABLE keeping.{name} (id TEXT)" for name in both])
-        why = "keeping has one too: name another dataset for the books, or drop the one that is not needed."
+        why = "keeping has that table too: name another dataset for the books, or drop the one that is not needed."
         assert planned() == (1, [f"{name} stays as it is: {why}" for name in both])
         run((), ["DROP SCHEMA keeping CASCADE"])
         before = tables(())
@@ -224,7 +224,7 @@ def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
     said = call("load", "archive", file, "--books-dataset", "AutopilotHQ")
     assert (said.status, said.err) == (
         1,
-        "Error: Expected another dataset for the books than autopilothq, which the events' tables are in.\n",
+        "Error: Expected a dataset for the books other than autopilothq, which has the events' tables.\n",
     )
     said = call("load", "archive", file, "--destination", "filesystem", "--credentials", "lake", "--books-dataset", "b")
     assert said.status == 1
@@ -250,7 +250,7 @@ def test_the_option_takes_precedence_over_the_setting(where: str, call: Call, mo
     said = call("load", "archive", write(FIRST, "one.ndjson"), "--books-dataset", "autopilothq")
     assert (said.status, said.err) == (
         1,
-        "Error: Expected another dataset for the books than autopilothq, which the events' tables are in.\n",
+        "Error: Expected a dataset for the books other than autopilothq, which has the events' tables.\n",
     )
 
 

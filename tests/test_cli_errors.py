@@ -48,8 +48,8 @@ def test_a_file_that_is_no_duckdb_database(call: Call, command: tuple[str, ...],
     )
     assert "credentials" not in first
     assert advice == (
-        "Name another by --credentials, or put the file back from a backup. Without a backup, move it away: the next"
-        " load makes a new one from all files, but who was deleted is not known there."
+        "Name another file (--credentials), or put the file back from a backup. Without a backup, move it away: the"
+        " next load makes a new one from all files, but without the suppression list, so deleted persons may come back."
     )
 
 
@@ -66,7 +66,7 @@ def test_a_file_of_data_instead_of_a_duckdb_file(call: Call, command: tuple[str,
         f"Error: Expected a DuckDB file at {Path(name).absolute()}, but DuckDB takes it for a file of data, because of"
         " its name."
     )
-    assert advice == "Name another by --credentials, such as autopilot.duckdb. Nothing was written to this one."
+    assert advice == "Name another file, such as --credentials autopilot.duckdb. Nothing was written to this one."
     assert Path(name).read_text() == '{"a":1}\n'
 
 
@@ -86,7 +86,7 @@ def test_a_file_of_another_version_of_duckdb(call: Call) -> None:
         f"Error: Expected a DuckDB file at {file}, but DuckDB cannot read what is there: IO Error: Trying to read a"
         " database file with version number 200, but we can only read versions between "
     )
-    assert advice == "Name another by --credentials, or install the DuckDB that wrote it: pip install -U duckdb"
+    assert advice == "Name another file (--credentials), or install the DuckDB that wrote it: pip install -U duckdb"
 
 
 def test_a_folder_that_is_not_there_is_not_made(call: Call) -> None:

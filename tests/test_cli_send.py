@@ -454,8 +454,9 @@ NAMED_LIKE_IT = (
 )
 DAMAGED = (
     'Expected a DuckDB file at {0}, but DuckDB cannot read what is there: IO Error: The file "{0}" exists, but it is'
-    " not a valid DuckDB database file!\nName another by --credentials, or put the file back from a backup. Without a"
-    " backup, move it away: the next load makes a new one from all files, but who was deleted is not known there."
+    " not a valid DuckDB database file!\nName another file (--credentials), or put the file back from a backup. Without"
+    " a backup, move it away: the next load makes a new one from all files, but without the suppression list, so"
+    " deleted persons may come back."
 )
 NOBODY_LISTENS = (
     'connection to server at "127.0.0.1", port 1 failed: Connection refused\nCorrect the host and the port in the'

@@ -353,7 +353,7 @@ OF_POSTGRES = {
         "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL)."
     ),
     'cannot insert a non-DEFAULT value into column "new"': (
-        "Somebody made that column one that PostgreSQL fills: drop it, the next run creates it again, empty."
+        "Somebody made PostgreSQL fill that column: drop it, and the next run creates it again, empty."
     ),
     'invalid byte sequence for encoding "UTF8": 0x00': (
         "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
@@ -372,7 +372,7 @@ OF_LAKES = {
     "The table tracks cannot be opened: Kernel error: Unsupported: Feature 'catalogManaged' is not supported": NEWER,
 }
 EXTENSIONS = (
-    "DuckDB gets its extensions from the network, once. Without network, install this one elsewhere with the same"
+    "DuckDB downloads each extension once. Without a network, install this one elsewhere with the same"
     " version of DuckDB (INSTALL), and copy ~/.duckdb/extensions from there. duckdb and ducklake take another folder,"
     " too: extension_directory under [destination.NAME.credentials.global_config]."
 )
@@ -385,10 +385,10 @@ OF_EXTENSIONS = {
     ),
     "Invalid Input Error: Failed to load 'httpfs', The file is not a DuckDB extension.": (
         "Its file in ~/.duckdb/extensions is damaged, or not for this version of DuckDB and this machine: remove it,"
-        " and DuckDB gets it anew (or copy the right one to its place)."
+        " and DuckDB downloads it again (or copy the right one to its place)."
     ),
     'Binder Error: Unique file handle conflict: Cannot attach "a" - the file is already attached by "adopted"': (
-        "That file is the one that is loaded into: load into another one (--credentials)."
+        "That file is the target of this load, too: load into another one (--credentials)."
     ),
     "IO Error: Can't find the home directory at ''": "Set HOME: DuckDB keeps its extensions below it.",
 }
@@ -462,7 +462,7 @@ def test_the_folders_whose_disks_are_full_are_named_where_the_error_names_none(
     monkeypatch.setattr(explain, "disk_usage", lambda path: SimpleNamespace(free=4096) if path.name in full else free)
     assert explain.error_message(OSError(28, "No space left on device")) == (
         "[Errno 28] No space left on device\n"
-        f"The disk is full of {' and of '.join(folders[name] for name in full)}: make room there, then run it again."
+        f"The disk of {' and of '.join(folders[name] for name in full)} is full: make room there, then run it again."
     )
     if "work" not in full:
         (tmp_path / "work").rmdir()

@@ -28,7 +28,7 @@ if moment == "end":
 from autopilothq.__main__ import run_process
 run_process()
 """
-ABORTED_LOAD = "Aborted! Nothing of what was not finished counts as loaded; the next run reads it again."
+ABORTED_LOAD = "Aborted! What was not finished does not count as loaded; the next run reads it again."
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,10 @@ def test_amid_a_step_of_dlt(
             "Aborted! Run it again within a day for the rest: contacts that are done are left out.",
         ),
         (["forget", "--email", "a@example.com"], "Aborted! Run it again: that completes it."),
-        (["export", "folder"], "Aborted! What it has written is no export yet: run it again, it starts from scratch."),
+        (
+            ["export", "folder"],
+            "Aborted! What it has written is not a complete export: run it again, and it starts from scratch.",
+        ),
         (["schema", "upgrade"], "Aborted! Run it again: that completes it."),
         (["models", "apply"], "Aborted! Run it again: that completes it."),
         (["models", "show"], "Aborted! It only reads: nothing was changed."),

@@ -425,8 +425,11 @@ def test_a_lease_that_cannot_be_dropped_fails_no_run(caplog: pytest.LogCaptureFi
     assert caplog.messages == ["The lock could not be released: KeyError"]
 
 
-NOT_OWN = "Somebody else made or changed that table: rename or drop it, the next run creates its own."
-LEASE = "Expected a table _locks with the columns owner (text) and renewed_at (timestamp), where a run has its lease,"
+NOT_OWN = "Somebody else made or changed that table: rename or drop it, and the next run creates its own."
+LEASE = (
+    "Expected a table _locks with the columns owner (text) and renewed_at (timestamp), where runs keep their leases,"
+    " but the database reports:"
+)
 
 
 def test_a_table_of_locks_that_is_somebody_elses(tmp_path: Path, postgres: str) -> None:
@@ -440,13 +443,13 @@ def test_a_table_of_locks_that_is_somebody_elses(tmp_path: Path, postgres: str) 
         return str(error.value).splitlines()
 
     table = "CREATE TABLE autopilothq._locks"
-    assert refused(f"{table} (id int)") == [f'{LEASE} but: column "owner" does not exist.', NOT_OWN]
-    assert refused(f"{table} (owner text)") == [f'{LEASE} but: column "renewed_at" does not exist.', NOT_OWN]
+    assert refused(f"{table} (id int)") == [f'{LEASE} column "owner" does not exist.', NOT_OWN]
+    assert refused(f"{table} (owner text)") == [f'{LEASE} column "renewed_at" does not exist.', NOT_OWN]
     view = "CREATE VIEW autopilothq._locks AS SELECT 'a' AS owner, now() AS renewed_at"
-    assert refused(f"{view} LIMIT 1") == [f'{LEASE} but: cannot delete from view "_locks".', NOT_OWN]
+    assert refused(f"{view} LIMIT 1") == [f'{LEASE} cannot delete from view "_locks".', NOT_OWN]
     assert refused(f"CREATE MATERIALIZED {view[7:]}") == [
-        f'{LEASE} but: cannot change materialized view "_locks".',
+        f'{LEASE} cannot change materialized view "_locks".',
         NOT_OWN,
     ]
     why = 'column "renewed_at" is of type bigint but expression is of type timestamp with time zone'
-    assert refused(f"{table} (owner text, renewed_at bigint)") == [f"{LEASE} but: {why}.", NOT_OWN]
+    assert refused(f"{table} (owner text, renewed_at bigint)") == [f"{LEASE} {why}.", NOT_OWN]

@@ -189,8 +189,8 @@ def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
     ask(warehouse, "REVOKE DELETE ON autopilothq._locks FROM autopilot_loader")
     assert run("loader", *load).err == (
         "Error: permission denied for table _locks\n"
-        "A run has its lease there: give the user of the credentials the right to DELETE (GRANT SELECT, INSERT, UPDATE,"
-        " DELETE ON _locks).\n"
+        "Each run keeps its lease there: give the user of the credentials the right to DELETE (GRANT SELECT, INSERT,"
+        " UPDATE, DELETE ON _locks).\n"
     )
     ask(warehouse, "GRANT DELETE ON autopilothq._locks TO autopilot_loader")
     assert ask(warehouse, "SELECT * FROM autopilothq._locks") == []

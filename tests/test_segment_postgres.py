@@ -491,7 +491,7 @@ def test_settings_of_sessions_that_a_pooler_drops(
     [warning] = caplog.messages
     assert warning == (
         "A connection pooler drops the settings of sessions, so lock_timeout and statement_timeout are the server's."
-        " The host and port of PostgreSQL itself in the credentials change that."
+        " To use yours, name the host and port of PostgreSQL itself in the credentials."
     )
     query(postgres, f"ALTER DATABASE {postgres.rpartition('/')[2]} SET extra_float_digits = 0")
     client = cast(Any, client_for(pipeline(segment_postgres(postgres)), Schema("autopilothq"))).sql_client

@@ -270,7 +270,7 @@ def test_dlts_settings_of_a_duckdb_file(monkeypatch: pytest.MonkeyPatch, call: C
     monkeypatch.delenv("DESTINATION__DUCKDB__CREDENTIALS__LOCAL_CONFIG")
     said = errors(call("status"))
     assert re.fullmatch('Error: IO Error: Extension ".*nosuch.*" not found.', said[0])
-    assert said[1].startswith("DuckDB gets its extensions from the network, once.")
+    assert said[1].startswith("DuckDB downloads each extension once.")
 
 
 def test_a_lake_and_a_file_under_names_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:

@@ -118,7 +118,7 @@ def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypat
     Path("a.ndjson").write_text('{"type":"identify","messageId":"x","traits":{"email":"a@b.c"}}\n')
     refused = [
         "Error: Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got sqlalchemy.",
-        "Name another by --destination.",
+        "Name another one: --destination.",
     ]
     for more in ((), ("--dry-run",)):
         said = call("send", "messages", "a.ndjson", *SQLITE, *more)

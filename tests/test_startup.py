@@ -115,7 +115,7 @@ SETTINGS: list[tuple[str, bytes, str]] = [
     ),
     ("config.toml", b'[sources.autopilothq]\nread_timeout = "soon"\n', NO_FLOAT),
     ("config.toml", b'[runtime]\nslack_incoming_hook = "https://hooks.example.com/a"\n', f"Error: {MISPLACED}\n"),
-    ("config.toml", b"[runtime]\nlog_level = 5\n", f"Error: dlt cannot begin with {RUNTIME}: Unknown level: '5'\n"),
+    ("config.toml", b"[runtime]\nlog_level = 5\n", f"Error: dlt cannot start with {RUNTIME}: Unknown level: '5'\n"),
 ]
 # Imports the same as dlt, and runs the program in each folder in a process that is forked from that.
 IN_FOLDERS = f"""

@@ -271,7 +271,7 @@ def test_a_first_run_that_stopped_does_not_block_all_others_for_ever(
     assert (said.status, errors(said)) == (
         75,
         [
-            f"Error: Another run holds {path}, and does not go on: it was stopped, or its disk does not respond.",
+            f"Error: Another run holds {path}, and makes no progress: it was suspended, or its disk does not respond.",
             f"Continue or end it (fuser {path} shows its process), or wait for it: --wait 10m",
         ],
     )

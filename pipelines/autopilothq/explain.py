@@ -56,7 +56,7 @@ _ADVICE = {
     " table as how-to/warehouses.md says.",
     "due to statement timeout": _TIMED_OUT,
     "is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$": _RETYPED,
-    "cannot insert a non-DEFAULT value into column": "Somebody made that column one that PostgreSQL fills: drop it,"
+    "cannot insert a non-DEFAULT value into column": "Somebody made PostgreSQL fill that column: drop it, and"
     " the next run creates it again, empty.",
     "null value in column .+ violates not-null": "Somebody made that column required: allow nulls (ALTER TABLE ..."
     " ALTER COLUMN ... DROP NOT NULL).",
@@ -89,16 +89,16 @@ _ADVICE = {
     " does that.",
     r"(?i)\b(relation|table|view|column|schema)\b.* does not exist|does not have a column": "Run it again: that"
     " recreates what somebody dropped.",
-    "Too many open files": "Let it open more (ulimit -n 1024), then run it again.",
+    "Too many open files": "Let this program open more files (ulimit -n 1024), then run it again.",
     "Out of Memory Error|(allocate|pin) block of size": "Allow more: memory (MB, 400 unless set) under"
     " [sources.autopilothq], or for the load step memory_limit under [destination.duckdb.credentials.global_config].",
-    "Unique file handle conflict": "That file is the one that is loaded into: load into another one (--credentials).",
-    "Failed to download ext|automatically install the required ext|^IO Error: Extension .+ not found": "DuckDB gets"
-    " its extensions from the network, once. Without network, install this one elsewhere with the same version of"
+    "Unique file handle conflict": "That file is the target of this load, too: load into another one (--credentials).",
+    "Failed to download ext|automatically install the required ext|^IO Error: Extension .+ not found": "DuckDB"
+    " downloads each extension once. Without a network, install this one elsewhere with the same version of"
     " DuckDB (INSTALL), and copy ~/.duckdb/extensions from there. duckdb and ducklake take another folder, too:"
     " extension_directory under [destination.NAME.credentials.global_config].",
     "Failed to load '.+', The file ": "Its file in ~/.duckdb/extensions is damaged, or not for this version of DuckDB"
-    " and this machine: remove it, and DuckDB gets it anew (or copy the right one to its place).",
+    " and this machine: remove it, and DuckDB downloads it again (or copy the right one to its place).",
     "find the home directory": "Set HOME: DuckDB keeps its extensions below it.",
     "^[^/]*(No space left on device|Disk quota exceeded|File too large)$": _UNNAMED,
     "No space left|File too large|Disk quota|out of disk": "Make room on that disk, then run it again.",
@@ -246,7 +246,7 @@ def _full_folders() -> str:
             if _free_bytes(folder) < _FULL:
                 full.setdefault(folder, what)
     named = " and of ".join(f"{what} {folder}" for folder, what in full.items())
-    return f"The disk is full of {named}: make room there, then run it again." if full else ""
+    return f"The disk of {named} is full: make room there, then run it again." if full else ""
 
 
 def _free_bytes(folder: Path) -> int:

@@ -120,7 +120,7 @@ def _moves_of_books(reader: SqlDataset) -> Upgrade:
     in_events = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
     lasting = [table for table in in_events if not is_lock(table)]
     if both := sorted(tables.get(books, set()).intersection(lasting)):
-        why = f"{books} has one too: name another dataset for the books, or drop the one that is not needed"
+        why = f"{books} has that table too: name another dataset for the books, or drop the one that is not needed"
         return Upgrade([], dict.fromkeys(both, why))
     if lasting and not is_made:
         plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {sql.capabilities.escape_identifier(books)}")

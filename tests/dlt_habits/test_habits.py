@@ -338,10 +338,10 @@ def test_a_foreign_table_with_the_name_of_one_of_these_is_refused(folder: Path) 
         with pytest.raises(PipelineStepFailed) as raised:
             target.run(source)
         assert str(raised.value).endswith(
-            f"Expected {name} in the dataset data to have text in its column {missing}, because its rows are known by"
-            f" that, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO"
+            f"Expected {name} in the dataset data to have a text column {missing}, by which loads find its rows,"
+            f" but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO"
             " ...), or load into another dataset (--dataset, dataset_name). If the column was changed, change it back,"
-            " or drop the table: the load makes it."
+            " or drop the table: the load makes it again."
         )
         assert (target.names(), target.pipeline.has_pending_data) == ([name], False)
         target.con.execute(f"DROP TABLE data.{name}")

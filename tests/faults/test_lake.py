@@ -151,7 +151,7 @@ def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
     monkeypatch.setattr(DeltaTable, "vacuum", refuse)
     [warning], _ = loaded(6)
     assert warning == (
-        "Warning: Delta tables that could not be compacted, and are slow to read: email_bounced, email_delivered,"
+        "Warning: Could not compact Delta tables, which are slow to read now: email_bounced, email_delivered,"
         " email_clicked, email_marked_as_spam, email_opened, email_unsubscribed, email_replied, tracks, identifies,"
         " users, _rejects, _discards, _audit; the bucket lets nobody delete"
     )
@@ -321,7 +321,7 @@ def test_a_table_that_cannot_be_compacted_holds_up_no_other(caplog: pytest.LogCa
         "vacuum small",
         *("compact large", "checkpoint large", "vacuum large"),
     ]
-    assert caplog.messages == ["Delta tables that could not be compacted, and are slow to read: torn; torn"]
+    assert caplog.messages == ["Could not compact Delta tables, which are slow to read now: torn; torn"]
 
 
 def test_columns_may_be_named_like_placeholders(tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_the_command_loads_into_a_lake(tmp_path: Path, s3: S3, call: Call, monke
 @pytest.mark.parametrize(
     ("table_format", "expected"),
     [
-        (None, "Expected a destination that can merge, but to plain files dlt only appends"),
+        (None, "Expected a destination that can merge, but dlt can only append to plain files"),
         ("iceberg", "Expected a table_format that is loaded into filesystem (delta), but got 'iceberg'."),
         ("native", "Expected a table_format that is loaded into filesystem (delta), but got 'native'."),
     ],

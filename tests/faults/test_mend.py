@@ -69,8 +69,8 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
     )
     said = call("load", "archive", "a.ndjson", *place.words)
     column = (
-        'Warning: The column event_text of "autopilothq"."tracks" was missing and created again, empty in the rows'
-        ' that are there; to get the values back, drop the table (DROP TABLE "autopilothq"."tracks"); '
+        'Warning: The column event_text of "autopilothq"."tracks" was missing and created again, empty in the'
+        ' stored rows; to get the values back, drop the table (DROP TABLE "autopilothq"."tracks"); '
     )
     assert (said.status, said.out.splitlines()[0][:7]) == (0, "0 lines")
     assert sorted(errors(said)) == sorted([*gone(tables, READ_AGAIN), column + READ_AGAIN])
@@ -101,8 +101,8 @@ def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, cal
     place.execute("ALTER TABLE autopilothq._audit DROP COLUMN version CASCADE")
     said = call("load", "archive", "a.ndjson", *place.words)
     assert said.status == 1
-    theirs = "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Else drop the whole table."
-    todo = f'{theirs} The next run creates it again: DROP TABLE "autopilothq"."_audit"; '
+    theirs = "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Otherwise drop the whole"
+    todo = f'{theirs} table, and the next run creates it again: DROP TABLE "autopilothq"."_audit"; '
     assert errors(said) == [
         'Error: The column version of "autopilothq"."_audit" is missing, and rows cannot be told apart without it.',
         f"{todo}all files are read again, and nothing is stored twice",

@@ -70,5 +70,5 @@ def _unread_settings(error: Exception) -> Exception:
         return error
     if any(call.name == _APPLIES_RUNTIME for call in traceback.extract_tb(error.__traceback__)):
         settings = "[runtime] of .dlt/config.toml, .dlt/secrets.toml or the environment"
-        return click.ClickException(f"dlt cannot begin with the settings in {settings}: {gist(str(error))}")
+        return click.ClickException(f"dlt cannot start with the settings in {settings}: {gist(str(error))}")
     return click.ClickException(f"dlt cannot be imported: {type(error).__name__}: {gist(str(error))}")

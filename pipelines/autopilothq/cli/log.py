@@ -13,7 +13,7 @@ from ..display import gist, json_text, visible_lines
 from ..masking import Masked, masked, remember_credentials
 from . import out
 
-_UNFINISHED = "Nothing of what was not finished counts as loaded; the next run reads it again."
+_UNFINISHED = "What was not finished does not count as loaded; the next run reads it again."
 _UNDELIVERED = "Run it again for the rest: what was delivered is not sent again."
 _CONTINUED = "Run it again: that completes it."
 _REGISTERED = "`hooks list` shows which hooks there are; run it again for the rest."
@@ -26,7 +26,7 @@ _LEFT = {
     "forget": _CONTINUED,
     "receive": "What was received is kept.",
     "sample": "What it has written stays: name another folder, or remove it.",
-    "export": "What it has written is no export yet: run it again, it starts from scratch.",
+    "export": "What it has written is not a complete export: run it again, and it starts from scratch.",
     "models apply": _CONTINUED,
     "models drop": _CONTINUED,
     "schema upgrade": _CONTINUED,

@@ -113,7 +113,7 @@ def _check_client(client: JobClientBase) -> None:
     if isinstance(client, SqlJobClientBase) and not writes_text(client):
         raise RunError(
             "Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got"
-            f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
+            f" {client.config.destination_type.rpartition('.')[2]}.\nName another one: --destination."
         )
 
 

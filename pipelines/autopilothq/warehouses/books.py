@@ -73,7 +73,7 @@ class BooksSqlClient(SqlClientBase[Any]):
         self.books, self.events_dataset = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
         if self.books == self.events_dataset:
             raise BooksMisplaced(
-                f"Expected another dataset for the books than {self.events_dataset}, which the events' tables are in."
+                f"Expected a dataset for the books other than {self.events_dataset}, which has the events' tables."
             )
 
     @property

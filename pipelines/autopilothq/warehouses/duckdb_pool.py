@@ -166,20 +166,20 @@ def _checkpoint(file: Path, more_than: int = 0) -> None:
 def _data_file(path: str) -> RunError:
     return RunError(
         f"Expected a DuckDB file at {path}, but DuckDB takes it for a file of data, because of its name.\n"
-        "Name another by --credentials, such as autopilot.duckdb. Nothing was written to this one."
+        "Name another file, such as --credentials autopilot.duckdb. Nothing was written to this one."
     )
 
 
 def _unreadable(path: str, why: str) -> RunError:
     advice = (
         "put the file back from a backup. Without a backup, move it away: the next load makes a new one from all files,"
-        " but who was deleted is not known there."
+        " but without the suppression list, so deleted persons may come back."
     )
     if _OTHER_VERSION.search(why):
         advice = "install the DuckDB that wrote it: pip install -U duckdb"
     return RunError(
         f"Expected a DuckDB file at {path}, but DuckDB cannot read what is there: {gist(why)}\n"
-        f"Name another by --credentials, or {advice}"
+        f"Name another file (--credentials), or {advice}"
     )
 
 

@@ -89,7 +89,7 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
     formats = (LAKE_FORMAT,) if lake else capabilities.supported_table_formats or ()
     if table_format is None and lake:
         raise CannotMerge(
-            "Expected a destination that can merge, but to plain files dlt only appends: messages would be stored"
+            "Expected a destination that can merge, but dlt can only append to plain files: messages would be stored"
             f" twice.\n{_CHOOSE}"
         )
     if table_format is not None and table_format not in formats:

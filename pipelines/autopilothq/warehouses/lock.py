@@ -263,15 +263,16 @@ class TableLeases(Connections):
         why = gist(str(error))
         if _OF_RIGHTS.search(why):
             return RunError(
-                f"{why}\nA run has its lease there: give the user of the credentials the right to {right}"
+                f"{why}\nEach run keeps its lease there: give the user of the credentials the right to {right}"
                 f" (GRANT SELECT, INSERT, UPDATE, DELETE ON {self._table})."
             )
         if not _OF_SHAPE.search(why):
             return error
         columns = " and ".join(f"{column.name} ({column.type})" for column in LOCK_TABLE.columns)
         return RunError(
-            f"Expected a table {self._table} with the columns {columns}, where a run has its lease, but: {why}.\n"
-            "Somebody else made or changed that table: rename or drop it, the next run creates its own."
+            f"Expected a table {self._table} with the columns {columns}, where runs keep their leases, but the"
+            f" database reports: {why}.\n"
+            "Somebody else made or changed that table: rename or drop it, and the next run creates its own."
         )
 
     def _make_datasets(self) -> None:

@@ -76,7 +76,7 @@ def assign_pipeline_name(target: str, database: str | None, wait: timedelta = ti
             return name
     except Timeout:
         raise BusyError(
-            f"Another run holds {path}, and does not go on: it was stopped, or its disk does not respond.\n"
+            f"Another run holds {path}, and makes no progress: it was suspended, or its disk does not respond.\n"
             f"Continue or end it (fuser {path} shows its process), or wait for it: --wait 10m"
         ) from None
 

@@ -118,7 +118,7 @@ class CopyNew(PostgresCopyJob):
                 except (Error, DatabaseTerminalException) as error:
                     if not self._indexes_last or getattr(error, "sqlstate", None) == UNIQUE_VIOLATION:
                         raise
-                    _log.info("The indexes of %s are not made last: %s", table, error)
+                    _log.info("The indexes of %s stay while rows are copied, which takes longer: %s", table, error)
                 finally:
                     self._indexes_last = False
                     del new_tables[table]
@@ -163,7 +163,7 @@ def create_indexes_last(connection: "SharedConnection", table: str) -> None:
             for drop, _ in indexes:
                 cursor.execute(drop)
         except Error as error:
-            _log.info("The indexes of %s are not made last: %s", table, error)
+            _log.info("The indexes of %s stay while rows are copied, which takes longer: %s", table, error)
             indexes = []
         if indexes:
             connection.last_statements = [create for _, create in indexes]

@@ -79,8 +79,8 @@ def check_session(connection: "psycopg2.extensions.connection", waits: Waits) ->
     if digits != FLOAT_DIGITS and database not in _warned:
         _warned.add(database)
         _log.warning(
-            "%s, so lock_timeout and statement_timeout are the server's. The host and port of PostgreSQL itself in the"
-            " credentials change that.",
+            "%s, so lock_timeout and statement_timeout are the server's. To use yours, name the host and port of"
+            " PostgreSQL itself in the credentials.",
             dropped,
         )
     waits.checked = True

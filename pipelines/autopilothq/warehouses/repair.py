@@ -141,8 +141,8 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
         name = _name(client, table)
         raise RunError(
             f"The column {needed[0]} of {name} is missing, and rows cannot be told apart without it.\n"
-            "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Else drop the whole table. The"
-            f" next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
+            "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Otherwise drop the whole"
+            f" table, and the next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
         )
 
 
@@ -153,8 +153,8 @@ def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
         return f"The table {name} was missing and was created again, empty; {_read_again(client, table)}"
     several = f"columns {', '.join(columns)}" if len(columns) > 1 else f"column {columns[0]}"
     return (
-        f"The {several} of {name} {'were' if len(columns) > 1 else 'was'} missing and created again, empty in the rows"
-        f" that are there; to get the values back, drop the table (DROP TABLE {name}); {_read_again(client, table)}"
+        f"The {several} of {name} {'were' if len(columns) > 1 else 'was'} missing and created again, empty in the"
+        f" stored rows; to get the values back, drop the table (DROP TABLE {name}); {_read_again(client, table)}"
     )
 
 

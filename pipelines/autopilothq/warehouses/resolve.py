@@ -123,7 +123,7 @@ def _set_books_dataset(books: str, factory: Any, kind: str, dataset: str) -> Non
             "Leave out --books-dataset, or the setting books_dataset."
         )
     if books.lower() == dataset.lower():
-        raise RunError(f"Expected another dataset for the books than {dataset}, which the events' tables are in.")
+        raise RunError(f"Expected a dataset for the books other than {dataset}, which has the events' tables.")
     factory.config_params["books_dataset"] = books
 
 

@@ -350,7 +350,7 @@ def compact_tables(names: Iterable[str], opened: Callable[[str], Any]) -> None:
             failed[name] = error
     if failed:
         why = next(iter(failed.values()))
-        _log.warning("Delta tables that could not be compacted, and are slow to read: %s; %s", ", ".join(failed), why)
+        _log.warning("Could not compact Delta tables, which are slow to read now: %s; %s", ", ".join(failed), why)
 
 
 def quoted(column: str) -> str:

@@ -42,10 +42,10 @@ def check_text_columns(dataset: Dataset, table: str, types: Mapping[str, Type], 
     if missing is not None:
         got = f"it has the type {types[missing]}" if missing in types else "there is no such column"
         raise NotSupported(
-            f"Expected {table} in the dataset {dataset.name} to have text in its column {missing}, because its rows are"
-            f" known by that, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or"
+            f"Expected {table} in the dataset {dataset.name} to have a text column {missing}, by which loads find its"
+            f" rows, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or"
             " load into another dataset (--dataset, dataset_name). If the column was changed, change it back, or drop"
-            " the table: the load makes it."
+            " the table: the load makes it again."
         )
 
 
