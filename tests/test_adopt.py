@@ -397,7 +397,7 @@ def test_names_that_no_loader_gives_lose_nothing_in_silence(call: Call, monkeypa
     said = call("adopt", "--from", "duckdb:///slash.duckdb", "--json")
     assert (said.status, report(said)["beyond_limits"]) == (0, {"row_too_wide": {"shop_order": 1}})
     assert said.err.splitlines()[:6] == [
-        "Queries of these tables meet no difference.",
+        "No differences affect queries of these tables.",
         "",
         "goes to _discards: no_column, the name has no Latin letter or digit",
         "    shop_order: 日本",
@@ -538,7 +538,7 @@ def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call, monkey
         ("pages", 2, '{"id":"bad","n":2}'), ("pages", 3, '{"id":"gööd","n":3}'),
         ("users", 2, '{"id":"bad","plan":"f\\"ree"}'), ("users", 3, '{"id":"gööd","plan":""}'),
     ]  # fmt: skip
-    too_long = "Expected a key for which the destination has room, of at most 4 bytes, but its {} has {}."
+    too_long = "Expected keys of at most 4 bytes, as the destination has no room for more, but its {} has {}."
     assert sorted(row["message"] for row in rejected if "room" in row["message"]) == [
         *(too_long.format("id", size) for size in (5, 6, 6)), too_long.format("user_id", 6),
     ]  # fmt: skip
@@ -639,10 +639,10 @@ def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str
         (["flushed"], "flushed/email_opened.json.gz, but it cannot be read: EOFError: Compressed file ended before"),
         (["frames"], "email_opened.csv.zst, but it cannot be read: EOFError: it ends in the middle of its zstd data"),
         (["many"], "Expected at most 1 table of other events in the dataset, but with these it has 2.\nRaise"),
-        (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
-        (["long"], f"because rows are known by it, but there are {'x' * 79}…, name.\nLeave that table out"),
-        (["message"], "but there are type, messageid.\nIf these are messages, load them: autopilothq load archive. L"),
-        (["no_column"], "Expected a column id in email_opened, because rows are known by it, but there are none."),
+        (["no_id"], "Expected a column id in email_opened, which identifies its rows, but its columns are name."),
+        (["long"], f"which identifies its rows, but its columns are {'x' * 79}…, name.\nLeave that table out"),
+        (["message"], "but its columns are type, messageid.\nIf these are messages, load them: autopilothq load"),
+        (["no_column"], "Expected a column id in email_opened, which identifies its rows, but it has no columns."),
         (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
         (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),

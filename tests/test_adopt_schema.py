@@ -70,19 +70,19 @@ CSV = "id,seats,code,share,paid,at,place\nc,3,7,2,t,yesterday,\n"
 AVRO = {"id": "string", "seats": "double", "code": "string", "share": {"type": "int", "logicalType": "date"}}
 SAID = """\
 breaks queries:
-  type VARCHAR -> TIMESTAMP WITH TIME ZONE: comparisons fail or mean something else, cast it in the queries
+  type VARCHAR -> TIMESTAMP WITH TIME ZONE: comparisons fail or mean something else: cast it in the queries
     email_clicked: at
-  type DATE -> DOUBLE: comparisons fail or mean something else, cast it in the queries
+  type DATE -> DOUBLE: comparisons fail or mean something else: cast it in the queries
     email_delivered: share
-  type VARCHAR -> BIGINT: comparisons fail or mean something else, cast it in the queries
+  type VARCHAR -> BIGINT: comparisons fail or mean something else: cast it in the queries
     email_opened: seats
-  type BIGINT -> VARCHAR: comparisons fail or mean something else, cast it in the queries
+  type BIGINT -> VARCHAR: comparisons fail or mean something else: cast it in the queries
     email_opened: code
-  type JSON -> VARCHAR: comparisons fail or mean something else, cast it in the queries
+  type JSON -> VARCHAR: comparisons fail or mean something else: cast it in the queries
     email_opened: place
 
 breaks nothing:
-  type DOUBLE -> BIGINT: numbers compare as before, beyond 15 digits they are rounded in one of them
+  type DOUBLE -> BIGINT: numbers compare as before, but one of the two rounds them beyond 15 digits
     email_delivered: seats
 
 For queries of these tables: 5 differences break some, 1 does not.
@@ -110,7 +110,7 @@ def test_a_new_table_has_the_columns_that_all_tables_of_events_have(call: Call) 
     time = "2019-03-04 05:06:07"
     row = {"id": "a", "received_at": time, "uuid_ts": time, "timestamp": time, "campaign_id": 5, "transactional": "t"}
     Path("unload/order_done.csv").write_text(f"{','.join(row)}\n{','.join(map(str, row.values()))}\n")
-    assert call("adopt", "unload", "--dry-run").err.startswith("Queries of these tables meet no difference.\n")
+    assert call("adopt", "unload", "--dry-run").err.startswith("No differences affect queries of these tables.\n")
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,14 @@ DAMAGES: list[tuple[str, bytes, bytes, str]] = [
     ("checksum, last line open", gzip.compress(LINES + b"{")[:-8] + b"\0" * 8, b"{", "incorrect data check"),
     ("length", gzip.compress(LINES)[:-4] + b"\0" * 4, b"", "incorrect length check"),
     ("block", members(LINES, 10**6) + gzip.compress(b"")[:10] + b"\xff", b"", "invalid block type"),
-    ("garbage behind", gzip.compress(LINES) + b"garbage", b"", "after its gzip data, is garbage"),
+    ("garbage behind", gzip.compress(LINES) + b"garbage", b"", "its gzip data are followed by garbage at byte "),
     ("a wrong member behind", gzip.compress(LINES + b"{") + b"\x1f\x8b\x09garbage", b"{", "gzip data are wrong"),
-    ("garbage behind zeros", gzip.compress(LINES) + bytes(9) + b"!", b"", "after its gzip data, is garbage"),
+    (
+        "garbage behind zeros",
+        gzip.compress(LINES) + bytes(9) + b"!",
+        b"",
+        "its gzip data are followed by garbage at byte ",
+    ),
     ("zstd garbage", zstandard.compress(LINES) + b"garbage", b"", "zstd data are wrong near byte"),
     (
         "zstd checksum",

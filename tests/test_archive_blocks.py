@@ -305,12 +305,12 @@ def test_content_comes_in_pieces_of_the_size_that_is_asked_for(tmp_path: Path, p
         (
             gzip.compress(b"1\n") + b"garbage",
             b"1\n",
-            "The file is damaged: at byte 22, after its gzip data, is garbage.",
+            "The file is damaged: its gzip data are followed by garbage at byte 22.",
         ),
         (
             gzip.compress(b"1\n") + bytes(1500) + b"garbage",
             b"1\n",
-            "The file is damaged: at byte 1,522, after its gzip data, is garbage.",
+            "The file is damaged: its gzip data are followed by garbage at byte 1,522.",
         ),
         (
             gzip.compress(b"1\n")[:-8] + bytes(8),

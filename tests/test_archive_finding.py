@@ -272,7 +272,9 @@ def test_a_name_that_is_not_utf8_is_text_in_the_books(tmp_path: Path) -> None:
     assert [is_unchanged(file) for file in files] == [True]
     (tmp_path / r"caf\xe9").mkdir()
     (tmp_path / r"caf\xe9" / r"\xff.json").write_bytes(b"2\n")
-    with pytest.raises(ArchiveError, match=r"Expected files of different names, but two are .*xff.json\.\nRename one"):
+    with pytest.raises(
+        ArchiveError, match=r"Expected files with different names, but two are named .*xff.json\.\nRename one"
+    ):
         list_files([str(tmp_path)])
 
 

@@ -240,7 +240,7 @@ BREAKING = """\
 breaks queries:
   missing column, queries that name it fail: it is a number of Segment's own loader; read `id` instead
     tracks: uuid
-  type character varying(512) -> {boolean}: comparisons fail or mean something else, cast it in the queries
+  type character varying(512) -> {boolean}: comparisons fail or mean something else: cast it in the queries
     email_opened: transactional
   missing column, queries that name it fail{theme}
     email_opened: theme
@@ -269,14 +269,14 @@ def test_diff_with_segments_schema_in_the_same_database(call: Call, segment: str
         ).splitlines()
     )
     assert (
-        "  type character varying(512) -> character varying: whole, where the other schema cuts it; what is not cut"
-        " compares as before\n"
+        "  type character varying(512) -> character varying: whole, where the other schema cuts texts; those that it"
+        " does not cut compare as before\n"
         "    tracks: id, anonymous_id, user_id, event, event_text, context_traits_email\n"
     ) in harmless
     assert "    users: received_at\n" in harmless
     assert (
-        "  type double precision -> bigint: numbers compare as before, beyond 15 digits they are rounded in one of"
-        " them\n"
+        "  type double precision -> bigint: numbers compare as before, but one of the two rounds them beyond"
+        " 15 digits\n"
         "    users: seats\n"
     ) in harmless
     assert (
@@ -328,7 +328,7 @@ def test_diff_with_the_catalogue(call: Call) -> None:
         "breaks queries:",
         "  missing column, queries that name it fail: another program made or changed this table",
         "    tracks: event_text",
-        "  type bool -> VARCHAR: comparisons fail or mean something else, cast it in the queries",
+        "  type bool -> VARCHAR: comparisons fail or mean something else: cast it in the queries",
         "    email_opened: transactional",
         "  missing table, queries of it fail: no load made it, or another program dropped it",
         "    _discards",

@@ -104,14 +104,14 @@ def test_a_slow_body_is_read_and_one_that_stops_is_not(server: FakeAutopilot, ti
         assert plain(http.request("GET", ["account"])) == ME
     server.order("GET", "/account", drip=0.5)
     error = failed(server, time, timeout=0.15, tries=1)
-    assert str(error) == "GET /account: the answer stopped for 0.15 s or took too long; gave up after 1 try"
+    assert str(error) == "GET /account: the answer stalled for 0.15 s or took too long; gave up after 1 try"
 
 
 def test_a_body_that_never_ends_times_out(server: FakeAutopilot, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response, "_MAX_TIMEOUTS", 2)
     server.order("GET", "/account", drip=0.1)
     error = failed(server, time, timeout=0.2, tries=1)
-    assert str(error) == "GET /account: the answer stopped for 0.2 s or took too long; gave up after 1 try"
+    assert str(error) == "GET /account: the answer stalled for 0.2 s or took too long; gave up after 1 try"
 
 
 def test_a_refused_connection_is_an_error_that_names_the_host(server: FakeAutopilot, time: Time) -> None:

@@ -323,10 +323,10 @@ def test_types_of_destinations(name: str, dialect: str, length: int | None, of: 
     assert type_of(name, dialect, length) == of
 
 
-WHOLE = "whole, where the other schema cuts it; what is not cut compares as before"
+WHOLE = "whole, where the other schema cuts texts; those that it does not cut compare as before"
 CUT = "longer text does not fit"
-FAILS = "comparisons fail or mean something else, cast it in the queries"
-ROUNDED = "numbers compare as before, beyond 15 digits they are rounded in one of them"
+FAILS = "comparisons fail or mean something else: cast it in the queries"
+ROUNDED = "numbers compare as before, but one of the two rounds them beyond 15 digits"
 UTC_ALONE = "the same points in time where the session's time zone is UTC"
 
 
@@ -380,7 +380,7 @@ def test_differences_say_what_they_mean() -> None:
             "more",
             "extra",
             False,
-            "new: no query for the other schema names it, but `SELECT *` has a column more",
+            "new: no query for the other schema names it, but `SELECT *` returns one more column",
         ),
         Difference("new", "", "extra", False, "new: no query for the other schema names it"),
     ]

@@ -103,11 +103,11 @@ DEEP = "line 3 is nested too deeply to be read: more than 250 objects or arrays 
         ('{"a":' * 30_000 + "1" + "}" * 30_000, DEEP),
         ("[" * 30_000, DEEP),
         ('"' + "x" * (1 << 20), "line 3 is longer than 1 MB; each line must be one object"),
-        ('{"id":"c","n":1.50,', "line 3 is no JSON: Expecting property name enclosed in double quotes"),
-        ('{"id":"c","n":nan}\n\xff', "line 4 is no JSON: Expecting value"),
+        ('{"id":"c","n":1.50,', "line 3 is not JSON: Expecting property name enclosed in double quotes"),
+        ('{"id":"c","n":nan}\n\xff', "line 4 is not JSON: Expecting value"),
         ('{"id":"c","n":1.50}\n{"id":"d","n":1,"n":2}', 'line 4 repeats the key "n"'),
-        ('{"id":"c","t":", ]","n":1.50 , }', "line 3 is no JSON: it has a comma before the end of an object or array"),
-        ('{"id":"c","t":[1,]}\n', "line 3 is no JSON: it has a comma before the end of an object or array"),
+        ('{"id":"c","t":", ]","n":1.50 , }', "line 3 is not JSON: it has a comma before the end of an object or array"),
+        ('{"id":"c","t":[1,]}\n', "line 3 is not JSON: it has a comma before the end of an object or array"),
     ],
 )
 def test_a_line_that_the_engine_cannot_read_is_said(

@@ -134,7 +134,7 @@ def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
          'an event of the catalogue as {}."a".event, such as {events}, but got \'Received email\'.'),
         ({" ": {"event": "Email Opened"}}, "the name of an event in {}, but got ' '."),
         ({"a b": OPENED, "A-B": OPENED}, "each event once in {}, but got 'A-B'."),
-        ({"a": {**OPENED, "property": {}}}, "nothing but event and properties, not property in {}, but got 'a'."),
+        ({"a": {**OPENED, "property": {}}}, "only event and properties, not property, in {}, but got 'a'."),
         ({"a": {**OPENED, "properties": {"x": "é"}}},
          'the name of a column as {}."a".properties."x", but got \'é\'.'),
         ({"a": {**OPENED, "properties": {"x": 1}}}, 'the name of a column as {}."a".properties."x", but got 1.'),

@@ -151,6 +151,6 @@ def test_workers_refuse_what_they_cannot_mend() -> None:
     with pytest.raises(NotSupported) as error:
         check_nothing_to_mend(Load(Stored()).load, has_duplicates=True)
     assert str(error.value) == (
-        "Expected a load in this process, because rows were adopted, some messages of this load are stored already or"
-        " come twice, and workers do not mend cut texts.\nLoad without an engine."
+        "Expected a load in this process, because messages that are stored already, or come twice in this load, may"
+        " have whole texts for adopted rows, and workers do not mend cut texts.\nLoad without an engine."
     )

@@ -130,10 +130,10 @@ event = "Email Opened"
 # "bad\u001b[31m\n": text, 1: aaa@aaaaaaa.aaa
 # "NaN": number, 1: AaA
 
-# "Purchase": 1 message. Nothing is like it; it keeps its table.
+# "Purchase": 1 message. No event of Autopilot's is like it, so it keeps its table.
 # "total": number, 1: 9.9
 
-# "half \ud83d": 1 message. Nothing is like it; it keeps its table.
+# "half \ud83d": 1 message. No event of Autopilot's is like it, so it keeps its table.
 """
 
 

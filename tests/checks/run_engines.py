@@ -208,9 +208,12 @@ def load_with_faults(loads: Loads) -> None:
     # This path is a different folder in each process.
     fail(loads, "Error: Expected the work folder .* on every worker, but on .* it is not there", "/proc/self/cwd/here")
     with mock.patch.object(coordinator, "ParseTask", Cramped):
-        fail(loads, r"Error: Reading share \d+ failed 3 times on the engine, at last with (?s:.*)File too large")
+        fail(loads, r"Error: Reading share \d+ failed 3 times on the engine, the last time with (?s:.*)File too large")
     with mock.patch.object(coordinator, "ParseTask", Dying):
-        fail(loads, r"Error: Reading share \d+ failed 3 times on the engine, at last with (KilledWorker|WorkerCrashed)")
+        fail(
+            loads,
+            r"Error: Reading share \d+ failed 3 times on the engine, the last time with (KilledWorker|WorkerCrashed)",
+        )
     loads.both(loads.archive, loads.work)
 
 

@@ -96,7 +96,7 @@ def test_columns_that_dlt_adds(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {name: {row["_dlt_load_id"] for row in found} for name, found in rows.items()} == dict.fromkeys(rows, loads)
     monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID", "false")
     monkeypatch.setenv("NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_ID", "false")
-    with pytest.raises(PipelineStepFailed, match=r"made again without it: dlt pipeline NAME drop tracks$"):
+    with pytest.raises(PipelineStepFailed, match=r"or have the table made without it: dlt pipeline NAME drop tracks$"):
         target.run(archive(more(folder, track("m1", "Email Opened", 1))).with_resources("tracks"))
     assert (target.count("tracks"), target.pipeline.has_pending_data) == (2, False)
 

@@ -221,7 +221,7 @@ def test_a_warehouse_that_does_not_say_what_is_staged_keeps_no_load_from_being_c
     monkeypatch.setattr(completion, "rows_of_statement", refuse)
     monkeypatch.setattr(logger, "warning", said.append)
     target.run(archive(archive_of("a.ndjson", track("m1", "Email Opened", 1))).with_resources("tracks", "_audit"))
-    assert said == ["Whether the rows of this load are still there could not be looked up: no such function"]
+    assert said == ["Could not check whether the rows of this load are still there: no such function"]
     assert target.con.execute(COMPLETE).fetchall() != []
     assert target.balances()
 

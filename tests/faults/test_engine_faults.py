@@ -118,7 +118,7 @@ def test_a_task_that_fails_three_times_ends_the_load(tmp_path: Path) -> None:
         workers.run([Failing(str(tmp_path / "notes"), 9)], lambda _: None)
 
     assert str(raised.value) == (
-        "A task failed 3 times on the engine, at last with OSError: no space\n"
+        "A task failed 3 times on the engine, the last time with OSError: no space\n"
         "Nothing of this load counts; the next one starts from scratch. The workers' logs may say more."
     )
     assert len((tmp_path / "notes").read_text()) == 3

@@ -105,7 +105,7 @@ def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType 
 
 def _coming(found: Sequence[Difference]) -> list[str]:
     if not found:
-        return ["Queries of these tables meet no difference.", ""]
+        return ["No differences affect queries of these tables.", ""]
     return [*difference_groups(found), f"For queries of these tables: {breaking_counts(found, 'some')}", ""]
 
 

@@ -35,7 +35,7 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
             for text in notes["left_out"]:
                 log.warn(f"Not exported: {shortened(text, MOST_COLUMNS)}")
             for text in notes.get("changed", ()):
-                log.warn(f"Not the same when loaded again: {shortened(text, MOST_COLUMNS)}")
+                log.warn(f"Will differ when loaded again: {shortened(text, MOST_COLUMNS)}")
         if dataset.complete_loads() - before:
             log.warn("A load ended during this export. Export again: some of its rows may be missing.")
 

@@ -54,7 +54,7 @@ def _unknown(survey: EventSurvey) -> int:
 def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
     name = shortened(json_text(event.name), 50)
     if proposal.event is None or not is_encodable(event.name):  # files of configuration hold no lone surrogates
-        yield f"# {name}: {plural(event.count, 'message')}. Nothing is like it; it keeps its table."
+        yield f"# {name}: {plural(event.count, 'message')}. No event of Autopilot's is like it, so it keeps its table."
         yield from (_property(path, seen, None, 0) for path, seen in event.properties.items())
         return
     section = f"{MAPPING_SETTING}.{json_text(event.name)}"

@@ -78,7 +78,7 @@ class Call:
         if isinstance(error, httpx.ConnectTimeout):
             return f"no connection to {host} within {seconds}"
         if isinstance(error, httpx.TimeoutException):
-            return f"the answer stopped for {seconds} or took too long" if answering else f"no answer within {seconds}"
+            return f"the answer stalled for {seconds} or took too long" if answering else f"no answer within {seconds}"
         why = f": {error}" if str(error) else ""
         if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
             return f"cannot reach {host}{why}"

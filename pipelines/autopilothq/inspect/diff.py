@@ -60,7 +60,7 @@ SWITCH = DifferenceMessages(
     "queries of it fail: no message of it was loaded",
     "queries that name it fail: no loaded message has it",
     "new: no query for the other schema names it",
-    "new: no query for the other schema names it, but `SELECT *` has a column more",
+    "new: no query for the other schema names it, but `SELECT *` returns one more column",
 )
 SWITCH_UNLOADED = SWITCH._replace(
     missing_table="queries of it fail, unless it comes with a message: load the archive, then compare again",
@@ -223,15 +223,18 @@ def _type_change(queried: ColumnType, actual: ColumnType, dialect: str | None) -
     """Returns whether a change of type breaks queries, and what it means; None if comparisons do not change."""
     change = f"{queried.name} -> {actual.name}"
     if queried.family != actual.family or (queried.family == "other" and queried.name.lower() != actual.name.lower()):
-        return True, f"{change}: comparisons fail or mean something else, cast it in the queries"
+        return True, f"{change}: comparisons fail or mean something else: cast it in the queries"
     if queried.length != actual.length:
         if actual.length is None or (queried.length and queried.length < actual.length):
-            return False, f"{change}: whole, where the other schema cuts it; what is not cut compares as before"
+            return (
+                False,
+                f"{change}: whole, where the other schema cuts texts; those that it does not cut compare as before",
+            )
         return True, f"{change}: longer text does not fit"
     if queried.exact != actual.exact:
         if queried.exact and dialect in _INEXACT_NOW:
             return True, f"{change}: {_INEXACT_NOW[dialect]}"
-        return False, f"{change}: numbers compare as before, beyond 15 digits they are rounded in one of them"
+        return False, f"{change}: numbers compare as before, but one of the two rounds them beyond 15 digits"
     if queried.zoned != actual.zoned:
         if actual.zoned and dialect in _ZONED_NOW:
             return True, f"{change}: {_ZONED_NOW[dialect]}"

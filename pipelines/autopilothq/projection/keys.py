@@ -30,4 +30,6 @@ def check_keys(cells: Mapping[str, str], most: int | None) -> None:
 
 def long_key_message(key: str, most: int, size: str) -> str:
     """Returns the error message for a key that has more than `most` bytes."""
-    return f"Expected a key for which the destination has room, of at most {most:,} bytes, but its {key} has {size}."
+    return (
+        f"Expected keys of at most {most:,} bytes, as the destination has no room for more, but its {key} has {size}."
+    )

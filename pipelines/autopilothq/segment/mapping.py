@@ -73,7 +73,7 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
         elif source in mappings:
             expected = "each event once"
         elif unknown := content.keys() - {"event", "properties"}:
-            expected = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
+            expected = f"only event and properties, not {', '.join(sorted(unknown))},"
         if expected:
             raise InvalidSetting(f"Expected {expected} in {MAPPING_SETTING}, but got {name!r}.")
         mappings[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))

@@ -55,8 +55,8 @@ def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
     """
     if has_duplicates and _has_adopted_files(load):
         raise NotSupported(
-            "Expected a load in this process, because rows were adopted, some messages of this load are stored already"
-            " or come twice, and workers do not mend cut texts.\nLoad without an engine."
+            "Expected a load in this process, because messages that are stored already, or come twice in this load, may"
+            " have whole texts for adopted rows, and workers do not mend cut texts.\nLoad without an engine."
         )
 
 

@@ -54,7 +54,7 @@ def _has_staged_rows(
             in_parts = {table for table in counts if len(files[table]) > 1}
             lacking = tables_without_rows(dataset_of(client).parts(), counts, in_parts, stores_exact_times(client))
     except DatabaseTerminalException as error:  # an error raised here would keep the load from ever being completed
-        logger.warning(f"Whether the rows of this load are still there could not be looked up: {error}")
+        logger.warning(f"Could not check whether the rows of this load are still there: {error}")
         return True
     if lacking:
         logger.warning(

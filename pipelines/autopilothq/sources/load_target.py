@@ -161,13 +161,13 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
     if not settings.raise_on_failed_jobs:
         raise NotSupported(
             "Expected load.raise_on_failed_jobs to be true, which it is by default, but dlt's configuration has false:"
-            " rows whose job fails would be missing, and count as stored.\n"
+            " rows whose job fails would be missing, but count as stored.\n"
             "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_FAILED_JOBS."
         )
     if settings.raise_on_max_retries == 0:
         raise NotSupported(
             "Expected load.raise_on_max_retries to be at least 1, and it is 5 by default, but dlt's configuration has"
-            " 0: it would repeat a job for ever whose error it takes for temporary, and no run would end or fail.\n"
+            " 0: dlt would repeat for ever a job whose error it takes for temporary, and the run would never end.\n"
             "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_MAX_RETRIES."
         )
 

@@ -168,8 +168,8 @@ def check_nulls(resource: DltResource, rows: TableRows, in_schema: TTableSchemaC
             what = "Leave nullable out, or fill the column in a step of your own: add_map(...)."
             if is_dlts:
                 what = (
-                    "dlt added it to rows that a step made dicts of, or by [normalize.parquet_normalizer]: have it so"
-                    f" in every run, or the table made again without it: dlt pipeline NAME drop {resource.name}"
+                    "dlt adds it to rows that a step turned into dicts, or if [normalize.parquet_normalizer] says so."
+                    f" Do that in every run, or have the table made without it: dlt pipeline NAME drop {resource.name}"
                 )
             raise NotSupported(
                 f"Expected a value in each row of {rows.table}.{name}, because its hints say nullable=False, but"

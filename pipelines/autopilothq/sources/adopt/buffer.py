@@ -89,9 +89,10 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
     """
     names = column_names(source.columns, table)
     if "id" not in names.values():
-        found = ", ".join(map(shortened, [*names.values()][:8])) or "none"
+        listed = ", ".join(map(shortened, [*names.values()][:8]))
+        found = f"its columns are {listed}" if listed else "it has no columns"
         raise NotSupported(
-            f"Expected a column id in {table}, because rows are known by it, but there are {found}.\n"
+            f"Expected a column id in {table}, which identifies its rows, but {found}.\n"
             + ("If these are messages, load them: autopilothq load archive. " if _is_of_messages(names) else "")
             + "Leave that table out: name the others with --table."
         )

@@ -49,7 +49,7 @@ def _unreadable(line: bytes) -> str:
     try:
         found = DECODER.decode(_NOT_FINITE.sub(lambda word: word[1] or "0", line.decode())) if line else []
     except ValueError as error:
-        return f"is no JSON: {getattr(error, 'msg', error)}"
+        return f"is not JSON: {getattr(error, 'msg', error)}"
     keys = Counter(key for key, _ in found) if isinstance(found, JsonObject) else Counter[str]()
     return next((f"repeats the key {to_json(key)}" for key, times in keys.items() if times > 1), "")
 
@@ -97,7 +97,7 @@ def _checked(texts: Iterable[bytes]) -> Iterator[bytes]:
         [may_trail] = pc.match_substring_regex(pa.array([text], pa.large_binary()), _TRAILING_COMMA).to_pylist()
         for index, line in enumerate(text.split(b"\n"), number):
             if may_trail and any(found[1] for found in _TRAILING_COMMA_IN_LINE.finditer(line)):
-                raise UnreadableLine(f"line {index} is no JSON: it has a comma before the end of an object or array")
+                raise UnreadableLine(f"line {index} is not JSON: it has a comma before the end of an object or array")
             if len(line) > MAX_DEPTH and is_deeper(line, MAX_DEPTH):
                 levels = f"more than {MAX_DEPTH} objects or arrays in another"
                 raise UnreadableLine(f"line {index} is nested too deeply to be read: {levels}; take that line out")

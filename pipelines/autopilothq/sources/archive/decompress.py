@@ -95,7 +95,9 @@ def _has_another_member(reader: BlockReader, rest: bytes) -> bool:
         if found := data.lstrip(b"\0"):
             reader.unread(found)
             if not found.startswith(b"\x1f"):
-                raise DamagedFile(f"The file is damaged: at byte {reader.position:,}, after its gzip data, is garbage.")
+                raise DamagedFile(
+                    f"The file is damaged: its gzip data are followed by garbage at byte {reader.position:,}."
+                )
             return True
     return False
 

@@ -99,7 +99,7 @@ def list_files(
         for file in _selected(fs or file_system(url, credentials), url, selection, timeout):
             first = found.setdefault(file.url, file)
             if first.path != file.path:
-                raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
+                raise ArchiveError(f"Expected files with different names, but two are named {file.url}.\nRename one.")
     if broken and found.keys() <= broken.keys():
         raise next(iter(broken.values()))
     if left_out is not None:

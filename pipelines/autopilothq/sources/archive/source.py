@@ -131,7 +131,7 @@ def projector_of(
     if work_url is None and isinstance(executor, Executor) and not isinstance(executor, ProcessPoolExecutor):
         raise NotSupported(
             "Expected work_url, a folder or a bucket that all workers of the executor may read and write, but there is"
-            " none.\nOnly a ProcessPoolExecutor, whose processes are on this machine, does without."
+            " none.\nOnly a ProcessPoolExecutor, whose processes are on this machine, needs none."
         )
     return EngineProjector(executor, work_url)
 

@@ -104,7 +104,9 @@ class Coordinator:
         except _MessagesRefused as error:
             [found] = error.args
             if not note_unreadable(load, found):
-                raise EngineError(f"Expected rows without messages that were refused, but got: {found}") from error
+                raise EngineError(
+                    f"Expected messages that cannot become rows to be left out by now, but they came again: {found}"
+                ) from error
             return None
         rows.hand_over(parts, plans, files)
         counts = merge_counts(count for part in parts for count in part.counts)

@@ -237,7 +237,7 @@ class Workers:
             ) from error
         if tries >= TRIES:
             raise EngineError(
-                f"{task.name} failed {tries} times on the engine, at last with {type(error).__name__}: {error}\n"
+                f"{task.name} failed {tries} times on the engine, the last time with {type(error).__name__}: {error}\n"
                 "Nothing of this load counts; the next one starts from scratch. The workers' logs may say more."
             ) from error
         logger.warning(f"{task.name} is tried again: {type(error).__name__}: {error}")
