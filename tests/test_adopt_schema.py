@@ -70,15 +70,15 @@ CSV = "id,seats,code,share,paid,at,place\nc,3,7,2,t,yesterday,\n"
 AVRO = {"id": "string", "seats": "double", "code": "string", "share": {"type": "int", "logicalType": "date"}}
 SAID = """\
 breaks queries:
-  type VARCHAR -> TIMESTAMP WITH TIME ZONE: comparisons fail or mean something else: cast it in the queries
+  type VARCHAR -> TIMESTAMP WITH TIME ZONE: comparisons fail or mean something else; cast it in the queries
     email_clicked: at
-  type DATE -> DOUBLE: comparisons fail or mean something else: cast it in the queries
+  type DATE -> DOUBLE: comparisons fail or mean something else; cast it in the queries
     email_delivered: share
-  type VARCHAR -> BIGINT: comparisons fail or mean something else: cast it in the queries
+  type VARCHAR -> BIGINT: comparisons fail or mean something else; cast it in the queries
     email_opened: seats
-  type BIGINT -> VARCHAR: comparisons fail or mean something else: cast it in the queries
+  type BIGINT -> VARCHAR: comparisons fail or mean something else; cast it in the queries
     email_opened: code
-  type JSON -> VARCHAR: comparisons fail or mean something else: cast it in the queries
+  type JSON -> VARCHAR: comparisons fail or mean something else; cast it in the queries
     email_opened: place
 
 breaks nothing:

@@ -240,7 +240,7 @@ BREAKING = """\
 breaks queries:
   missing column, queries that name it fail: it is a number of Segment's own loader; read `id` instead
     tracks: uuid
-  type character varying(512) -> {boolean}: comparisons fail or mean something else: cast it in the queries
+  type character varying(512) -> {boolean}: comparisons fail or mean something else; cast it in the queries
     email_opened: transactional
   missing column, queries that name it fail{theme}
     email_opened: theme
@@ -328,7 +328,7 @@ def test_diff_with_the_catalogue(call: Call) -> None:
         "breaks queries:",
         "  missing column, queries that name it fail: another program made or changed this table",
         "    tracks: event_text",
-        "  type bool -> VARCHAR: comparisons fail or mean something else: cast it in the queries",
+        "  type bool -> VARCHAR: comparisons fail or mean something else; cast it in the queries",
         "    email_opened: transactional",
         "  missing table, queries of it fail: no load made it, or another program dropped it",
         "    _discards",

@@ -325,7 +325,7 @@ def test_types_of_destinations(name: str, dialect: str, length: int | None, of: 
 
 WHOLE = "whole, where the other schema cuts texts; those that it does not cut compare as before"
 CUT = "longer text does not fit"
-FAILS = "comparisons fail or mean something else: cast it in the queries"
+FAILS = "comparisons fail or mean something else; cast it in the queries"
 ROUNDED = "numbers compare as before, but one of the two rounds them beyond 15 digits"
 UTC_ALONE = "the same points in time where the session's time zone is UTC"
 

@@ -433,8 +433,8 @@ def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
     assert said == (
         "Warning: 401 for segment-shop: what was sent is lost, because senders do not retry after this status. Compare"
         " the secrets of the sender and of [receive.segment.shop]\n"
-        "Warning: v1 asks for the deletion of a person; the message is kept, and nothing is deleted. To delete:"
-        " autopilothq forget\n"
+        "Warning: v1 asks to delete a person; the message is kept, and nothing is deleted. To do so: autopilothq"
+        " forget\n"
     )
 
 

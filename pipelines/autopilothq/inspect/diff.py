@@ -223,7 +223,7 @@ def _type_change(queried: ColumnType, actual: ColumnType, dialect: str | None) -
     """Returns whether a change of type breaks queries, and what it means; None if comparisons do not change."""
     change = f"{queried.name} -> {actual.name}"
     if queried.family != actual.family or (queried.family == "other" and queried.name.lower() != actual.name.lower()):
-        return True, f"{change}: comparisons fail or mean something else: cast it in the queries"
+        return True, f"{change}: comparisons fail or mean something else; cast it in the queries"
     if queried.length != actual.length:
         if actual.length is None or (queried.length and queried.length < actual.length):
             return (

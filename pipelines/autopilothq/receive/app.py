@@ -153,8 +153,7 @@ class App:
         if made.deletions:
             metrics.DELETIONS.labels(endpoint.folder).inc(made.deletions)
             _log.warning(
-                "%s asks for the deletion of a person; the message is kept, and nothing is deleted. To delete:"
-                " autopilothq forget",
+                "%s asks to delete a person; the message is kept, and nothing is deleted. To do so: autopilothq forget",
                 endpoint.folder,
             )
         return Answer(200)

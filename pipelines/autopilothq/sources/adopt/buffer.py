@@ -89,10 +89,9 @@ def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, tab
     """
     names = column_names(source.columns, table)
     if "id" not in names.values():
-        listed = ", ".join(map(shortened, [*names.values()][:8]))
-        found = f"its columns are {listed}" if listed else "it has no columns"
+        found = ", ".join(map(shortened, [*names.values()][:8])) or "none"
         raise NotSupported(
-            f"Expected a column id in {table}, which identifies its rows, but {found}.\n"
+            f"Expected a column id in {table}, which identifies its rows, but its columns are: {found}.\n"
             + ("If these are messages, load them: autopilothq load archive. " if _is_of_messages(names) else "")
             + "Leave that table out: name the others with --table."
         )
