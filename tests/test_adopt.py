@@ -561,7 +561,9 @@ def test_a_table_of_many_columns_needs_no_more_memory_than_is_usual(
     assert rows(Path("autopilot.duckdb"), "users") == [{"id": "a", **wide}]
 
 
-def test_nulls_of_csv_are_found_in_each_compression(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nulls_of_csv_are_found_in_each_compression_whatever_the_names_of_files(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(buffer, "_CHUNK", 50)  # small, so that the last chunk has no null
     begin = b"id,received_at,user_id,note\na,2019-03-01 00:00:00,,x\n"
     end = b"".join(
@@ -569,16 +571,22 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call, monkeypatch: pyt
     ) + b"c,2019-03-01 00:00:00,u,%b\n" % (b"y" * 60)
     packs: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
         "email_opened": (".gz", gzip.compress),
-        "email_clicked": (".zst", zstandard.ZstdCompressor().compress),
+        "email_clicked": (".ZST", zstandard.ZstdCompressor().compress),
         "email_bounced": ("", bytes),
     }
-    Path("unload").mkdir()
+    unload = Path("{unload}")
+    (unload / "sold").mkdir(parents=True)
     for table, (suffix, pack) in packs.items():
-        Path(f"unload/{table}.csv{suffix}").write_bytes(pack(begin) + pack(end))
-    assert call("adopt", "unload").status == 0
+        (unload / f"{table}.csv{suffix}").write_bytes(pack(begin) + pack(end))
+    (unload / "sold" / f"{'n' * 250}.json").write_text('{"id": "a", "prices": [1.50]}')
+    (unload / "sold" / "{0}.json").write_text('{"id": "b"}')
+    assert call("adopt", str(unload)).status == 0
     for table in packs:
         found = [(row.get("user_id"), row.get("note")) for row in rows(Path("autopilot.duckdb"), table)]
         assert (table, found) == (table, [("", "x"), *[("u", None)] * 500, ("u", "y" * 60)])
+    assert rows(Path("autopilot.duckdb"), "sold") == [
+        {"id": "a", "event": "sold", "prices": "[1.50]"}, {"id": "b", "event": "sold"},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

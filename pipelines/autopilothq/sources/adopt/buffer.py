@@ -46,6 +46,10 @@ ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have no
 _OF_WRITING = re.compile("Could not write|No space left")
 """DuckDB's errors about the disk that buffers the rows, and not about the file that is read."""
 _ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
+_READ_JSON = (
+    "read_json({path}, format = 'newline_delimited', maximum_depth = 1, map_inference_threshold = -1,"
+    " sample_size = -1, maximum_object_size = {size}, hive_partitioning = false)"
+)
 KILL_POINT_ROWS_BUFFERED = f"{__name__}:buffer_rows"  # for tests/faults
 
 
@@ -215,15 +219,26 @@ def buffered_tables(
 
 def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path) -> BufferedRows:
     """Buffers the rows of a file. Raises ArchiveError if it cannot be read."""
-    local = Path(file.path)
     with TemporaryDirectory(dir=scratch) as copies:
-        if file.fs is not None:
-            local = Path(copies, f"fetched-{local.name}")
-            file.fs.get_file(file.path, str(local))
+        local = _local_path(file, Path(copies))
         with raising_archive_error(file, local):
             if file.format == "avro":
                 return _buffer_avro(con, local, file, number, scratch)
             return buffer_rows(con, local_source(con, local, file, Path(copies)), number, file.table, scratch)
+
+
+def _local_path(file: TableFile, copies: Path) -> Path:
+    """Returns the path of a file's content on this machine, with a suffix by which the engine knows its compression."""
+    path = Path(file.path)
+    suffix = path.suffix.lower()
+    local = copies / f"table.{file.format}{suffix if suffix in COMPRESSIONS else ''}"  # `path.name` may be too long
+    if file.fs is not None:
+        file.fs.get_file(file.path, str(local))
+    elif path.suffix != suffix:
+        local.symlink_to(path.absolute())
+    else:
+        return path
+    return local
 
 
 @contextmanager
@@ -256,14 +271,11 @@ def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, s
 
 
 def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
-    copy = scratch / f"{local.name}.digits.json"
+    copy = scratch / "digits.json"
     digits = copied_with_digits(partial(_contents, local), copy)
     local = copy if copy.exists() else local
-    read = (
-        f"read_json({engine.glob_literal(str(local))}, format = 'newline_delimited', maximum_depth = 1,"
-        " map_inference_threshold = -1, sample_size = -1, maximum_object_size = {}, hive_partitioning = false)"
-    )
-    sql = read.format(LONGEST_OBJECT)
+    read = partial(_READ_JSON.format, path=engine.glob_literal(str(local)))
+    sql = read(size=LONGEST_OBJECT)
     types = _types(con, sql)
     names = own_names(list(types), partial(json_names, con, local), in_order=False)
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
@@ -343,9 +355,10 @@ def _contents(path: Path) -> Iterator[bytes]:
 
 def decompressed_text(opened: IO[bytes], name: str) -> Iterator[bytes]:
     """Yields an open file's content, decompressed as its name says. Raises EOFError and others if it is cut off."""
-    if name.endswith(".zst"):
+    suffix = Path(name).suffix.lower()
+    if suffix == ".zst":
         yield from _unzstd(opened)
-    elif name.endswith(".gz"):
+    elif suffix == ".gz":
         with gzip.open(opened) as lines:
             yield from iter(lambda: lines.read(_CHUNK), b"")
     else:

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 import duckdb
@@ -43,8 +44,8 @@ def buffer_first_rows(
     elif file.fs is not None:
         part = scratch / f"first-{number}.parquet"
         _copy_rows(file, part)
-    with raising_archive_error(file, part):
-        source = local_source(con, part, file, scratch)
+    with raising_archive_error(file, part), TemporaryDirectory(dir=scratch) as copies:
+        source = local_source(con, part, file, Path(copies))
         if file.format == "parquet":
             few = partial(_few_rows, con, file, scratch / f"few-{number}.parquet", scratch)
             source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})", few=few)

@@ -55,7 +55,7 @@ def parquet_in_parts(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path,
 
     Raises OutOfMemoryException if Arrow cannot copy the columns with their types.
     """
-    path = scratch / f"few-{local.name}"
+    path = scratch / "few.parquet"
     try:
         with pq.ParquetFile(local) as file, pq.ParquetWriter(path, file.schema_arrow) as groups:
             for rows in split_file(str(local)):
@@ -70,14 +70,14 @@ def parquet_in_parts(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path,
         path.unlink(missing_ok=True)
 
 
-def json_in_parts(contents: Contents, read: str) -> Generator[str]:
-    """Yields SQL for all rows of JSON lines. `read` is SQL that reads objects of at most `{}` bytes."""
+def json_in_parts(contents: Contents, read: Callable[..., str]) -> Generator[str]:
+    """Yields SQL for all rows of JSON lines. `read` returns SQL that reads objects of at most `size` bytes."""
     longest = size = 0
     for chunk in contents():
         first, *others = chunk.split(b"\n")
         longest = max(longest, size + len(first), *map(len, others))
         size = len(others[-1]) if others else size + len(first)
-    yield read.format(max(SHORTEST_OBJECT, longest + 1))
+    yield read(size=max(SHORTEST_OBJECT, longest + 1))
 
 
 def csv_in_parts(con: duckdb.DuckDBPyConnection, contents: Contents, piece: Path, read: str) -> Generator[str]:
