@@ -62,6 +62,13 @@ def test_numbers_that_a_file_has_itself_stay() -> None:
     read = ["id", "a_1", "A", "a_1_1", "A_1_2", "A_2", "C6"]
     assert own_names(read, lambda: keys, in_order=False) == dict(zip(read, keys, strict=True))
     assert own_names(["Foo", "foo_1"], list) == {"Foo": "Foo", "foo_1": "foo_1"}
+    keys, read = ["FOO", "foo", "Foo"], ["Foo", "foo_1", "FOO_2"]  # which two threads have found in different orders
+    assert own_names(read, lambda: keys, in_order=False) == {"Foo": "Foo", "foo_1": "foo", "FOO_2": "FOO"}
+    assert own_names(["a", "b_1", "C2"], lambda: pytest.fail("no name may differ")) == {
+        "a": "a",
+        "b_1": "b_1",
+        "C2": "C2",
+    }
 
 
 @pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv), ("json", json)])

@@ -31,8 +31,8 @@ def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_orde
 
     Example: `own_names(["Foo", "foo_1"], lambda: ["Foo", "foo"]) == {"Foo": "Foo", "foo_1": "foo"}`.
     """
-    lower = {name.lower() for name in read}
-    may_differ = any(_stem(name) in lower or (_NAMELESS.fullmatch(name) and not in_order) for name in read)
+    lower = {name.lower() for name in read if name}
+    may_differ = any(_stem(name).lower() in lower or (_NAMELESS.fullmatch(name) and not in_order) for name in read)
     if not may_differ:
         return {name: name for name in read}
     found = in_file()
@@ -41,7 +41,7 @@ def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_orde
     left = [name for name in found if name not in read]
     names: dict[str, str] = {}
     for name in read:
-        own = next((other for other in left if other.lower() == _stem(name)), name) if name not in found else name
+        own = name if name in found else _meant(left, _stem(name)) or name
         left = [other for other in left if other != own]
         names[name] = own
     return names
@@ -61,10 +61,16 @@ def _numbered(keys: Sequence[str]) -> list[str]:
     return names
 
 
-def _stem(name: str) -> str | None:
-    """Returns a name without the number at its end, in lower case; None if it has no number."""
+def _stem(name: str) -> str:
+    """Returns a name without the number at its end, or "" if it has no number."""
     numbered = _NUMBERED.fullmatch(name)
-    return numbered[1].lower() if numbered else None
+    return numbered[1] if numbered else ""
+
+
+def _meant(names: Sequence[str], stem: str) -> str | None:
+    """Returns the name that equals the stem, or else the first that differs from it only in case; None if none does."""
+    same = [name for name in names if name.lower() == stem.lower()]
+    return stem if stem in same else next(iter(same), None)
 
 
 def parquet_names(path: Path) -> list[str]:
