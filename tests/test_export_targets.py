@@ -4,9 +4,12 @@ import errno
 import gzip
 import os
 import stat
+import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fsspec
 import pytest
@@ -259,9 +262,13 @@ def test_a_bucket_that_is_not_there_is_said_before_anything_is_read(prefix: Pref
 
 
 class Objects:
-    """A store behind fsspec's interface, which may list wrong sizes after uploads."""
+    """A store behind fsspec's interface, which may list wrong sizes after uploads.
+
+    It remembers what it has listed, and takes uploads from the main thread only.
+    """
 
     async_impl = False
+    _remembered: dict[str, dict[str, Any]] | None = None
 
     def __init__(self, listed: Mapping[str, int | None]) -> None:
         self._listed = {f"bucket/out/{name}": size for name, size in listed.items()}
@@ -271,12 +278,14 @@ class Objects:
         return path.removeprefix("store://")
 
     def invalidate_cache(self) -> None:
-        pass
+        self._remembered = None
 
     def find(self, path: str, *, detail: bool) -> dict[str, dict[str, Any]]:
         assert (path, detail) == ("bucket/out", True)
         sizes = self._sizes | self._listed if self._sizes else {}
-        return {name: {"name": name, "size": size} for name, size in sizes.items() if size is not None}
+        found = {name: {"name": name, "size": size} for name, size in sizes.items() if size is not None}
+        self._remembered = found if self._remembered is None else self._remembered
+        return self._remembered
 
     def ls(self, path: str, detail: bool) -> list[dict[str, Any]]:
         return list(self.find(path, detail=detail).values())
@@ -285,6 +294,8 @@ class Objects:
         return self._data[path]
 
     def put_file(self, lpath: str, rpath: str) -> None:
+        in_pool = self.async_impl and rpath.endswith(".parquet")
+        assert in_pool is not (threading.current_thread() is threading.main_thread())
         with open(lpath, "rb") as file:
             self._data[rpath], self._sizes[rpath] = file.read(999), os.path.getsize(lpath)
 
@@ -299,7 +310,9 @@ class Objects:
 
 
 class ObjectsInParts(Objects):
-    """A store that takes large objects in parts, and records the options of each upload."""
+    """A store that takes large objects in parts, several at a time, and records the options of each upload."""
+
+    async_impl = True
 
     def __init__(self) -> None:
         super().__init__({})
@@ -345,3 +358,56 @@ def test_an_upload_that_the_bucket_lists_differently_stays_marked(
         " upload.\nExport again: it starts from scratch."
     )
     assert store.names() == sorted(["a.parquet", *MARKS])
+
+
+def test_only_the_first_level_of_a_bucket_is_looked_at_before_an_export_and_empty_folders_are_nothing() -> None:
+    store = Objects({})
+    folder = [{"name": "bucket/out/folder", "size": None}]
+    with mock.patch.multiple(store, ls=lambda *_, **__: folder, find=None), pytest.raises(RunError) as error:
+        store.export().__enter__()
+    assert str(error.value).splitlines()[0] == (
+        "Expected store://bucket/out to be an empty folder, or a new one, but there is something in it."
+    )
+    store._sizes["bucket/out/"] = 0
+    with store.export() as files:
+        files.append("a.parquet", b"abc")
+        assert files.publish() == 1
+    assert store.names() == ["", "a.parquet"]
+
+
+def test_an_export_that_another_one_overtakes_during_its_upload_ends() -> None:
+    store = Objects({})
+    put = store.put_file
+
+    def overtaken(lpath: str, rpath: str) -> None:
+        put(lpath, rpath)
+        if rpath == "bucket/out/a.parquet":
+            store._data[f"bucket/out/{EXPORT_MARK}"] = b"of another"
+
+    with mock.patch.object(store, "put_file", overtaken), store.export() as files:
+        files.append("a.parquet", b"abc")
+        with pytest.raises(BusyError):
+            files.publish()
+    assert store.names() == sorted(["a.parquet", *MARKS])
+
+
+@pytest.mark.parametrize("method", ["ls", "put_file", "cat_file", "rm_file"])
+def test_what_a_bucket_does_not_allow_is_said_and_nothing_stays_on_this_machine(
+    method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = Objects({})
+
+    def export() -> None:
+        with store.export() as files:
+            files.append("a.parquet", b"abc")
+            files.publish()
+
+    refused = mock.patch.object(store, method, side_effect=PermissionError("not yours"))
+    with refused, pytest.raises(RunError) as error:
+        export()
+    assert str(error.value) == (
+        "Cannot write to store://bucket/out: PermissionError: not yours\n"
+        "Check that the bucket is there, and that these credentials may list, read, write and delete in it."
+    )
+    assert list(tmp_path.glob("autopilothq-export-*")) == []
