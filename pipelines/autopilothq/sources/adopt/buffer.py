@@ -23,6 +23,7 @@ from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
 from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
+from .csv_quotes import late_quotes
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import (
     LONGEST_OBJECT,
@@ -321,14 +322,17 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
     )
     contents = partial(_contents, local)
     few = partial(csv_in_parts, con, contents, scratch / "few.csv", read)
-    sql, types = read.format(engine.glob_literal(str(local))), None
+    path, types = engine.glob_literal(str(local)), None
+    sql = read.format(path)
     with suppress(duckdb.OutOfMemoryException):
         types = None if has_long_rows(contents) else _types(con, sql)
+        if types is not None:
+            sql = f"{sql.removesuffix(')')}{late_quotes(con, path, contents)})"
     if types is None:
         sql = ""
         with closing(few()) as parts:
             types = _types(con, next(parts))
-    names = own_names(list(types), partial(csv_names, con, read.format(engine.glob_literal(str(local)))))
+    names = own_names(list(types), partial(csv_names, con, read.format(path)))
     return Source(sql, ANY_ORDER, _columns(dict.fromkeys(types, ("loose", "{}")), names), {}, few)
 
 

@@ -104,13 +104,17 @@ def has_long_rows(contents: Contents) -> bool:
 
 
 def _delimiters(con: duckdb.DuckDBPyConnection, piece: Path) -> str:
-    """Returns the options for the delimiters and quotes of a CSV file, as detected in its first piece."""
+    """Returns the options for the delimiters and quotes of a CSV file, as detected in its first piece.
+
+    The quotes, and those within quotes, are the usual ones if only later pieces have any.
+    """
     found = con.execute(
         f"SELECT Delimiter, Quote, Escape FROM sniff_csv({engine.glob_literal(str(piece))}, all_varchar = true,"
         " header = true)"
     ).fetchone() or ("", "", "")
-    delimiters = (engine.literal("" if sign == "(empty)" else sign) for sign in found)
-    return ", ".join(f"{name} = {sign}" for name, sign in zip(("delim", "quote", "escape"), delimiters, strict=True))
+    delimiter, quote, escape = ("" if sign == "(empty)" else sign for sign in found)
+    signs = {"delim": delimiter, "quote": quote or '"', "escape": escape or quote or '"'}
+    return ", ".join(f"{name} = {engine.literal(sign)}" for name, sign in signs.items())
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
