@@ -197,6 +197,16 @@ NO_EVENT = {**ROW, "event": None}
             ('"event":"x","context":{"ip":"i","page":{"名":1}},'
             '"properties":{"n":1,"n":{"名":4},"名":2,"in":{"名":{"é":3}},"\\u0000":5,"\\\\\\\\":9,"\\"":10}'),
         ),
+        (
+            {**ROW, "context_traits_email": "a@b.c"},
+            [("context.traits.名", "1", "no_column"), ("k", '{"a":1}', "same_column")],
+            '"event":"x","context":{"ip":"i","traits":{"email":"a@b.c","名":1}},"properties":{"n":1,"k":{"a":1}}',
+        ),
+        (
+            ROW,
+            [("context.traits.名", "1", "no_column"), ("context_traits", '"t"', "same_column")],
+            '"event":"x","context":{"ip":"i","traits":"t","traits":{"名":1}},"properties":{"n":1}',
+        ),
         # An event without a table: all of its properties are discarded, by their keys.
         (
             NO_EVENT,

@@ -169,27 +169,30 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "tag", "said"),
+    ("table", "plan", "tag", "said"),
     [
-        ("pro", None, []),
-        ("free", None, []),  # from an older message
-        ("gold", None, ["users: values that only adopted rows have"]),
-        ("pro", "x", ["users: values that only adopted rows have"]),  # in a column that no message has
+        ("users", "pro", None, []),
+        ("users", "free", None, []),  # from an older message
+        ("users", "gold", None, ["users: values that only adopted rows have"]),
+        ("users", "pro", "x", ["users: values that only adopted rows have"]),  # in a column that no message has
+        ("accounts", "gold", None, ["accounts: values that only adopted rows have"]),  # beside users, which were loaded
     ],
 )
 def test_adopted_values_are_told_only_where_no_message_has_them(
-    plan: str, tag: str | None, said: list[str], tmp_path: Path
+    table: str, plan: str, tag: str | None, said: list[str], tmp_path: Path
 ) -> None:
+    messages, key = {"users": ("identifies", "user_id"), "accounts": ("groups", "group_id")}[table]
     text: Mapping[str, Type] = {"id": "text", "received_at": "timestamp", "plan": "text"}
     dataset = Dataset(
         {
-            "_audit": ({"version": "text"}, [("adopted users 1",)]),
-            "users": (
+            "_audit": ({"version": "text"}, [(f"adopted {table} 1",)]),
+            "users": (text, []),
+            table: (
                 {**text, "tag": "text"},
                 [("u", datetime(1970, 1, 6, tzinfo=UTC), plan, tag), ("v", AT, None, None)],
             ),
-            "identifies": (
-                {**text, "user_id": "text"},
+            messages: (
+                {**text, key: "text"},
                 [("i", AT, "free", "u"), ("j", AT, "pro", "u"), ("k", AT, "gold", "v")],
             ),
         }

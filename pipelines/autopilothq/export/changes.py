@@ -70,7 +70,7 @@ def _without_ids(rows: pa.Table) -> Counter[str]:
     blank = [pc.fill_null(pc.equal(pc.utf8_trim(rows[name], BLANK), ""), True) for name in names]
     nobody = rows.filter(pc.and_(*blank) if len(blank) > 1 else blank[0])
     addresses = [nobody[name].to_pylist() for name in _ADDRESSES if name in rows.column_names]
-    has = Counter(any(map(_is_address, of)) for of in zip(*addresses, strict=True)) if addresses else Counter[bool]()
+    has = Counter(any(map(_is_address, of)) for of in zip(*addresses, strict=True))
     return Counter({"address": has[True], "no_ids": len(nobody) - has[True]})
 
 
