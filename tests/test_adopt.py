@@ -235,7 +235,8 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
             ('a', 'NOTE', 'Note', 'note', 1.10, 1234567890123456789012345678901234567890, 'NaN'),
             ('b', NULL, NULL, NULL, '-Infinity', 2.50, 2.50);
         ALTER TABLE autopilothq.pages
-            ADD day date, ADD past interval, ADD raw bytea, ADD floats float8[], ADD word text;
+            ADD day date, ADD past interval, ADD raw bytea, ADD floats float8[], ADD word text,
+            ADD uuid_ts uuid, ADD received_at json;
         UPDATE autopilothq.pages SET day = '2024-12-31', past = '1 day 02:03', raw = '\\x5c00', floats = '{0.1}',
             word = 'Größe 😀' WHERE id = 'b';
         CREATE TABLE autopilothq.screens (id text, received_at timestamptz, sent_at timestamp) PARTITION BY LIST (id);

@@ -280,8 +280,15 @@ def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
     for name, columns in tables.items():
         if "id" not in map(folded_name, columns):
             continue
-        newest = [column for column in columns if folded_name(column) in _NEWEST]
-        cells = ", ".join(["count(*)", *(f"max({engine.name(column)})::text" for column in newest)])
+        # Of times, because the latest text need not be the latest time; else of text, which any type can become.
+        newest = [
+            f"max({engine.name(column)})::text"
+            if database.form(type_) == "timestamp"
+            else f"max({engine.name(column)}::text)"
+            for column, type_ in columns.items()
+            if folded_name(column) in _NEWEST
+        ]
+        cells = ", ".join(["count(*)", *newest])
         found = database.query_row(f"SELECT {cells} FROM {database.path(schema, name)}")
         url = f"{database.url}/{schema}/{name}"
         version = "-".join(map(str, found))
