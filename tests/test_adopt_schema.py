@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 
 from adopted import exported
 from autopilothq.catalog import Type
-from autopilothq.sources.adopt.first_rows import _first_lines
+from autopilothq.sources.adopt.first_rows import FIRST_ROWS, _first_batches, _first_lines
 from autopilothq.sources.adopt.origin import AdoptedTables
 from autopilothq.sources.adopt.schema import AdoptedColumn, read_adopted_schema
 from calling import Call
@@ -123,9 +124,21 @@ def test_a_new_table_has_the_columns_that_all_tables_of_events_have(call: Call) 
         (b"a line of more than ten\nand another", False, b"a line of more than ten\n"),
         (b'"a text\nof more\nthan ten", x\nand another', True, b'"a text\nof more\nthan ten", x\n'),
         (b'"a text of more than ten', True, b'"a text of more than ten'),
+        (b'"\\""\nb\nccc\ndd', False, b'"\\""\nb\n'),  # JSON, in which a backslash stands before a quote
     ],
 )
 def test_the_first_lines_are_whole(text: bytes, quoted: bool, kept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autopilothq.sources.adopt.first_rows.FIRST_BYTES", 10)
     for size in (1, 4, 100):
         assert _first_lines(iter([text[at : at + size] for at in range(0, len(text), size)]), quoted) == kept
+
+
+@pytest.mark.parametrize(("most", "kept"), [(1 << 20, [800, 800, 400]), (8_000, [800, 800]), (6_400, [800])])
+def test_the_first_rows_end_with_their_number_or_their_bytes(
+    most: int, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopilothq.sources.adopt.first_rows.BYTES_AT_ONCE", most)
+    batch = pa.RecordBatch.from_pydict({"n": list(range(800))})  # 8 bytes each
+    assert [len(rows) for rows in _first_batches([batch] * 9)] == kept
+    whole = pa.RecordBatch.from_pydict({"n": list(range(FIRST_ROWS))})
+    assert list(_first_batches([whole, batch])) == [whole]
