@@ -10,7 +10,7 @@ import pytest
 from autopilothq.errors import ArchiveError, NotSupported
 from autopilothq.projection import engine
 from autopilothq.segment.json_text import DECODER, to_json
-from autopilothq.sources.adopt import buffer, columns, first_rows, in_parts
+from autopilothq.sources.adopt import buffer, columns, first_rows, in_parts, json_digits
 from autopilothq.sources.adopt.files import TableFile
 
 NUMBERS = [
@@ -85,6 +85,15 @@ def test_a_key_like_the_name_of_a_column_of_digits_is_a_column(tmp_path: Path) -
     ]  # fmt: skip
 
 
+def test_a_copy_has_whole_lines_without_byte_order_marks_wherever_the_text_is_cut(tmp_path: Path) -> None:
+    text, copy = '{"a":1}\n\n\ufeff{"a":"é"}\n{"a":"longer"}'.encode(), tmp_path / "copy.json"
+    for size in range(1, len(text) + 1):
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert json_digits.copied_with_digits(lambda pieces=pieces: pieces, copy) == {}
+        assert (size, copy.read_text()) == (size, '{"a":1}\n\n{"a":"é"}\n{"a":"longer"}')
+        copy.unlink()
+
+
 def test_a_line_is_as_deep_as_that_of_an_archive(tmp_path: Path) -> None:
     deep = "[" * 248 + "{}" + "]" * 248
     line = '{"id":"a","n":1.50,"t":%s}\n'
@@ -107,6 +116,7 @@ DEEP = "line 3 is nested too deeply to be read: more than 250 objects or arrays 
         ('{"id":"c","n":nan}\n\xff', "line 4 is not JSON: Expecting value"),
         ('{"id":"c","n":1.50}\n{"id":"d","n":1,"n":2}', 'line 4 repeats the key "n"'),
         ('{"id":"c","t":", ]","n":1.50 , }', "line 3 is not JSON: it has a comma before the end of an object or array"),
+        ('["nn"]\n{"id"', "line 4 is not JSON: Expecting ':' delimiter"),
         ('{"id":"c","t":[1,]}\n', "line 3 is not JSON: it has a comma before the end of an object or array"),
     ],
 )

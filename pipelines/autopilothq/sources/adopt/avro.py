@@ -4,14 +4,12 @@ BigQuery writes TIMESTAMP as `timestamp-micros`, NUMERIC as `decimal`, and DATET
 with `sqlType`, or as logical types if the export asks for them.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 from importlib.util import find_spec
 from itertools import islice
-from math import isfinite
 from typing import IO, Any, NamedTuple
 from uuid import UUID
 
@@ -137,8 +135,6 @@ def _tree(value: object) -> object:
         return JsonNumber(f"{value:f}")
     if isinstance(value, datetime):
         return f"{to_utc(value).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-    if isinstance(value, float) and not isfinite(value):
-        return JsonNumber(json.dumps(value))  # discarded later; text would be taken for a value
     if isinstance(value, bytes | date | time | UUID):
         return _text(value)
     return value
