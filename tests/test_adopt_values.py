@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.projection import engine
 from autopilothq.projection.types import ARRAY, BOOLEAN, FLOAT, INTEGER, TEXT, TIME_TEXT
-from autopilothq.sources.adopt import columns
+from autopilothq.sources.adopt import buffer, columns
+from autopilothq.sources.adopt.files import TableFile
 
 Cases = dict[str | None, Any]
 
@@ -139,4 +144,36 @@ def test_numbers_are_times_only_in_the_timestamps_of_messages(
     cells = [columns.cell(form, "timestamp", number, of_messages) for of_messages in (True, False)]
     assert con.execute(f"SELECT {cells[0]} AT TIME ZONE 'UTC', {cells[1]}").fetchall() == [
         (TEN.replace(tzinfo=None), None)
+    ]
+
+
+def test_decimals_of_more_digits_than_the_engine_has_keep_them(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    least, wide = Decimal("-0.00000000000000000000000000000000000001"), pa.decimal256(50, 38)
+    values: dict[str, pa.Array] = {
+        "big": pa.array([Decimal("1.50").scaleb(40), None], pa.decimal256(44, 0)),
+        "cost": pa.array([least, None], wide),
+        "costs": pa.array([[Decimal(0), None], None], pa.list_(wide)),
+        "deep": pa.array([{"a": [("k", least)], "at": HALF}, None],
+                         pa.struct([("a", pa.map_(pa.string(), wide)), ("at", pa.timestamp("us", "UTC"))])),
+        "price": pa.array([Decimal("1.50"), None], pa.decimal128(38, 2)),
+    }  # fmt: skip
+    path = tmp_path / "shop.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], **values}), path)
+    file = TableFile(str(path), "", 0, "shop", "parquet", str(path))
+    assert buffer.local_source(con, path, file, tmp_path).types == {
+        "id": "VARCHAR", "big": "DECIMAL(44,0)", "cost": "DECIMAL(50,38)", "costs": "JSON", "deep": "JSON",
+        "price": "DECIMAL(38,2)",
+    }  # fmt: skip
+    found = buffer.buffer_file(con, file, 0, tmp_path)
+    assert {column: form for column, form in found.forms.items() if form != "json"} == {"id": "text"}
+    cells = ", ".join(f'"c:{name}"' for name in values)
+    assert con.execute(f"SELECT {cells} FROM '{found.path}' ORDER BY seq").fetchall() == [
+        (
+            f"15{'0' * 39}",
+            f"{least:f}",
+            f"[0.{'0' * 38},null]",
+            f'{{"a":{{"k":{least:f}}},"at":"2019-03-01T10:00:00.500000Z"}}',
+            "1.50",
+        ),
+        (None,) * 5,
     ]

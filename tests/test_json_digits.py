@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_a_copy_has_whole_lines_without_byte_order_marks_wherever_the_text_is_cu
     text, copy = '{"a":1}\n\n\ufeff{"a":"é"}\n{"a":"longer"}'.encode(), tmp_path / "copy.json"
     for size in range(1, len(text) + 1):
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
-        assert json_digits.copied_with_digits(lambda pieces=pieces: pieces, copy) == {}
+        assert json_digits.copied_with_digits(partial(iter, pieces), copy) == {}
         assert (size, copy.read_text()) == (size, '{"a":1}\n\n{"a":"é"}\n{"a":"longer"}')
         copy.unlink()
 

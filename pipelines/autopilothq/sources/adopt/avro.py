@@ -121,7 +121,8 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _json(value: object) -> str:
+def json_of_value(value: object) -> str:
+    """Returns the JSON text of a value that has values of Python, such as decimals, which keep their digits."""
     return to_json(_tree(value))
 
 
@@ -140,7 +141,7 @@ def _tree(value: object) -> object:
     return value
 
 
-_JSON = AvroColumn("json", "JSON", pa.string(), _json)
+_JSON = AvroColumn("json", "JSON", pa.string(), json_of_value)
 _TEXT = AvroColumn("text", "VARCHAR", pa.string())
 _MADE_TEXT = AvroColumn("text", "VARCHAR", pa.string(), _text)
 _TIME = AvroColumn("timestamp", "TIMESTAMP WITH TIME ZONE", pa.timestamp("us", "UTC"), to_utc)

@@ -35,6 +35,7 @@ from .in_parts import (
     write_in_parts,
 )
 from .json_digits import copied_with_digits, unreadable_line
+from .wide_decimals import copied_with_wide_decimals
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -301,12 +302,15 @@ def _types(con: duckdb.DuckDBPyConnection, sql: str) -> dict[str, str]:
 
 
 def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
+    copy = scratch / "decimals.parquet"
+    wide = copied_with_wide_decimals(local, copy)
+    local = copy if wide else local
     read = "read_parquet({}, binary_as_string = true, hive_partitioning = false)"
     path = engine.glob_literal(str(local))
     types = _types(con, read.format(path))
     names = own_names(list(types), partial(parquet_names, local))
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
-    types = {names[name]: type_ for name, type_ in types.items()}
+    types = {names[name]: type_ for name, type_ in types.items()} | wide
     few = partial(parquet_in_parts, con, local, scratch, read)
     if "file_row_number" in map(str.lower, columns):
         return Source(read.format(path), ANY_ORDER, columns, types, few)
