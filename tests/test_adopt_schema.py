@@ -10,9 +10,10 @@ import pytest
 
 from adopted import exported
 from autopilothq.catalog import Type
+from autopilothq.sources.adopt.columns import Form
 from autopilothq.sources.adopt.first_rows import FIRST_ROWS, _first_batches, _first_lines
 from autopilothq.sources.adopt.origin import AdoptedTables
-from autopilothq.sources.adopt.schema import AdoptedColumn, read_adopted_schema
+from autopilothq.sources.adopt.schema import AdoptedColumn, _type_of_form, read_adopted_schema
 from calling import Call
 from contract.loading import message, write
 from servers import S3
@@ -142,3 +143,15 @@ def test_the_first_rows_end_with_their_number_or_their_bytes(
     assert [len(rows) for rows in _first_batches([batch] * 9)] == kept
     whole = pa.RecordBatch.from_pydict({"n": list(range(FIRST_ROWS))})
     assert list(_first_batches([whole, batch])) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("form", "type_", "becomes"),
+    [
+        ("json", "numeric", "double"), ("json", "DECIMAL(38,2)", "double"), ("json", "UBIGINT", "double"),
+        ("json", "DECIMAL(4,2)[]", "text"), ("json", "jsonb", "text"), ("loose", "VARCHAR", "text"),
+        ("timestamp", "timestamp with time zone", "timestamp"),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_database_become_numbers(form: Form, type_: str, becomes: Type) -> None:
+    assert _type_of_form(form, type_) == becomes

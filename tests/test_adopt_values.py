@@ -177,3 +177,37 @@ def test_decimals_of_more_digits_than_the_engine_has_keep_them(con: duckdb.DuckD
         ),
         (None,) * 5,
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        ("1.5::DECIMAL(4, 2)", "json", "1.50"),
+        ("0.5::DECIMAL(2, 2)", "json", "0.50"),
+        ("-0.5::DECIMAL(38, 38)", "json", f"-0.5{'0' * 36}"),
+        ("12345678901234567890::DECIMAL(38, 0)", "json", "12345678901234567890"),
+        ("[1.5::DECIMAL(4, 2), NULL]", "json", "[1.50,null]"),
+        ("[0.5::DECIMAL(38, 38)]", "json", f"[0.5{'0' * 36}]"),
+        ("[[0.5::DECIMAL(2, 2)]]", "json", "[[0.50]]"),
+        ("[1234567890123456789.5::DECIMAL(20, 1)]", "json", "[1234567890123456789.5]"),
+        ("{'DECIMAL(9,1) {}': 1.5::DECIMAL(4, 2)}", "json", '{"DECIMAL(9,1) {}":1.50}'),
+        ("MAP {'a': 1.5::DECIMAL(4, 2)}", "json", '{"a":1.50}'),
+        ("'DECIMAL(9,1)'::ENUM('DECIMAL(9,1)', ')\n')", "text", "DECIMAL(9,1)"),
+        ("['a)']::ENUM('a)')[]", "json", '["a)"]'),
+        ("DATE '2020-01-02'", "text", "2020-01-02"),
+        ("[DATE '2020-01-02']", "json", '["2020-01-02"]'),
+        ("1::UTINYINT", "bigint", "1"),
+        ("18446744073709551615::UBIGINT", "json", "18446744073709551615"),
+        ("1.5::FLOAT", "double", "1.5"),
+        ("TIMESTAMP_NS '2020-01-02 03:04:05.123456789'", "timestamp", "2020-01-02 03:04:05.123456+00"),
+        ("TIMETZ '10:00:00+01'", "json", '"10:00:00+01"'),
+        ("'null'::JSON", "json", None),
+    ],
+)  # fmt: skip
+def test_each_type_of_the_engine_has_a_form(
+    con: duckdb.DuckDBPyConnection, value: str, form: str, text: str | None
+) -> None:
+    [(type_,)] = con.execute(f"SELECT typeof({value})").fetchall()
+    found, template = columns.form_of(type_)
+    made = con.execute(f"SELECT ({template.format('value')})::VARCHAR FROM (SELECT {value} AS value)").fetchall()
+    assert (found, made) == (form, [(text,)])
