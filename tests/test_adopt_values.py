@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from autopilothq.errors import ArchiveError
 from autopilothq.projection import engine
 from autopilothq.projection.types import ARRAY, BOOLEAN, FLOAT, INTEGER, TEXT, TIME_TEXT
-from autopilothq.sources.adopt import buffer, columns
+from autopilothq.sources.adopt import buffer, columns, first_rows
 from autopilothq.sources.adopt.files import TableFile
 
 Cases = dict[str | None, Any]
@@ -177,6 +179,11 @@ def test_decimals_of_more_digits_than_the_engine_has_keep_them(con: duckdb.DuckD
         ),
         (None,) * 5,
     ]
+    path.write_bytes(b"PAR1" + bytes(99) + path.read_bytes()[103:])
+    with pytest.raises(ArchiveError, match=r"Expected parquet in .*shop\.parquet, but it cannot be read"):
+        buffer.buffer_file(con, file, 0, tmp_path)
+    with pytest.raises(ArchiveError, match=r"Expected parquet in .*shop\.parquet, but it cannot be read"):
+        first_rows.buffer_first_rows(con, file._replace(fs=fsspec.filesystem("file")), 0, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from .buffer import (
 )
 from .files import TableFile, unreadable_file
 from .in_parts import check_length, check_row_length, last_row_end, row_end
+from .wide_decimals import is_of_disk
 
 FIRST_ROWS = 2_000
 FIRST_BYTES = 1 << 20
@@ -82,7 +83,9 @@ def _copy_rows(file: TableFile, part: Path) -> None:
             with pq.ParquetWriter(part, rows.schema_arrow) as first:
                 for batch in _first_batches(rows.iter_batches(ROWS_AT_ONCE)):
                     first.write_table(pa.Table.from_batches([batch]))  # a batch by itself would not end its row group
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if is_of_disk(error):
+            raise
         raise unreadable_file(file, error) from error
 
 

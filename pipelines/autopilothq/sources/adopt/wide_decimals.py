@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,19 +17,29 @@ def copied_with_wide_decimals(local: Path, copy: Path) -> dict[str, str]:
     """
     try:
         schema = pq.read_schema(local)
-    except pa.ArrowException:
-        return {}  # other types, or no Parquet, which the engine says
+    except (pa.ArrowException, OSError):
+        return {}  # other types, or a damaged file, which the engine says
     wide = [number for number, field in enumerate(schema) if _has_wide(field.type)]
     if not wide:
         return {}
     types = {schema[number].name: _sql_type(schema[number].type) for number in wide}
     for number in wide:
         schema = schema.set(number, pa.field(schema[number].name, pa.json_()))
-    with pq.ParquetWriter(copy, schema) as copied:
-        for rows in split_file(str(local)):
-            columns = [_as_json(column) if number in wide else column for number, column in enumerate(rows.columns)]
-            copied.write_table(pa.table(columns, schema))
+    try:
+        with pq.ParquetWriter(copy, schema) as copied:
+            for rows in split_file(str(local)):
+                columns = [_as_json(column) if number in wide else column for number, column in enumerate(rows.columns)]
+                copied.write_table(pa.table(columns, schema))
+    except (pa.ArrowException, OSError) as error:
+        if is_of_disk(error):
+            raise
+        raise duckdb.InvalidInputException(str(error)) from error  # as the engine says it of other files
     return types
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Returns whether an error of Arrow tells of a disk or a network, not of what a file has."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def _sql_type(of: pa.DataType) -> str:
