@@ -21,16 +21,16 @@ FIRST = datetime(2024, 3, 1, tzinfo=UTC)
 # The people that messages are about: some persons with several ids, and some with one id alone.
 PEOPLE: tuple[Row, ...] = (
     {"userId": "u1", "context": {"traits": {"email": "Ada@Example.com", "contact_id": "person_1"}}},
-    {"userId": "u1", "context": {"traits": {"email": " ada@example.com "}}},
+    {"userId": "u1", "context": {"traits": {"email": "\tada@example.com \r\n"}}},
     {"userId": "u1", "context": {"traits": {"email": "ada@other.example"}}},  # another address of the same user
     {"userId": "u2"},
-    {"userId": " u2 "},
+    {"userId": "\n u2\f"},
     {"anonymousId": "Bob@Example.com"},
     {"anonymousId": "bob@example.com", "userId": "u3"},
     {"anonymousId": "a-device"},
     {"context": {"traits": {"email": "CLEO@EXAMPLE.COM", "contact_id": "person_2"}}},
     {"anonymousId": "cleo-device", "context": {"traits": {"email": "", "contact_id": "person_2"}}},
-    {"userId": "Dan@Example.com", "context": {"traits": {"email": "  "}}},
+    {"userId": "Dan@Example.com", "context": {"traits": {"email": " \t"}}},
     {"userId": "u4", "context": {"traits": {"email": "eve@other.example"}}},
     {"userId": "u5", "context": {"traits": {"email": "eve@other.example"}}},
     {"userId": "u6", "properties": {"email": "Fay@Example.com"}},
@@ -122,7 +122,7 @@ def _others() -> Iterable[Row]:
     yield {"type": "identify", "messageId": "o4", "userId": "u2", "traits": {"email": "Ben@Example.com"}, **of}
     yield {"type": "alias", "messageId": "o5", "userId": "u8", "previousId": "a-device", **of}
     yield {"type": "alias", "messageId": "o6", "userId": "u9", "previousId": "u4", **of}
-    yield {"type": "alias", "messageId": "o10", "userId": "u10", "previousId": " Fay@Example.COM ", **of}
+    yield {"type": "alias", "messageId": "o10", "userId": "u10", "previousId": "\t Fay@Example.COM\r", **of}
     for name in ("blank-1", "blank-2"):  # no user id
         yield {"type": "identify", "messageId": name, "userId": "  ", "anonymousId": name, **of}
     for name in ("abe", "zoe", "yan", "xia", "wim", "vic"):  # the first one's only message has no time

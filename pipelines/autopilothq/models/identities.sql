@@ -11,12 +11,12 @@ WITH seen AS (
     ) AS place
     FROM seen
 ), ids AS (
-    SELECT person, 'user id' AS kind, trim(user_id) AS id FROM messages WHERE user_id IS NOT NULL
-    UNION DISTINCT SELECT person, 'contact id', context_traits_contact_id FROM messages
+    SELECT person, 'user id' AS kind, trim(user_id, {blanks}) AS id FROM messages WHERE user_id IS NOT NULL
+    UNION DISTINCT SELECT person, 'contact id', trim(context_traits_contact_id, {blanks}) FROM messages
     WHERE context_traits_contact_id IS NOT NULL
-    UNION DISTINCT SELECT person, 'user id', trim(previous_id) FROM messages WHERE previous_id IS NOT NULL
+    UNION DISTINCT SELECT person, 'user id', trim(previous_id, {blanks}) FROM messages WHERE previous_id IS NOT NULL
     UNION DISTINCT SELECT person, 'alias',
-        CASE WHEN previous_id LIKE '%@%' THEN lower(trim(previous_id)) ELSE trim(previous_id) END
+        CASE WHEN previous_id LIKE '%@%' THEN lower(trim(previous_id, {blanks})) ELSE trim(previous_id, {blanks}) END
     FROM messages WHERE previous_id IS NOT NULL
     UNION DISTINCT SELECT person, 'alias', person FROM seen
 ), shared AS (

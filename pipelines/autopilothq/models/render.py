@@ -221,7 +221,7 @@ def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
         " CASE WHEN lower(machine_text) IN ('true', 't', '1') THEN CAST(1 AS BOOLEAN)"
         " WHEN lower(machine_text) IN ('false', 'f', '0') THEN CAST(0 AS BOOLEAN) END AS machine,"
         " coalesce(timestamp, received_at) AS occurred_at, coalesce(context_traits_email, email) AS contact_email,"
-        f" {_fragment('person')} AS person"
+        f" {expanded(_fragment('person'))} AS person"
         f" FROM ({rows}) AS rows_of{' WHERE ' if conditions else ''}{' AND '.join(conditions)}"
     )
 

@@ -26,7 +26,11 @@ WITH seen AS (
   SELECT
     person,
     'user id' AS kind,
-    TRIM(user_id) AS id
+{%- if target.type in ['snowflake', 'bigquery'] %}
+    TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') AS id
+{%- else %}
+    TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id) AS id
+{%- endif %}
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT user_id IS NULL
@@ -38,7 +42,11 @@ WITH seen AS (
   SELECT
     person,
     'contact id',
-    context_traits_contact_id
+{%- if target.type in ['snowflake', 'bigquery'] %}
+    TRIM(context_traits_contact_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
+{%- else %}
+    TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM context_traits_contact_id)
+{%- endif %}
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT context_traits_contact_id IS NULL
@@ -50,7 +58,11 @@ WITH seen AS (
   SELECT
     person,
     'user id',
-    TRIM(previous_id)
+{%- if target.type in ['snowflake', 'bigquery'] %}
+    TRIM(previous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
+{%- else %}
+    TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM previous_id)
+{%- endif %}
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT previous_id IS NULL
@@ -64,8 +76,13 @@ WITH seen AS (
     'alias',
     CASE
       WHEN previous_id LIKE '%@%'
-      THEN LOWER(TRIM(previous_id))
-      ELSE TRIM(previous_id)
+{%- if target.type in ['snowflake', 'bigquery'] %}
+      THEN LOWER(TRIM(previous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
+      ELSE TRIM(previous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
+{%- else %}
+      THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM previous_id))
+      ELSE TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM previous_id)
+{%- endif %}
     END
   FROM {{ ref('messages') }} AS messages
   WHERE

@@ -35,18 +35,41 @@ SELECT
 {%- endif %}
   COALESCE(context_traits_email, email) AS contact_email,
   CASE
-    WHEN TRIM(context_traits_email) <> ''
-    THEN LOWER(TRIM(context_traits_email))
-    WHEN TRIM(email) <> ''
-    THEN LOWER(TRIM(email))
-    WHEN TRIM(user_id) LIKE '%@%'
-    THEN LOWER(TRIM(user_id))
-    WHEN TRIM(user_id) <> ''
-    THEN TRIM(user_id)
-    WHEN TRIM(anonymous_id) LIKE '%@%'
-    THEN LOWER(TRIM(anonymous_id))
-    WHEN TRIM(anonymous_id) <> ''
-    THEN TRIM(anonymous_id)
+{%- if target.type in ['snowflake', 'bigquery'] %}
+    WHEN TRIM(context_traits_email, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
+{%- else %}
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM context_traits_email) <> ''
+{%- endif %}
+    THEN LOWER(
+{%- if target.type in ['snowflake', 'bigquery'] %}
+      TRIM(context_traits_email, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
+{%- else %}
+      TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM context_traits_email)
+{%- endif %}
+    )
+{%- if target.type in ['snowflake', 'bigquery'] %}
+    WHEN TRIM(email, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
+    THEN LOWER(TRIM(email, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
+    WHEN TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') LIKE '%@%'
+    THEN LOWER(TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
+    WHEN TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
+    THEN TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
+    WHEN TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') LIKE '%@%'
+    THEN LOWER(TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
+    WHEN TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
+    THEN TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
+{%- else %}
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email) <> ''
+    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email))
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id) LIKE '%@%'
+    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id))
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id) <> ''
+    THEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id)
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id) LIKE '%@%'
+    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id))
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id) <> ''
+    THEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id)
+{%- endif %}
   END AS person
 FROM (
   {{ autopilothq_rows(table, block) }}
