@@ -32,6 +32,8 @@ PEOPLE: tuple[Row, ...] = (
     {"anonymousId": "cleo-device", "context": {"traits": {"email": "", "contact_id": "person_2"}}},
     {"userId": "Dan@Example.com", "context": {"traits": {"email": " \t"}}},
     {"userId": "u4", "context": {"traits": {"email": "eve@other.example"}}},
+    {"context": {"traits": {"email": '"jo@home"@other.example'}}},
+    {"context": {"traits": {"email": "nobody@"}}},
     {"userId": "u5", "context": {"traits": {"email": "eve@other.example"}}},
     {"userId": "u6", "properties": {"email": "Fay@Example.com"}},
 )
@@ -47,6 +49,7 @@ EMAILS: tuple[Row, ...] = (
 LINKS: tuple[Row, ...] = (
     {"link_id": "l1", "link_url": "https://x/1"},
     {"link_id": "l2", "link_url": "https://x/2"},
+    {"link_id": "l3", "link_url": "https://x/1"},
     {},
 )
 
@@ -338,9 +341,13 @@ def person_email(messages: list[Message]) -> list[Row]:
     return rows
 
 
+def mailbox_domain(one: Message) -> str | None:
+    return one.person.rpartition("@")[2] or None if "@" in one.person else None
+
+
 def domain_health(messages: list[Message]) -> list[Row]:
     rows = []
-    for domain, found in grouped(seven(messages), lambda one: one.person.partition("@")[2] or None).items():
+    for domain, found in grouped(seven(messages), mailbox_domain).items():
         row = measures(found)
         row["bounces_per_mail"] = ratio(row["bounces"], row["delivered"] + row["bounces"])
         row["complaints_per_mail"] = ratio(row["complaints"], row["delivered"])

@@ -433,7 +433,7 @@ def test_other_dialects_are_read_again() -> None:
 
 def test_each_file_has_the_columns_that_are_described() -> None:
     files = {path.stem for path in Path(models.__file__).parent.glob("*.sql")}
-    assert files == {*models.BY_NAME, "blanks", "counts", "day", "measures", "person", "rates"}
+    assert files == {*models.BY_NAME, "blanks", "counts", "day", "domain", "measures", "person", "rates"}
 
 
 def test_the_dbt_package_is_made_of_the_models() -> None:

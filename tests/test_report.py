@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 
 from autopilothq.report import RateLimit, charts, report_dict, report_page, theme, wording
-from autopilothq.report.assemble import OPENING_TIME, Pairs, day_of, days_of, journeys_of, rated_until
+from autopilothq.report.assemble import OPENING_TIME, Pairs, day_of, days_of, journeys_of, opening_of, rated_until
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
-from autopilothq.report.numbers import Absent, ArrivalDelays, Books, Day, Funnel, MailboxDomain, RecentRun
+from autopilothq.report.numbers import Absent, ArrivalDelays, Books, Day, Funnel, MailboxDomain, Opening, RecentRun
 from autopilothq.report.parts.days import drawn, grouped
 from reported import EMPTY, HOSTILE, NOW, PARTS, made, nothing
 
@@ -82,7 +82,7 @@ def test_names_of_strangers_stay_text() -> None:
         "1 Mar 2019 – 7 Mar 2019 · 197,684 email events · last event 2 h ago · made 7 Mar 2019 20:35 UTC",
         "Delivered 115k 115,400 deliveries to 18,211 people",
         "Opened 46.0% 39,729 of 86,368 people × emails",
-        "Clicked 18.4% 15,891 of 86,368 people × emails; 40.0% of those who opened",
+        "Clicked 18.4% 15,891 of 86,368 people × emails; 40.0% of opened",
         "Bounced 1.99% 2,335 of 117,493 people × emails sent; keep below 2%",
         "Complaints 0.22% 191 of 86,368 people × emails; keep below 0.1%, never 0.3% ● near the limit",
         "Mail delivered after 5 Mar 2019 18:47 UTC is left out of them, because it may still be opened",
@@ -235,6 +235,15 @@ def test_spans_of_time_have_one_unit(seconds: int, shown: str) -> None:
 )
 def test_axes_have_round_numbers(most: int, found: list[int]) -> None:
     assert ticks(most) == found
+
+
+def test_no_half_came_within_the_longest_span_if_more_came_later() -> None:
+    """Beyond a week no times are read, so nothing is known of the median but that it lies there."""
+    rows = {"delay": [{"number": 3, "opened": 2}, {"number": 10_080, "opened": 3}]}
+    found = opening_of(Pairs(rows, 5, 1))
+    assert found == Opening([0, 2, *[0] * 10, 3], None)
+    text = Page(report_page(replace(made(), opening=found))).text
+    assert "5 first opens. More than half of them came after 7 days (dark)." in text
 
 
 def test_what_charts_show() -> None:

@@ -186,8 +186,9 @@ def domains() -> dict[str, list[Row]]:
     """Returns the rows of people × emails by domain, the largest first."""
     found: dict[str, list[Row]] = {}
     for row in pairs():
-        if "@" in row["person"] and row["deliveries"] + row["bounces"]:
-            found.setdefault(row["person"].partition("@")[2], []).append(row)
+        domain = row["person"].rpartition("@")[2] if "@" in row["person"] else ""
+        if domain and row["deliveries"] + row["bounces"]:
+            found.setdefault(domain, []).append(row)
     return dict(sorted(found.items(), key=lambda one: (-len(one[1]), one[0])))
 
 

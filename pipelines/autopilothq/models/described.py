@@ -187,7 +187,7 @@ MODELS = (
         "One row per mailbox domain, of persons known by an email. Providers judge mails: compare their limits with the"
         " two columns per mail.",
         ("domain",),
-        {"domain": "What follows the @ of the email."}
+        {"domain": "What follows the last @ of the email."}
         | _MEASURES
         | _RATES
         | {

@@ -1,10 +1,10 @@
 -- One row per mailbox domain, of persons who are known by an email. Providers judge mails, not people: compare their
 -- limits with the rates per mail.
 WITH by_person AS (
-    SELECT substr(person, strpos(person, '@') + 1) AS domain, person, {counts}
+    SELECT {domain} AS domain, person, {counts}
     FROM email_events WHERE person LIKE '%@%' GROUP BY person
 ), totals AS (
-    SELECT domain, {measures} FROM by_person GROUP BY domain
+    SELECT domain, {measures} FROM by_person WHERE domain IS NOT NULL GROUP BY domain
 )
 SELECT domain, {measured}, {rates},
     CAST(bounces AS DOUBLE) / nullif(delivered + bounces, 0) AS bounces_per_mail,

@@ -9,6 +9,7 @@ from ..utc import DAY_SECONDS
 from .numbers import (
     ARRIVED_WITHIN,
     DAY_COUNTS,
+    OPENED_IN_TIME,
     OPENED_WITHIN,
     ArrivalDelays,
     ClickedLink,
@@ -201,11 +202,14 @@ def index_of(ends: Sequence[int | None], seconds: float) -> int:
     return next(n for n, end in enumerate(ends) if end is None or seconds < end)
 
 
-def _median(minutes: Sequence[tuple[int, int]]) -> float:
-    """Returns the middle of the median's minute, in seconds. `minutes` are sorted pairs of a minute and a count."""
+def _median(minutes: Sequence[tuple[int, int]]) -> float | None:
+    """Returns the middle of the median's minute, in seconds; None if it is in the last span, which has no end.
+
+    `minutes` are sorted pairs of a minute and a count. The whole last span counts as its first minute.
+    """
     seen = list(accumulate(count for _, count in minutes))
     half = next(minute for (minute, _), count in zip(minutes, seen, strict=True) if count >= seen[-1] / 2)
-    return half * _MINUTE + _MINUTE / 2
+    return half * _MINUTE + _MINUTE / 2 if half * _MINUTE < OPENED_IN_TIME else None
 
 
 def sending_of(pairs: Pairs) -> list[SendingHour]:

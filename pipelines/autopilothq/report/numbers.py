@@ -136,11 +136,12 @@ class MailboxDomain:
 class Opening:
     """The delays from the first delivery to a person's first open: a count for each span of `OPENED_WITHIN`.
 
-    `median` is in seconds. `before` counts opens whose time is before the delivery.
+    `median` is in seconds, or None if it is beyond all spans that have an end. `before` counts opens whose time is
+    before the delivery.
     """
 
     counts: Sequence[int]
-    median: float
+    median: float | None
     before: int = 0
 
 
@@ -160,6 +161,8 @@ OPENED_WITHIN: Sequence[tuple[str, int | None]] = (
     ("> 7 d", None),
 )
 """The spans of time in which people open mail: names and ends in seconds."""
+OPENED_IN_TIME = max(end for _, end in OPENED_WITHIN if end)
+"""The end of the last span that has one; no times beyond it are read."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 -- Made from pipelines/autopilothq/models by `make docs`: change it there.
 WITH by_person AS (
   SELECT
+    CASE
+      WHEN person LIKE '%@%' AND NOT person LIKE '%@'
 {%- if target.type in ['snowflake'] %}
-    SUBSTRING(person, CHARINDEX('@', person) + 1) AS domain,
+      THEN REVERSE(LEFT(REVERSE(person), CHARINDEX('@', REVERSE(person)) - 1))
 {%- elif target.type in ['bigquery'] %}
-    SUBSTRING(person, INSTR(person, '@') + 1) AS domain,
+      THEN REVERSE(LEFT(REVERSE(person), INSTR(REVERSE(person), '@') - 1))
 {%- elif target.type in ['databricks'] %}
-    SUBSTRING(person, LOCATE('@', person) + 1) AS domain,
+      THEN REVERSE(LEFT(REVERSE(person), LOCATE('@', REVERSE(person)) - 1))
 {%- else %}
-    SUBSTRING(person FROM POSITION('@' IN person) + 1) AS domain,
+      THEN REVERSE(LEFT(REVERSE(person), POSITION('@' IN REVERSE(person)) - 1))
 {%- endif %}
+    END AS domain,
     person,
     MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
     MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
@@ -74,6 +77,8 @@ WITH by_person AS (
     CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
 {%- endif %}
   FROM by_person
+  WHERE
+    NOT domain IS NULL
   GROUP BY
     domain
 )

@@ -62,8 +62,9 @@ def emails(report: Report) -> Markup | None:
     found = [(journey, email) for journey in report.journeys for email in journey.emails]
     found.sort(key=lambda pair: -pair[1].funnel.rated)
     note = (
-        "The same, for each email. Click-through is the share of those who opened that clicked; the other rates are of "
-        "the people who got it early enough to open it."
+        "The same, for each email. Click-through is clicked in percent of opened, and may be above 100%, because not "
+        "every click comes with an open that is known; the other rates are of the people who got it early enough to "
+        "open it."
     )
     shown, rest = _emails(found[:_MOST_EMAILS]), _emails(found[_MOST_EMAILS:][:_MOST_MORE])
     return card("emails", "Which emails work", note, shown, _more(len(found) - _MOST_EMAILS, "email", rest))

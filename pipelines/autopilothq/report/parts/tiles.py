@@ -46,7 +46,7 @@ def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
     course = courses.draw("Deliveries", lambda day: float(day.delivered), rounded)
     yield _tile("Delivered", rounded(totals.deliveries), to, None, course)
     of_rated = f"of {number(totals.rated)} {PAIRS}"
-    through = f"; {rate(totals.clicked, totals.opened)} of those who opened"
+    through = f"; {rate(totals.clicked, totals.opened)} of opened"
     for title, part, more in (("Opened", totals.opened, ""), ("Clicked", totals.clicked, through)):
         course = courses.draw(title, _of_rated(title.lower()))
         yield _tile(title, rate(part, totals.rated), f"{number(part)} {of_rated}{more}", None, course)

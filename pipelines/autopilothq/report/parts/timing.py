@@ -6,7 +6,7 @@ from ...display import plural
 from ..assemble import index_of
 from ..charts import columns, named_bar
 from ..elements import Markup, data_cell, division, element, join, row, span, table
-from ..numbers import OPENED_WITHIN, Absent, Cohort, Report, SendingHour
+from ..numbers import OPENED_IN_TIME, OPENED_WITHIN, Absent, Cohort, Report, SendingHour
 from ..theme import STEPS, step
 from ..wording import WEEKDAYS, length, long_day, number, percents, rate, rounded, share, short_day
 from . import absent, card
@@ -22,12 +22,14 @@ def opening(report: Report) -> Markup:
     if isinstance(found, Absent):
         return absent("opening", title, found)
     total = sum(found.counts)
-    half = f" Half of them came within {length(found.median)} (dark)."
+    median = OPENED_IN_TIME if found.median is None else found.median
+    half = "More than half of them came after" if found.median is None else "Half of them came within"
     before = (
         f" {plural(found.before, 'open')} before the delivery, by the timestamps, left out." if found.before else ""
     )
-    note = f"From the first delivery to a person's first open: {plural(total, 'first open')}.{half}{before}"
-    at = index_of([end for _, end in OPENED_WITHIN], found.median)
+    opens = plural(total, "first open")
+    note = f"From the first delivery to a person's first open: {opens}. {half} {length(median)} (dark).{before}"
+    at = index_of([end for _, end in OPENED_WITHIN], median)
     names = [_two(name) for name, _ in OPENED_WITHIN]
     return card("opening", title, note, columns(names, found.counts, at))
 

@@ -4,7 +4,7 @@
 -- only once.
 WITH pairs AS (
     SELECT *, {rated} AS rated, CAST(floor(epoch(first_delivered_at) / 3600) AS BIGINT) AS hour,
-        CASE WHEN person LIKE '%@%' THEN substr(person, strpos(person, '@') + 1) END AS domain,
+        {domain} AS domain,
         CASE
             WHEN epoch(first_opened_at) < epoch(first_delivered_at) THEN -1
             WHEN epoch(first_opened_at) - epoch(first_delivered_at) >= 604800 THEN 10080
@@ -14,10 +14,13 @@ WITH pairs AS (
 ), largest AS (
     SELECT domain FROM pairs WHERE domain IS NOT NULL AND deliveries + bounces > 0
     GROUP BY domain ORDER BY count(*) DESC, domain LIMIT {most}
+), clicks_by_address AS ( -- an email may have several links to one address
+    SELECT email_id, person, link_url, CAST(sum(clicks) AS BIGINT) AS clicks
+    FROM link_overview_clicked GROUP BY email_id, person, link_url
 ), clicked_pairs AS (
     SELECT pairs.email_id, pairs.person, link_url, rated, first_delivered_at, last_delivered_at, deliveries, opens,
         machine_opens, clicked.clicks, replies, bounces, complaints, unsubscribes
-    FROM link_overview_clicked AS clicked
+    FROM clicks_by_address AS clicked
     JOIN pairs ON pairs.email_id = clicked.email_id AND pairs.person = clicked.person
     WHERE rated = 1
 ), links AS (
