@@ -158,6 +158,10 @@ def test_journeys_and_emails(report: Report) -> None:
     for journey in known(report.journeys):
         of = [row for row in pairs() if names[row["email_id"]]["campaign_id"] == journey.id]
         assert journey.funnel == funnel(of)
+    last_names = {row["campaign_id"]: row["campaign_name"] for row in counted.journey_overview(messages())}
+    shown = {journey.id: journey.name for journey in known(report.journeys)}
+    assert shown == {of: last_names[of] or of for of in shown}
+    assert last_names["j2"] == "News, renamed"  # which no event of its emails says
 
 
 def clicked_links() -> dict[tuple[Any, Any], tuple[int, int]]:

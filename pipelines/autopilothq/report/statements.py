@@ -31,7 +31,11 @@ _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "tsql": ("DATEDIFF_BIG", _SINCE_1970),
 }
 # Relations that are parts of models.
-_MODEL_OF = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
+_MODEL_OF = {
+    "email_overview_names": "email_overview",
+    "journey_overview_names": "journey_overview",
+    "link_overview_clicked": "link_overview",
+}
 
 
 class MailScope(NamedTuple):
