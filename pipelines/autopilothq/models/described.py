@@ -71,11 +71,11 @@ _RATES = {
 }
 _EMAIL = {
     "email_id": "The id of the email.",
-    "email_name": "Its name, as of its last event that has one.",
-    "email_subject": "Its subject line.",
-    "campaign_id": "The id of its journey.",
-    "campaign_name": "The name of its journey.",
-    "transactional": "Whether it is transactional.",
+    "email_name": "Its name, as of its last event that has a name and a journey, or else a name.",
+    "email_subject": "Its subject line, as of the same event.",
+    "campaign_id": "The id of its journey, as of the same event.",
+    "campaign_name": "The name of its journey, as of the same event.",
+    "transactional": "Whether it is transactional, as of the same event.",
 }
 _METRICS = {
     "total_delivered": Metric("Deliveries.", "delivered"),

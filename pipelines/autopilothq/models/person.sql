@@ -3,8 +3,8 @@
 CASE
     WHEN trim(context_traits_email, {blanks}) <> '' THEN lower(trim(context_traits_email, {blanks}))
     WHEN trim(email, {blanks}) <> '' THEN lower(trim(email, {blanks}))
-    WHEN trim(user_id, {blanks}) LIKE '%@%' THEN lower(trim(user_id, {blanks}))
+    WHEN user_id LIKE '%@%' THEN lower(trim(user_id, {blanks}))
     WHEN trim(user_id, {blanks}) <> '' THEN trim(user_id, {blanks})
-    WHEN trim(anonymous_id, {blanks}) LIKE '%@%' THEN lower(trim(anonymous_id, {blanks}))
+    WHEN anonymous_id LIKE '%@%' THEN lower(trim(anonymous_id, {blanks}))
     WHEN trim(anonymous_id, {blanks}) <> '' THEN trim(anonymous_id, {blanks})
 END

@@ -50,22 +50,26 @@ SELECT
 {%- if target.type in ['snowflake', 'bigquery'] %}
     WHEN TRIM(email, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
     THEN LOWER(TRIM(email, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
-    WHEN TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') LIKE '%@%'
+{%- else %}
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email) <> ''
+    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email))
+{%- endif %}
+    WHEN user_id LIKE '%@%'
+{%- if target.type in ['snowflake', 'bigquery'] %}
     THEN LOWER(TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
     WHEN TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
     THEN TRIM(user_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
-    WHEN TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') LIKE '%@%'
+{%- else %}
+    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id))
+    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id) <> ''
+    THEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id)
+{%- endif %}
+    WHEN anonymous_id LIKE '%@%'
+{%- if target.type in ['snowflake', 'bigquery'] %}
     THEN LOWER(TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' '))
     WHEN TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
     THEN TRIM(anonymous_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ')
 {%- else %}
-    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email) <> ''
-    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email))
-    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id) LIKE '%@%'
-    THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id))
-    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id) <> ''
-    THEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM user_id)
-    WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id) LIKE '%@%'
     THEN LOWER(TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id))
     WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id) <> ''
     THEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM anonymous_id)
