@@ -140,8 +140,8 @@ def _is_needed(noted: _Noted, now: Stored) -> bool:
 def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set[str]:
     """Returns which of a dataset's complete loads lack rows: their own, or those of loads that they were read after.
 
-    A load whose rows replaced those that another load had brought since it was read counts as lacking rows, too. Its
-    own rows are looked up once, and only if it may have been cut off and continued.
+    A load whose rows replaced those that another load had brought since it was read counts as lacking rows, too. The
+    own rows of a load are looked up once, and only if it may have been cut off and continued.
 
     Example: `outdated_loads(pipeline, Stored({"2.0"}), dataset) == {"2.0"}` if load 2.0 was read after 1.0.
     """

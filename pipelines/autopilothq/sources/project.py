@@ -207,7 +207,7 @@ def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTable
     names, made = [*tables, *load.extraction.event_tables(), *TABLES], load.extraction.made_tables()
     _check_no_views(load, dataset, names)
     known = dataset.tables([*names, *made])
-    # Commands have checked this already, but a user's own pipeline has not, and a new one does not know what it lost.
+    # Commands have checked this already, but a user's own pipeline has not, and a new one does not know what there was.
     if has_lost(dataset, made) or (not made and AUDIT.name in known):
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)

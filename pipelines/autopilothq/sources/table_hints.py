@@ -111,7 +111,7 @@ class TableHints:
         return self.target.native.zoned or (dataset is not None and table in dataset.zoned)
 
     def copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
-        """Returns the columns that repeat others, with the originals; in an existing table, only those of a load."""
+        """Returns the columns that repeat others, with the originals; in an existing table, those that a load made."""
         in_schema = self.extraction.schema_columns(table)
         return {
             copy: of

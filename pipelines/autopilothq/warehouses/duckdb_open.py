@@ -74,6 +74,6 @@ def _kept_open(
     """Returns the context in which dlt loads a package whose tables have that many columns."""
     if destination not in _KEPT_OPEN:
         return nullcontext()
-    pa.default_memory_pool().release_unused()  # what earlier steps no longer need, but DuckDB does now
+    pa.default_memory_pool().release_unused()  # memory that earlier steps have used, and that DuckDB needs now
     connection: AbstractContextManager[object] = cast(Any, client).sql_client
     return connection if columns <= MOST_OPEN_COLUMNS else nullcontext()

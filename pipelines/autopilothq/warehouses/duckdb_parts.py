@@ -22,7 +22,7 @@ BYTES_AT_ONCE = 16 << 20  # bytes of a part
 PAGE_BYTES = 1 << 16  # bytes read at a time from a column of Parquet, instead of a whole row group
 ROWS_AT_ONCE = 16  # rows that make a part if each has a MiB, the most that a line can have
 STAGED_ROWS = 128  # rows of a part of a staging table
-MOST_ROWS = 8192  # rows of a part at most, if rows of a table with long texts are short
+MOST_ROWS = 8192  # the most rows in a part, where the rows of a table with long texts are short
 EARLY_CHECKPOINTS = {"checkpoint_threshold": "128MB", MERGED_GROUPS: 0}  # DuckDB's settings
 PART_MEMORY = 450  # MB, for a part and for rows that are written to the file
 
@@ -41,7 +41,7 @@ def file_has_long_rows(file: str) -> bool:
 
 def split_file(file: str) -> Iterator[pa.Table]:
     """Yields the rows of a Parquet file in parts of about BYTES_AT_ONCE bytes."""
-    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # pyarrow would keep all it read
+    with pq.ParquetFile(file, pre_buffer=False, buffer_size=PAGE_BYTES) as rows:  # the defaults keep all that was read
         yield from split_batches(rows.iter_batches(ROWS_AT_ONCE))
 
 

@@ -346,7 +346,7 @@ class BucketLeases:
         return is_there
 
     def ages(self, owner: str) -> dict[str, float]:
-        """Returns the age of each lease in seconds, by its owner. That of `owner`, just written, tells the time."""
+        """Returns the age of each lease in seconds, by owner. That of `owner`, just written, tells the time there."""
         files = self._fs.ls(self._folder, detail=True, refresh=True)
         changed = {unquote(posixpath.basename(file["name"])): cast(datetime, self._changed(file)) for file in files}
         now = changed[owner]

@@ -61,7 +61,7 @@ def _own_name(target: str) -> str:
 def assign_pipeline_name(target: str, database: str | None, wait: timedelta = timedelta()) -> str:
     """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file.
 
-    If another first run is choosing its name, waits for it: up to `wait`, and at least NAMING_TIME.
+    If another first run is choosing its name, waits for it, up to `wait` or NAMING_TIME, whichever is longer.
     Raises BusyError if that run does not go on.
     """
     folder = private.folder(pipelines_dir())

@@ -52,7 +52,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
         finally:
             self._closed.set()
 
-    def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":  # noqa: ARG002 - dlt's own logs no waits
+    def connect(self, usual: Callable[[], "Connection"]) -> "SharedConnection":  # noqa: ARG002 - dlt's logs no waits
         """Opens a connection whose waits are logged while it is open."""
         from .postgres_adbc import SharedConnection
 

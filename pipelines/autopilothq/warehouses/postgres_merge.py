@@ -44,7 +44,7 @@ class _StatementParts:
         return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
 
     def checked(self, *statements: str) -> list[str]:
-        """Returns the statements, which store the rows, and if rows may be left out, a check that raises an error.
+        """Returns the statements, which store rows, and if some may be left out, one that raises an error for these.
 
         All run in one transaction. The error has the class of errors about a row's values, so that the missing row is
         found and rejected like one that the database refuses.

@@ -20,8 +20,8 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 TIMEOUTS = TIMEOUT_RANGE._replace(least=0)  # 0 leaves them to the server
 LOCK_NOT_AVAILABLE = "55P03"
 # Settings of a database or a role could change values: files are copied in UTF-8, floats become `numeric` by way of
-# their text, the driver for Arrow knows types by their unquoted names, and the other one reads no time that is not in
-# the years 1 to 9999 in the session's zone, as the last hours of 9999 in Tokyo. So sessions set these themselves.
+# their text, the driver for Arrow knows types by their unquoted names, and the other driver reads no time beyond the
+# years 1 to 9999 in the session's zone, such as the last hours of 9999 in Tokyo. So sessions set these themselves.
 ENCODING = "UTF8"
 FLOAT_DIGITS = 3
 SESSION = f"-c extra_float_digits={FLOAT_DIGITS} -c quote_all_identifiers=off -c TimeZone=UTC"

@@ -89,7 +89,7 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
 def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
     """Returns a table's columns for a SELECT, cast to the types that they have in dlt's files.
 
-    PostgreSQL copies no value into a column of another type, such as `integer`. Other destinations cast all but floats.
+    PostgreSQL copies no value into a column of another type, such as `integer`. Others convert all values but floats.
     """
     mapper, dialect = client.capabilities.get_type_mapper(), client.capabilities.sqlglot_dialect
     cells = []

@@ -226,7 +226,7 @@ def _duckdb_destination(
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    # dlt's name for a file in its own folder; only dlt can open any other name that begins with a colon.
+    # `:pipeline:` is dlt's name for a file in the pipeline's folder; other names with a colon in front are left to dlt.
     file = os.path.join(get_dlt_pipelines_dir(), PIPELINE, f"{PIPELINE}.duckdb")
     file = file if database == ":pipeline:" else database
     if not create and (is_file or not reads) and not Path(file).exists():

@@ -127,7 +127,7 @@ def configured_names(section: str) -> dict[str, bool]:
 def check_top_level() -> None:
     """Raises InvalidSetting if a file of dlt's configuration misspells a top-level setting or section of this project.
 
-    Other names belong to other programs, and so do sections that contain no section of this project.
+    Names that resemble none of the project's belong to other programs, and so do sections without one of its sections.
     """
     from .dlt_internals.runtime import configuration_files
 

@@ -118,7 +118,7 @@ FROM first WHERE id IN (SELECT id FROM {layers} WHERE "layer:" = 0)
     OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM {layers} WHERE "layer:" = -1))
 
 -- name: unchanged
--- Rows of `users` or `accounts` that change nothing: the row that is made of all layers is already stored like this.
+-- Rows of `users` or `accounts` that change nothing: the row that is made of all layers is stored already.
 INSERT INTO duplicates
 SELECT seq FROM {keys} ANTI JOIN duplicates USING (seq) SEMI JOIN (
     (SELECT id FROM {layers} WHERE "layer:" = -1 EXCEPT SELECT id FROM first_of_layers)
@@ -127,8 +127,8 @@ SELECT seq FROM {keys} ANTI JOIN duplicates USING (seq) SEMI JOIN (
 ) same USING (id)
 
 -- name: adopted_ids
--- For a comparison: the ids of a table, each once, with the first time at which it was received; and all rows without an
--- id.
+-- For a comparison: the ids of a table, each once, with the first time at which it was received; and each row without
+-- an id.
 CREATE OR REPLACE TABLE adopted_ids AS
 SELECT id, min(received_at) AS received_at FROM ({rows}) WHERE id IS NOT NULL GROUP BY id
 UNION ALL SELECT id, received_at FROM ({rows}) WHERE id IS NULL

@@ -89,7 +89,7 @@ class Source(NamedTuple):
 
 
 def buffer_rows(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> BufferedRows:
-    """Writes the rows of a source into a Parquet file, with Segment's names of columns; `number` counts the sources.
+    """Writes a source's rows into a Parquet file, with Segment's column names; `number` is its number in the load.
 
     Raises NotSupported if there is no column `id`, which identifies rows, or if there are more than MAX_KEYS columns.
     """

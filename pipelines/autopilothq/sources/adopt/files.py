@@ -159,7 +159,10 @@ def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -
 
 
 def _may_hold_rows(file: _FoundFile) -> bool:
-    """Returns whether a file may hold rows: it is no marker, and has content, or is a damaged Parquet or Avro file."""
+    """Returns whether a file may hold rows: it is no marker, and not empty.
+
+    An empty Parquet or Avro file counts, because it is damaged.
+    """
     *folders, name = file.below.split("/")
     marker = name.startswith((".", "_SUCCESS")) or any(folder.startswith(".") for folder in folders)
     return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))

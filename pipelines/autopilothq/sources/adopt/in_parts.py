@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from ...projection import engine
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
 
-SHORTEST_OBJECT = 1 << 20  # bytes, the lowest maximum that is set; the engine has memory for two objects of that size
+SHORTEST_OBJECT = 1 << 20  # bytes, the least maximum size that is set; the engine reserves memory for two such objects
 LONGEST_OBJECT = 64 << 20  # bytes
 LONGEST_LINE = 2 * LONGEST_OBJECT  # the engine reads at most two objects of the maximum size at once
 Contents = Callable[[], Iterable[bytes]]

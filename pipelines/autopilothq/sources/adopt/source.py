@@ -22,14 +22,16 @@ def adopt(
     tables: Mapping[str, Sequence[str]] | None = None,
     database: dlt.TSecretValue = None,
     database_schema: str = "autopilothq",
-    credentials: dlt.TSecretValue = None,  # as any other type, dlt would keep them in its traces
+    credentials: dlt.TSecretValue = None,  # with another type, dlt would keep them in its traces
     table_format: str | None = None,
     memory: int = 400,
     max_event_tables: int = MAX_EVENT_TABLES,
     progress: ProgressCallback = no_progress,
     cut_texts: dict[str, dict[str, int]] | None = None,
 ) -> Iterable[DltResource]:
-    """Tables that Segment's or RudderStack's loader left in a warehouse, as the `autopilothq` schema.
+    """Returns the tables that Segment's or RudderStack's loader left in a warehouse, as a dlt source.
+
+    Raises InvalidSetting for a setting that is misspelt or out of its range.
 
     Args:
         tables_url: A folder of exported files, or several; local or `s3://`, `gs://`, `az://`.

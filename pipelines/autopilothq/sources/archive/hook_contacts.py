@@ -43,7 +43,7 @@ _UNSUBSCRIBED = f"{HOOK_PREFIX}contact_unsubscribed"
 
 
 class HookContact(NamedTuple):
-    """A contact in a hook, when the hook was received, and when the contact was changed, if the hook says so."""
+    """A contact in a hook, when the hook was received, and when the contact was changed, if it has that time."""
 
     received_at: datetime
     updated_at: datetime | None

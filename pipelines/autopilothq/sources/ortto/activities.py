@@ -83,8 +83,9 @@ class ActivityScan:
     def read(self, account: Account) -> Iterator[Batch]:
         """Yields the messages of the people who are due, as many as one load handles.
 
-        Raises InvalidSetting, and an ApiError if this is the load's first scan and no messages came. Otherwise an
-        ApiError ends the scan, with its text in `stopped`.
+        Raises InvalidSetting. If this is the load's first scan, also raises the ApiError with which people could not be
+        found or looked up, or which ended the requests before any response came. Otherwise such an error only ends the
+        scan, with its text in `stopped`.
         """
         self.close()
         self.stopped = None

@@ -49,8 +49,10 @@ def profiles(
 ) -> Iterable[DltResource]:
     """Returns Segment's Profile API as a dlt source: the complete events of the last 14 days.
 
-    Each run requests what is new since a person's last request, which the table `_profiles` records. Raises
-    InvalidSetting for a setting that is missing, misspelt or out of its range.
+    Each run requests what is new since a person's last request, which the table `_profiles` records.
+
+    Raises InvalidSetting for a setting that is empty, misspelt or out of its range, or if there is neither `people` nor
+    a key of Autopilot.
 
     Args:
         token: An access token of the space, from dlt's secrets.

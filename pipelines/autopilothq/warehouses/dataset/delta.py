@@ -128,7 +128,7 @@ class DeltaDataset(Dataset):
 
     @contextmanager
     def answer(self, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-        """Yields the column names of a user's query and its rows, in batches. Raises InvalidQuery if it may write."""
+        """Yields a query's column names, and its rows in batches. Raises InvalidQuery unless it only reads."""
         check_query(sql, self.dialect)
         mentioned = [name for name in self.columns() if name in sql.lower()]
         with self._reader(mentioned) as con:
