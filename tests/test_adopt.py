@@ -539,7 +539,7 @@ def test_rows_that_the_destination_refuses_are_rejected_whole(call: Call, monkey
         ("pages", 2, '{"id":"bad","n":2}'), ("pages", 3, '{"id":"gööd","n":3}'),
         ("users", 2, '{"id":"bad","plan":"f\\"ree"}'), ("users", 3, '{"id":"gööd","plan":""}'),
     ]  # fmt: skip
-    too_long = "Expected keys of at most 4 bytes, as the destination has no room for more, but its {} has {}."
+    too_long = "Expected keys of at most 4 bytes, as the destination has no room for longer ones, but its {} has {}."
     assert sorted(row["message"] for row in rejected if "room" in row["message"]) == [
         *(too_long.format("id", size) for size in (5, 6, 6)), too_long.format("user_id", 6),
     ]  # fmt: skip

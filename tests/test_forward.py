@@ -46,8 +46,8 @@ OWN_ID = (
     " and the columns to send as traits, but neither id itself nor received_at"
 )
 TYPED = (
-    "Expected an id and a time in a row whose type is not identify, but one is missing. Select both, or give the column"
-    " type another name"
+    "Expected an id and a time in a row whose type is not identify, but it lacks one or both. Select them, or give the"
+    " column type another name"
 )
 
 

@@ -113,7 +113,8 @@ def _check(books: Dataset) -> None:
 def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
     """Yields groups of rows of `_audit` whose files become one file.
 
-    The files of a group are in one folder, in the order in which they were begun: at least two, of up to `most` bytes.
+    A group has at least two files, and up to `most` bytes in all. Its files are in one folder, and come in the order in
+    which they were begun.
     """
     listed = {(file.url, file.version) for file in list_files([folder])}
     rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]

@@ -142,7 +142,7 @@ def explain(error: Exception) -> RunError:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Returns whether a query failed because the warehouse cannot be opened or is refused, and not by its own fault."""
+    """Returns whether a query failed because the warehouse cannot be opened, or because this package refuses it."""
     reasons = (AutopilothqError, DestinationConnectionError)
     return any(isinstance(cause, reasons) for cause in causes(error, *_WRAPPED)) or busy_message(error) is not None
 

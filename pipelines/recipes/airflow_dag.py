@@ -25,7 +25,7 @@ MAX_REJECTS = 0
 
 @dag(
     # Two hours after midnight, because the last files of a day come a little after it. An interval then touches two
-    # days; files that are loaded already are skipped. With `schedule="@daily"`, Airflow 3 has no interval but a time.
+    # days; files that are loaded already are skipped. With `schedule="@daily"`, Airflow 3 gives only a time.
     schedule=CronDataIntervalTimetable("0 2 * * *", timezone="UTC"),
     # The backfill has a run for each day since then. If it spans a year or more, load it by hand: one run is quicker.
     start_date=pendulum.datetime(2019, 3, 1, tz="UTC"),

@@ -14,7 +14,7 @@ import dagster as dg
 
 from autopilothq import LoadReport, archive, runner
 
-# How long to wait for another run. After it comes a RunError (exit status 75 of the command), and Dagster retries.
+# How long to wait for another run. After that comes a RunError (exit status 75 of the command), and Dagster retries.
 WAIT = timedelta(minutes=30)
 RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL)
 

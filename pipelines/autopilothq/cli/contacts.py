@@ -10,7 +10,7 @@ from .send_options import SendOptions, as_send_options
 
 @click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")
 def contact_commands() -> None:
-    """Delete, eject or unsubscribe contacts of the Autopilot account. To remove a person from the warehouse: `forget`.
+    """Delete, eject or unsubscribe contacts in Autopilot. To remove a person from the warehouse, use `forget`.
 
     The key is the setting destination.autopilothq.api_key of dlt's configuration.
     """

@@ -22,7 +22,7 @@ from .sending import (
     skipped_line,
 )
 
-SHOWN_MEMBERS = 5  # entering members that a dry run shows at most, and leaving ones
+SHOWN_MEMBERS = 5  # the most members that a dry run shows of those who enter, and of those who leave
 
 
 def send_with_list(

@@ -192,7 +192,10 @@ def read_credentials(context: click.Context, param: click.Parameter, value: str 
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
-    """Returns the content of a file of credentials, and warns if everybody can read it. Raises BadParameter."""
+    """Returns the content of a file of credentials, and warns if everybody can read it.
+
+    Raises BadParameter if it cannot be read or is too long.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -30,7 +30,7 @@ from ..sources.report import LoadReport, limit_warning
 from . import log, notes, out
 
 Counted = Literal["files", "tables", "contacts", "people", "people read", "rows"]
-"""The unit of a run's progress. Of `people` the events are requested; `people read` are rows of a scan."""
+"""The unit of a run's progress: `tables` of a database, `people` to request events of, `people read` by a scan."""
 LOG_SECONDS = 5.0
 WIDE_TERMINAL = 120  # columns that have room for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")

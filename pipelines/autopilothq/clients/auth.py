@@ -31,9 +31,9 @@ def basic_auth(settings: ApiSettings) -> dict[str, str]:
 
 
 def _checked_key(settings: ApiSettings) -> str:
-    """Returns the key, masked in all later output, without the line break that files often end with.
+    """Returns the key without the line break that files often end with, and has it masked in all later output.
 
-    Raises InvalidSetting.
+    Raises InvalidSetting if it is empty or has characters that no key has.
     """
     key = settings.api_key.strip()
     if not key or not key.isascii() or not key.isprintable():

@@ -214,7 +214,7 @@ class DeliveryLog(LogTable):
     ) -> None:
         """Updates the rows that this run wrote before its requests: sets `columns`, by default all of the outcome.
 
-        Only rows with the status `over` change, because the run of a stream may send a message that failed again.
+        Only rows with the status `over` change, because the run of a stream may send a failed message again.
         """
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:

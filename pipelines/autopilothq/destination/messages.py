@@ -126,7 +126,7 @@ def is_enabled(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:
-    """Returns the item of a row: of a Segment message if it looks like one, otherwise an identify with its columns.
+    """Returns the item of a row: a Segment message's if the row looks like one, otherwise an identify with its columns.
 
     `user_id` (or `userId`) identifies the person and is not a trait.
 

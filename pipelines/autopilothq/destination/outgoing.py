@@ -19,8 +19,8 @@ _ROW_FAULTS: Mapping[RowFault, str] = {
     f" a message's. {_QUERY}",
     "own_id": "Expected the id of a message, but the row's id is that of its person or group."
     f" {_QUERY}, but neither id itself nor received_at",
-    "type": "Expected an id and a time in a row whose type is not identify, but one is missing. Select both, or give"
-    " the column type another name",
+    "type": "Expected an id and a time in a row whose type is not identify, but it lacks one or both. Select them, or"
+    " give the column type another name",
 }
 
 

@@ -70,7 +70,7 @@ class CircuitBreaker:
             self.answers += 1
 
     def failed(self, error: ApiError, who: str) -> None:
-        """Notes that a request about a person failed. Raises the error after too many persons in a row."""
+        """Notes that a request about a person failed. Raises the error if requests about too many in a row did."""
         with self._lock:
             self._failures.add(who)
             stop = len(self._failures) >= FAILURES_IN_A_ROW

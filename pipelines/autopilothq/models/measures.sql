@@ -1,5 +1,6 @@
 -- Aggregates over rows that each have the `counts` of one person. Each person counts once; those who opened, clicked
--- and so on count only if the email was delivered to them, unlike `bounced`, `attempted` and the sums of events.
+-- and so on count only if the email was delivered to them, and otherwise in `undelivered`. `attempted`, `bounced` and
+-- the sums of events count regardless of delivery.
 min(first_delivered_at) AS first_delivered_at,
 max(last_delivered_at) AS last_delivered_at,
 CAST(sum(deliveries) AS BIGINT) AS delivered,

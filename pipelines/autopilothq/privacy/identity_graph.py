@@ -200,7 +200,10 @@ def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
 
 
 def _names_of_contact(graph: Graph, contacts: Collection[Id], others: Collection[Id]) -> dict[Id, Id | None]:
-    """Returns the email and user id that share rows with a contact id, if no others share a row with any of these."""
+    """Returns the email and user id of a person known only by a contact id.
+
+    They share a row with the contact id or with each other. Returns none if others share a row with either of them.
+    """
     near = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
     if len(near) > len(PERSONAL_KINDS):
         return {}

@@ -31,5 +31,6 @@ def check_keys(cells: Mapping[str, str], most: int | None) -> None:
 def long_key_message(key: str, most: int, size: str) -> str:
     """Returns the error message for a key that has more than `most` bytes."""
     return (
-        f"Expected keys of at most {most:,} bytes, as the destination has no room for more, but its {key} has {size}."
+        f"Expected keys of at most {most:,} bytes, as the destination has no room for longer ones, but its {key}"
+        f" has {size}."
     )

@@ -31,7 +31,7 @@ from .shapes import ProjectionQuery, RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # the fewest irregular lines of a batch that must hold an object before its keys become part of shapes
-LARGE_LINE = 1 << 20  # bytes; smaller lines are never rejected because they need too much memory
+LARGE_LINE = 1 << 20  # bytes; a smaller line is never rejected for needing too much memory
 FIRST_SUCCESSES = 4  # successes in a row before more threads parse again; doubled whenever the memory does not suffice
 PIECE = 1 << 17  # bytes that are examined at a time, so that they fit into the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults

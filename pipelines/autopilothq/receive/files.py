@@ -127,7 +127,7 @@ def make_folder(folder: Path) -> None:
 def publish(path: Path) -> Path | None:
     """Turns a closed file into a file of the archive; returns the new path, or None if the file is empty.
 
-    It is idempotent, even after a kill at any moment: the published file has the same name and the same lines.
+    It can be repeated after a kill at any moment: the published file has the same name and the same lines.
     """
     done = published_name(path)
     if not path.stat().st_size:

@@ -61,7 +61,7 @@ def flag(found: str, more: str = "") -> Markup | None:
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Returns a small line without axes; None is a gap, but not all may be None. Screen readers get the `label`."""
+    """Returns a small line without axes through at least two values; None is a gap. Screen readers get the `label`."""
     known = [value for value in values if value is not None]
     least, most = min(known), max(known)
     span_ = (most - least) or 1
