@@ -1,4 +1,4 @@
-"""The delivery log keeps and returns outcomes in every destination."""
+"""The delivery log keeps and returns outcomes, in DuckDB, in PostgreSQL and in a lake."""
 
 import random
 import re

@@ -256,7 +256,7 @@ def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
 
 
 def test_a_load_is_given_up_also_where_the_file_cannot_be_opened(file: Path) -> None:
-    """Like dlt does with other destinations."""
+    """As dlt does with other destinations."""
     Path("email.ndjson").write_text(json.dumps({"type": "track", "event": "Email Opened", "messageId": "1"}))
     pipeline = dlt.pipeline("given_up", destination=dlt.destinations.duckdb(str(file)), dataset_name="autopilothq")
     pipeline.extract(archive("email.ndjson").with_resources("email_opened", "_audit"))

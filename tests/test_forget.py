@@ -185,7 +185,7 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     monkeypatch.setattr(deletion, "delete_rows", delete)
     assert forget(call, "--user-id", "esther")["rows"] == {"_deliveries": 1, "tracks": 1}
     assert here()["_deliveries"].dicts() == []
-    assert order == ["_deliveries", "tracks"]  # in this order, so that a killed one in a lake still finds the address
+    assert order == ["_deliveries", "tracks"]  # so that in a lake, a run after a kill still finds the address
     with duckdb.connect("autopilot.duckdb") as con:  # another program stores the row again
         con.execute(f"INSERT INTO autopilothq.tracks BY NAME SELECT {found}")
     again = forget(call, "--user-id", "esther")

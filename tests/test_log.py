@@ -388,7 +388,7 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
         assert (words, it.returncode, told) == (words, 1, b"")
 
 
-def test_a_closed_output_is_no_error_of_a_command_that_explains_its_errors(
+def test_a_closed_output_is_not_reported_by_a_command_that_explains_its_errors(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

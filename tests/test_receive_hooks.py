@@ -1,4 +1,4 @@
-"""Autopilot's REST hooks and journeys' webhooks, posted like from an account, become messages and rows."""
+"""Autopilot's REST hooks and journeys' webhooks, posted as an account posts them, become messages and rows."""
 
 import hashlib
 import json

@@ -398,7 +398,7 @@ def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str, caplog: p
     assert caplog.messages == [slow.format("mine")]
 
 
-def test_own_tables_are_loaded_as_dlt_does(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_tables_are_loaded_as_by_dlt(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     staged = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'autopilothq_staging'"
     for n in (1, 2):
         rows = [{"id": 1, "n": n, "parts": [{"m": n}]}]

@@ -123,7 +123,7 @@ def test_a_user_id_is_known_from_earlier_identifies(server: FakeAutopilot) -> No
 
 
 def test_a_user_id_is_known_from_a_delivered_track_of_the_items(server: FakeAutopilot) -> None:
-    """Like in a single run, also after a kill. An identify in the log counts more."""
+    """As in a single run, also after a kill. An identify in the log counts more."""
     triggers = {"triggers": {"Order Completed": ["0007"]}}
     tracks = [track(number, userId=f"u{number}", email=f"old{number}@example.com") for number in (1, 2, 3)]
     tracks += [track(number + 10, userId=f"u{number}", email=f"p{number}@example.com") for number in (1, 2, 3)]

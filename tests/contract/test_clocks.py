@@ -319,12 +319,12 @@ def check(engine: duckdb.DuckDBPyConnection, values: Sequence[str]) -> None:
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(values=st.lists(clock_values, min_size=20, max_size=80))
-def test_any_text_is_read_like_by_the_reference(engine: duckdb.DuckDBPyConnection, values: list[str]) -> None:
+def test_any_text_is_read_as_the_reference_reads_it(engine: duckdb.DuckDBPyConnection, values: list[str]) -> None:
     """Nothing raises, and the macro for the usual notation returns the right time or null, never another time."""
     check(engine, values)
 
 
-def test_the_known_cases_are_plainly_read_alike(engine: duckdb.DuckDBPyConnection) -> None:
+def test_the_known_cases_are_read_as_the_reference_reads_them(engine: duckdb.DuckDBPyConnection) -> None:
     check(engine, [*map(as_json, WIDTHS), *(text for text, _ in READ)])
 
 

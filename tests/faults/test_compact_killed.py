@@ -152,7 +152,7 @@ def compact(folder: Path, *words: str) -> tuple[int, str, list[str]]:
     return said.status, said.out, errors(said)
 
 
-def test_which_files_are_joined(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_files_keep_all_messages_and_counts(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy(loaded, "put together") / "undisturbed"
     [(joined,)] = rows(folder, "min(file)", "AND contains(file, '/segment-shop/')")
     with duckdb.connect(credentials(folder)) as connection:

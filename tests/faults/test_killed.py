@@ -282,7 +282,7 @@ VARIES = WHEN | {"inserted_at", "created_at", "state", "version_hash", "_dlt_loa
 
 
 def state(database: Path) -> list[tuple[object, ...]]:
-    """Returns all that a DuckDB file holds, with staging and dlt's own tables. To a loader, equal ones are the same."""
+    """Returns all that a DuckDB file holds, with staging and dlt's own tables. Equal files are the same to a load."""
     if not database.exists():
         return []
     with duckdb.connect(str(database)) as file:

@@ -551,7 +551,7 @@ def test_finds_tables_in_the_folders_that_the_layout_gives_them(tmp_path: Path, 
 
 
 def test_only_tables_that_have_a_folder_cost_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any dataset, whether dlt has initialized it or not."""
+    """Also in a dataset that dlt has not initialized, like this one."""
     into = pipeline(tmp_path, lake(tmp_path.as_uri()))
     asked: list[str] = []
     usual = DeltaTable.is_deltatable

@@ -230,7 +230,7 @@ def test_keys_with_empty_parts_are_found_and_read(
 def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
     """Yields the credentials of a proxy for `s3` that spoils each GET whose path contains a key of `faults`.
 
-    `reset` cuts the connection and `stall` does not answer; `reset body` and `stall body` do so amid the body.
+    `reset` cuts the connection and `stall` does not answer; `reset body` and `stall body` do so in its middle.
     """
     over = Event()
 
