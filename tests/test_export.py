@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -21,6 +22,7 @@ from autopilothq import sample
 from autopilothq.export import ExportFolder, archive, export_archive
 from autopilothq.export.archive import LEFT_OUT_REASONS
 from autopilothq.inspect import reading
+from autopilothq.projection.types import ARROW
 from autopilothq.warehouses.dataset import NativeType, count_shared
 from contract import generated
 from contract.duck import held
@@ -50,7 +52,12 @@ class StoredTables:
         }
 
     def tables(self, names: Sequence[str]) -> dict[str, Any]:
-        return {name: self.store.types[name] for name in names if name in self.store.types}
+        """Returns the types of columns; as in warehouses, those that the contract does not have are left out."""
+        return {
+            name: {column: of for column, of in self.store.types[name].items() if of in ARROW}
+            for name in names
+            if name in self.store.types
+        }
 
     def views(self) -> set[str]:
         return set()
@@ -121,6 +128,18 @@ def differences(lines: Sequence[Line], folder: Path) -> list[str]:
 def test_messages_make_the_same_tables_again(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     found = differences(lines, tmp_path_factory.mktemp("out"))
     assert found == []
+
+
+@pytest.mark.parametrize(("of", "exported_as"), [("date", {}), ("text", {"receivedAt": "4 March 2019"})])
+def test_a_time_of_receipt_whose_type_somebody_changed(tmp_path: Path, of: Any, exported_as: dict[str, str]) -> None:
+    store = Store()
+    screen = message(None, type="screen", name="Home", event=..., timestamp="2019-03-04T05:06:07.000Z")
+    store.run([screen])
+    store.types["screens"]["received_at"] = of
+    store.rows["screens"]["m1"]["received_at"] = "4 March 2019"
+    [line] = exported(store, tmp_path / "out")
+    del screen["receivedAt"]
+    assert json.loads(line) == screen | exported_as
 
 
 def test_what_a_limit_had_no_room_for_finds_room_where_there_is_some(tmp_path: Path) -> None:

@@ -136,7 +136,9 @@ class _Export:
         rows = MessageRows(kind, types)
         count = 0
         for batch in self._filtered(self._dataset.read(name, rows.columns), only):
-            days = _days_of(batch.column(rows.columns.index("received_at")))
+            # If somebody changed the type of that column, a load takes one of the message's other times.
+            has_time = types.get("received_at") == "timestamp"
+            days = _days_of(batch["received_at"]) if has_time else [0] * len(batch)
             discards = self._discarded_values(name, batch)
             self._changed.add(name, batch, discards)
             for day, line in zip(days, rows.lines(batch, discards), strict=True):
