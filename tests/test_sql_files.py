@@ -133,10 +133,21 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
     "stored_tables_postgres.sql": (
         ["staging", "odd"],
         [
-            ("bare", None, False, False), ("kept", None, True, False), ("keyed", ["id", "n"], True, False),
-            ("parts", None, True, True), ("plain", None, True, False), ("seen", None, True, False),
-            ("staged", ["id"], True, True), ("staged", ["other"], True, True), ("typed", ["id"], False, False),
-            ("waits", ["id"], False, True),
+            ("bare", None, False, False, {"one": "integer"}), ("kept", None, True, False, {"id": "text"}),
+            ("keyed", ["id", "n"], True, False, {"id": "text", "n": "bigint", "note": "character varying"}),
+            ("parts", None, True, True, {"id": "text"}),
+            (
+                "plain", None, True, False,
+                {
+                    "id": "text", "at": "timestamp with time zone", "ok": "boolean", "few": "character",
+                    "blank": "character",
+                },
+            ),
+            ("seen", None, True, False, {"note": "character varying", "n": "bigint"}),
+            ("staged", ["id"], True, True, {"id": "text", "other": "text"}),
+            ("staged", ["other"], True, True, {"id": "text", "other": "text"}),
+            ("typed", ["id"], False, False, {"id": "text", "price": "numeric"}),
+            ("waits", ["id"], False, True, {"id": "text"}),
         ],
     ),
     "table_names_postgres.sql": (
@@ -172,6 +183,11 @@ def rows(url: str, sql: str, values: Sequence[str] | Mapping[str, object] | None
         return cursor.fetchall() if cursor.description else []
 
 
+def _without_objects(row: tuple[Any, ...]) -> str:
+    """Returns what to sort a row by; PostgreSQL has an order of its own for the keys of an object."""
+    return str([cell for cell in row if not isinstance(cell, dict)])
+
+
 @pytest.mark.parametrize("name", FOUND)
 def test_postgresql_gives_whole_rows(odd: str, name: str) -> None:
     values, expected = FOUND[name]
@@ -180,7 +196,7 @@ def test_postgresql_gives_whole_rows(odd: str, name: str) -> None:
         tuple(sorted(cell) if isinstance(cell, list) else cell for cell in row)
         for row in rows(odd, sql_file(name), values)
     ]
-    assert sorted(found, key=str) == sorted(expected, key=str)
+    assert sorted(found, key=_without_objects) == sorted(expected, key=_without_objects)
     if "ORDER BY" in sql_file(name):
         assert found == expected
 

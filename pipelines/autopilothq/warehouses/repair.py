@@ -13,7 +13,18 @@ from typing import Any
 import dlt
 from dlt import Schema
 
-from ..catalog import AUDIT, AUTOPILOT_CURRENT, CONTACTS, CURRENT, EVENT_TABLES, ORTTO_PEOPLE, PROFILES, TRACKS
+from ..catalog import (
+    AUDIT,
+    AUTOPILOT_CURRENT,
+    COMMON_NAMES,
+    CONTACTS,
+    CURRENT,
+    EVENT_TABLES,
+    ORTTO_PEOPLE,
+    PROFILES,
+    TABLES,
+    TRACKS,
+)
 from ..errors import RunError
 from ..projection.types import ARROW
 from .books import check_books
@@ -74,7 +85,8 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
         staged = _stored_columns(client, schema)
         _recreate(client, schema, _missing(client, schema, staged))
     for table in schema.data_table_names():
-        staged_columns, final_columns = staged.get(table, {}), final.get(table, {})
+        staged_columns = staged.get(table, {})
+        final_columns = _with_declared_types(table, final.get(table, {}), schema)
         types = [
             (staged_columns[name].get("data_type"), final_columns[name].get("data_type"))
             for name in staged_columns.keys() & final_columns.keys()
@@ -84,6 +96,13 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
+
+
+def _with_declared_types(table: str, stored: TTableSchemaColumns, schema: Schema) -> TTableSchemaColumns:
+    """Returns a table's columns as files have them: all but the contract's own get the types of the stored ones."""
+    known, columns = TABLES.get(table), schema.tables[table]["columns"]
+    declared = {column.name for column in known.columns} if known else COMMON_NAMES
+    return {name: columns.get(name, of) if name in declared else of for name, of in stored.items()}
 
 
 def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
@@ -97,7 +116,7 @@ def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
         cell = quoted = client.sql_client.escape_column_name(name)
         if (of := column.get("data_type")) in (ARROW if dialect == "postgres" else ("double",)):
             hints = {"data_type": of, "timezone": column.get("timezone")}
-            cell = f"CAST({quoted} AS {mapper.to_destination_type(hints, {})}) AS {quoted}"
+            cell = f"CAST(NULL AS {mapper.to_destination_type(hints, {})}) AS {quoted}"
         cells.append(cell)
     return ", ".join(cells)
 

@@ -2,7 +2,7 @@
 -- null. Partial, deferrable and expression indexes do not count. The third column is whether files can be copied
 -- straight into the table: all its columns have types that files have, and none of its rows wait in the staging
 -- dataset. The fourth is whether a trigger or a rule, of the table or of a partition at any depth, may leave out rows
--- without an error.
+-- without an error. The fifth has the types of the columns.
 SELECT c.relname, array_agg(a.attname::text) FILTER (WHERE a.attname IS NOT NULL), NOT EXISTS (
     SELECT FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped
     AND format_type(f.atttypid, NULL) NOT IN (
@@ -16,7 +16,9 @@ AND NOT EXISTS (
         WHERE ev_class = part.oid AND ev_type = '3' AND is_instead AND c.relkind <> 'v')
     OR EXISTS (
         SELECT FROM pg_trigger  -- a row (1), before (2), insert (4)
-        WHERE tgrelid = part.oid AND tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal))
+        WHERE tgrelid = part.oid AND tgtype & 7 = 7 AND tgenabled <> 'D' AND NOT tgisinternal)), (
+    SELECT jsonb_object_agg(f.attname, format_type(f.atttypid, NULL)) FROM pg_attribute f
+    WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
