@@ -244,6 +244,18 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         assert len(before) > 20
 
 
+OF_DUCKDB = (
+    "marks INTEGER[] DEFAULT [1, 2]",
+    "made TIMESTAMP_NS DEFAULT '2019-03-01 00:00:00.123456789'",
+    "bits BIT DEFAULT '101'",
+    f"many BIGNUM DEFAULT '{'9' * 30}'",
+    "far TIMESTAMP[] DEFAULT [TIMESTAMP '294247-01-01']",
+    "span INTERVAL DEFAULT '1 month'",
+    "box STRUCT(a INTEGER) DEFAULT {'a': 1}",
+)
+"""Columns of types that neither the contract nor Arrow has, except the second."""
+
+
 def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgres: str) -> None:
     own = (
         'CREATE TABLE autopilothq."MyShoes" ("ShoeSize" integer, name text)',
@@ -262,9 +274,8 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             assert command("load", "archive", "archive", *target).status == 0
             if kind == "duckdb":
                 with duckdb.connect(url) as con:
-                    wider = "ALTER TABLE autopilothq.MyShoes ADD COLUMN"
-                    made = f"{wider} made TIMESTAMP_NS DEFAULT '2019-03-01 00:00:00.123456789'"
-                    for statement in (*own, f"{wider} marks INTEGER[] DEFAULT [1, 2]", made):
+                    wider = (f"ALTER TABLE autopilothq.MyShoes ADD COLUMN {column}" for column in OF_DUCKDB)
+                    for statement in (*own, *wider):
                         con.execute(statement)
             else:
                 ask(url, "; ".join((*own, *twins)))
@@ -273,7 +284,9 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             assert (said.status, said.err) == (0, left_out)
         shoes = [{"shoesize": 43, "name": "brogue"}]
         assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == [
-            {**shoes[0], "marks": "[1, 2]", "made": datetime(2019, 3, 1, microsecond=123456, tzinfo=UTC)}
+            shoes[0]
+            | {"marks": "[1, 2]", "made": datetime(2019, 3, 1, microsecond=123456, tzinfo=UTC), "bits": "101"}
+            | {"far": "['294247-01-01 00:00:00']", "many": "9" * 30, "span": "1 month", "box": "{'a': 1}"}
         ]
         assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
         assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [

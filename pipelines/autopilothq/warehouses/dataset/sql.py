@@ -30,7 +30,7 @@ from ..dlt_internals.clients import columns_of_table
 from ..merging import keys_of
 from ..native import shape_of
 from .interface import Columns, Dataset, Row, placeholders
-from .sql_arrow import contract_types, is_zoned, read_table
+from .sql_arrow import contract_types, is_zoned, read_table, selected
 from .sql_schema import (
     comments,
     indexed_columns,
@@ -149,7 +149,7 @@ class SqlDataset(Dataset):
         """Yields columns of a table that `tables` has found, in the contract's types."""
         schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
         with self.sql.open_in_dataset() as client:
-            select = ", ".join(self.quoted(table, column) for column in columns)
+            select = ", ".join(selected(self.quoted(table, field.name), field.type, self.kind) for field in schema)
             text = f"SELECT {select} FROM {self.sql.table(table)}"
             name = self.sql.written(self.sql.table(table), ())
             for where, values in _conditions(self, table, ids):

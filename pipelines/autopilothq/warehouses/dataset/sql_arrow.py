@@ -31,6 +31,14 @@ def _read_query(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: s
             yield from pa.table(cells, schema=schema).to_batches()
 
 
+def selected(name: str, type_: pa.DataType, kind: str) -> str:
+    """Returns SQL for a column that `read_table` reads as a type; `name` is quoted.
+
+    DuckDB makes text of its bit strings, intervals, nested values and so on, as dlt takes them for text.
+    """
+    return f"CAST({name} AS VARCHAR)" if kind == "duckdb" and pa.types.is_string(type_) else name
+
+
 def read_table(
     client: SqlClientBase[Any], table: str, sql: str, schema: pa.Schema, kind: str
 ) -> Iterator[pa.RecordBatch]:
