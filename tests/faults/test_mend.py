@@ -94,6 +94,14 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
     refused = "Error: Expected tracks in the dataset autopilothq to be a table, because rows are loaded into it, but it"
     assert (said.status, errors(said)[0]) == (1, f"{refused} is a view.")
 
+    # The schema is read before anything else, so a column of its table is not created again.
+    place.execute("ALTER TABLE autopilothq._dlt_version DROP COLUMN engine_version")
+    said = call("load", "archive", "b.ndjson", *place.words)
+    table = '"autopilothq"."_dlt_version"'
+    lost = f"The column engine_version of {table} is missing, and dlt cannot read the tables' schema without it."
+    todo = f"Drop that table, and the next run creates it again: DROP TABLE {table}; nothing is lost by that"
+    assert (said.status, errors(said)) == (1, [f"Error: {lost}", todo])
+
 
 @pytest.mark.parametrize("place", ["duckdb"], indirect=True)
 def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, call: Call) -> None:

@@ -31,6 +31,8 @@ from .books import check_books
 from .dataset import Dataset, dataset_of, stored_schema
 from .dlt_internals import (
     LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    DatabaseException,
     SqlJobClientBase,
     TTableSchemaColumns,
     WithStagingDataset,
@@ -55,7 +57,7 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
         check_books(client.sql_client)
         if not client.is_storage_initialized():
             return
-        schema = stored_schema(client, schema_name, known)
+        schema = _read_schema(client, schema_name, known)
         if schema is None:
             return
         stored = _stored_columns(client, schema)
@@ -68,6 +70,24 @@ def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
             _log.warning(_warning(client, table, list(columns) if stored[table] else []))
         if isinstance(client, WithStagingDataset):
             _repair_staging(client, _stored_columns(client, schema) if missing else stored, schema)
+
+
+def _read_schema(client: SqlJobClientBase, name: str, known: Schema | None) -> Schema | None:
+    """Returns the stored schema. Raises RunError if a column of the table that has it is missing."""
+    try:
+        return stored_schema(client, name, known)
+    except DatabaseException as error:
+        client.schema = known or Schema(name)
+        columns = client.schema.tables[VERSION_TABLE_NAME]["columns"]
+        missing = columns.keys() - dict(client.get_storage_tables([VERSION_TABLE_NAME]))[VERSION_TABLE_NAME].keys()
+        if not missing:
+            raise
+        of = _name(client, VERSION_TABLE_NAME)
+        raise RunError(
+            f"The column {min(missing)} of {of} is missing, and dlt cannot read the tables' schema without it.\n"
+            f"Drop that table, and the next run creates it again: DROP TABLE {of};"
+            f" {_read_again(client, VERSION_TABLE_NAME)}"
+        ) from error
 
 
 def has_lost(dataset: Dataset, made: Mapping[str, Collection[str]]) -> bool:
