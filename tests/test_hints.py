@@ -352,6 +352,10 @@ OF_POSTGRES = {
     'null value in column "mine" of relation "order" violates not-null constraint': (
         "Somebody made that column required: allow nulls (ALTER TABLE ... ALTER COLUMN ... DROP NOT NULL)."
     ),
+    'cannot update table "_deliveries" because it does not have a replica identity and publishes updates': (
+        "A publication has that table: let PostgreSQL tell its rows apart (ALTER TABLE ... REPLICA IDENTITY FULL), or"
+        " publish new rows only (ALTER PUBLICATION ... SET (publish = 'insert'))."
+    ),
     'cannot insert a non-DEFAULT value into column "new"': (
         "Somebody made PostgreSQL fill that column: drop it, and the next run creates it again, empty."
     ),
@@ -389,6 +393,10 @@ OF_EXTENSIONS = {
     ),
     'Binder Error: Unique file handle conflict: Cannot attach "a" - the file is already attached by "adopted"': (
         "That file is the target of this load, too: load into another one (--credentials)."
+    ),
+    'Catalog Error: Schema with name "autopilothq" already exists!': (
+        "Its name differs only in its case, and DuckDB cannot rename it: load into another dataset (--dataset,"
+        " dataset_name)."
     ),
     "IO Error: Can't find the home directory at ''": "Set HOME: DuckDB keeps its extensions below it.",
 }

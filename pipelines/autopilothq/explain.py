@@ -58,6 +58,10 @@ _ADVICE = {
     "is of type .+ but expression is of type|insufficient data left|incorrect binary data|: 0x00$": _RETYPED,
     "cannot insert a non-DEFAULT value into column": "Somebody made PostgreSQL fill that column: drop it, and"
     " the next run creates it again, empty.",
+    "does not have a replica identity": "A publication has that table: let PostgreSQL tell its rows apart (ALTER TABLE"
+    " ... REPLICA IDENTITY FULL), or publish new rows only (ALTER PUBLICATION ... SET (publish = 'insert')).",
+    r"^Catalog Error: Schema with name .+ already exists": "Its name differs only in its case, and DuckDB cannot rename"
+    " it: load into another dataset (--dataset, dataset_name).",
     "null value in column .+ violates not-null": "Somebody made that column required: allow nulls (ALTER TABLE ..."
     " ALTER COLUMN ... DROP NOT NULL).",
     "colliding names when case insensitive|column .+ of relation .+ does not exist": "If somebody added a column to"

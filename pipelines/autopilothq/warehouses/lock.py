@@ -286,6 +286,9 @@ class TableLeases(Connections):
         with self._pipeline.destination_client() as opened:
             client = cast(SqlJobClientBase, opened)
             client.sql_client.execute_sql(create_statement(client, LOCK_TABLE._replace(name=self._table)))
+            if client.capabilities.sqlglot_dialect == "postgres":  # rows of a published table change only with this
+                table = client.sql_client.make_qualified_table_name(self._table)
+                client.sql_client.execute_sql(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []  # stays empty if an upgrade has dropped the table in the events' dataset
