@@ -112,7 +112,8 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
             for name in staged_columns.keys() & final_columns.keys()
         ]
         if any(old != new and new in ARROW for old, new in types):
-            empty = f"SELECT {_staging_cells(client, final_columns)} FROM {_name(client, table)} WHERE 1 = 0"
+            cells = _staging_cells(client, final_columns, staged_columns)
+            empty = f"SELECT {cells} FROM {_name(client, table)} WHERE 1 = 0"
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
@@ -125,15 +126,17 @@ def _with_declared_types(table: str, stored: TTableSchemaColumns, schema: Schema
     return {name: columns.get(name, of) if name in declared else of for name, of in stored.items()}
 
 
-def _staging_cells(client: Any, columns: TTableSchemaColumns) -> str:
-    """Returns a table's columns for a SELECT, cast to the types that they have in dlt's files.
+def _staging_cells(client: Any, columns: TTableSchemaColumns, staged: TTableSchemaColumns) -> str:
+    """Returns a table's columns for a SELECT without rows, with the types that they have in dlt's files.
 
     PostgreSQL copies no value into a column of another type, such as `integer`. Others convert all values but floats.
+    A column of a type that the contract does not have, such as `date`, keeps the type that it has in staging.
     """
     mapper, dialect = client.capabilities.get_type_mapper(), client.capabilities.sqlglot_dialect
     cells = []
-    for name, column in columns.items():
+    for name, final in columns.items():
         cell = quoted = client.sql_client.escape_column_name(name)
+        column = final if final.get("data_type") in ARROW else staged.get(name, final)
         if (of := column.get("data_type")) in (ARROW if dialect == "postgres" else ("double",)):
             hints = {"data_type": of, "timezone": column.get("timezone")}
             cell = f"CAST(NULL AS {mapper.to_destination_type(hints, {})}) AS {quoted}"
