@@ -12,7 +12,7 @@ from calling import Call, errors
 from contract.duck import held
 from faults.loads import Table, assert_same, assert_sound, content, line, track
 
-ORDER = track(3, event="Order", properties={"price": 5.5, "pieces": 1, "weight": 1.5})
+ORDER = track(3, event="Order", properties={"price": 5.5, "pieces": 1, "weight": 1.5, "points": 7})
 EVENTS = [track(1), track(2, properties={"price": 3}), ORDER, b"no JSON"]
 PERSON = {"type": "identify", "userId": "u", "messageId": "i-1", "receivedAt": "2019-03-01T00:00:00Z"}
 
@@ -123,16 +123,20 @@ def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
     place.execute(
         'ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR, ALTER COLUMN pieces TYPE SMALLINT,'
-        " ALTER COLUMN weight TYPE NUMERIC(10, 2), ALTER COLUMN received_at TYPE text",
+        " ALTER COLUMN weight TYPE NUMERIC(10, 2), ALTER COLUMN points TYPE NUMERIC(20, 0),"
+        " ALTER COLUMN received_at TYPE text",
         "ALTER TABLE autopilothq.users ALTER COLUMN plan TYPE BIGINT USING NULL",
         "ALTER TABLE autopilothq.tracks ALTER COLUMN received_at TYPE text",
     )
-    Path("b.ndjson").write_bytes(line(track(4, event="Order", properties={"price": 6.5, "pieces": 2, "weight": 2.5})))
+    order = track(4, event="Order", properties={"price": 6.5, "pieces": 2, "weight": 2, "points": 8})
+    Path("b.ndjson").write_bytes(line(order))
     said = call("load", "archive", "b.ndjson", *place.words)
     assert (said.status, errors(said)) == (0, [])
     tables = place.content()
-    rows = tables["order"].dicts()
-    assert [(row["price"], row["pieces"], row["weight"]) for row in rows] == [("5.5", 1, 1.5), ("6.5", 2, 2.5)]
+    assert [[row[name] for name in ("price", "pieces", "weight", "points")] for row in tables["order"].dicts()] == [
+        ["5.5", 1, 1.5, 7],
+        ["6.5", 2, 2, 8],
+    ]
     # Columns of the contract keep their types in dlt's files, and PostgreSQL casts their values.
     for name in ("order", "tracks"):
         assert max(row["received_at"] for row in tables[name].dicts()) == "2019-03-01 00:00:04+00"

@@ -106,7 +106,7 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
         _recreate(client, schema, _missing(client, schema, staged))
     for table in schema.data_table_names():
         staged_columns = staged.get(table, {})
-        final_columns = _with_declared_types(table, final.get(table, {}), schema)
+        final_columns = _in_files(client, schema, table, final.get(table, {}))
         types = [
             (staged_columns[name].get("data_type"), final_columns[name].get("data_type"))
             for name in staged_columns.keys() & final_columns.keys()
@@ -119,11 +119,20 @@ def _repair_staging(client: Any, final: Mapping[str, TTableSchemaColumns], known
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
 
 
-def _with_declared_types(table: str, stored: TTableSchemaColumns, schema: Schema) -> TTableSchemaColumns:
-    """Returns a table's columns as files have them: all but the contract's own get the types of the stored ones."""
-    known, columns = TABLES.get(table), schema.tables[table]["columns"]
+def _in_files(client: Any, schema: Schema, table: str, stored: TTableSchemaColumns) -> TTableSchemaColumns:
+    """Returns a table's columns with the types of dlt's files, which differ if somebody changed stored ones.
+
+    The contract's own columns keep their types. In PostgreSQL a `numeric(10, 2)` gets floats: the bytes of an integer
+    that is copied into a column of floats would be taken for a float.
+    """
+    known, made = TABLES.get(table), schema.tables[table]["columns"]
     declared = {column.name for column in known.columns} if known else COMMON_NAMES
-    return {name: columns.get(name, of) if name in declared else of for name, of in stored.items()}
+    columns = {name: made.get(name, of) if name in declared else of for name, of in stored.items()}
+    if client.capabilities.sqlglot_dialect == "postgres":
+        for name, of in columns.items():
+            if of.get("data_type") == "decimal" != made.get(name, {}).get("data_type"):
+                columns[name] = {**of, "data_type": "double"}
+    return columns
 
 
 def _staging_cells(client: Any, columns: TTableSchemaColumns, staged: TTableSchemaColumns) -> str:

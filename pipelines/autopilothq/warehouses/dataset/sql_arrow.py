@@ -136,11 +136,11 @@ def contract_types(
     """Returns the contract's types of columns, by lower-case name; columns of other types are left out.
 
     `postgres_names` has PostgreSQL's spelling of tables and columns, where it is known, by their names in lower case.
-    In PostgreSQL a `numeric` without a precision is a float, and a column "Own Column" is found by this spelling alone.
+    In PostgreSQL a `numeric` is a float, and a column "Own Column" is found by this spelling alone.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
     if postgres_names is not None:
-        types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
+        types |= {name: "double" for name, of in types.items() if of == "decimal"}
         lower = {name: (table, name.lower()) for name in types}
         types = {name: of for name, of in types.items() if postgres_names.get(lower[name], lower[name])[1] == name}
     # Snowflake reports names in upper case; the contract's are in lower case. If a table has both, the latter counts.
