@@ -65,6 +65,8 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
     place.execute(
         *(f'DROP TABLE autopilothq."{table}"' for table in tables),
         "ALTER TABLE autopilothq.tracks DROP COLUMN event_text",
+        "ALTER TABLE autopilothq.identifies DROP COLUMN user_id",
+        "ALTER TABLE autopilothq.identifies DROP COLUMN plan",
         'DROP TABLE autopilothq_staging."users"',
     )
     said = call("load", "archive", "a.ndjson", *place.words)
@@ -73,12 +75,17 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
         ' stored rows; to get the values back, drop the table (DROP TABLE "autopilothq"."tracks"); '
     )
     assert (said.status, said.out.splitlines()[0][:7]) == (0, "0 lines")
-    assert sorted(errors(said)) == sorted([*gone(tables, READ_AGAIN), column + READ_AGAIN])
+    columns = (
+        'Warning: The columns plan, user_id of "autopilothq"."identifies" were missing and created again, empty in the'
+        ' stored rows; to get the values back, drop the table (DROP TABLE "autopilothq"."identifies"); '
+    )
+    assert sorted(errors(said)) == sorted([*gone(tables, READ_AGAIN), column + READ_AGAIN, columns + READ_AGAIN])
 
-    place.execute("DROP TABLE autopilothq.tracks", "DROP TABLE autopilothq._audit", "DROP TABLE autopilothq._dlt_loads")
+    again = ["identifies", "tracks"]
+    place.execute(*(f"DROP TABLE autopilothq.{table}" for table in (*again, "_audit", "_dlt_loads")))
     said = call("load", "archive", "a.ndjson", *place.words)
     books = gone(["_audit", "_dlt_loads"], "all files are read again, and nothing is stored twice")
-    assert (said.status, sorted(errors(said))) == (0, sorted([*books, *gone(["tracks"], READ_AGAIN)]))
+    assert (said.status, sorted(errors(said))) == (0, sorted([*books, *gone(again, READ_AGAIN)]))
     after = place.content()
     assert_sound(after)
     assert_same(after, before, but=["_audit"])
