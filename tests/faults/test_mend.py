@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -12,7 +13,8 @@ from calling import Call, errors
 from contract.duck import held
 from faults.loads import Table, assert_same, assert_sound, content, line, track
 
-ORDER = track(3, event="Order", properties={"price": 5.5, "pieces": 1, "weight": 1.5, "points": 7})
+PROPERTIES = {"price": 5.5, "pieces": 1, "weight": 1.5, "points": 7, "due": "2019-03-01T12:00:00Z"}
+ORDER = track(3, event="Order", properties=PROPERTIES)
 EVENTS = [track(1), track(2, properties={"price": 3}), ORDER, b"no JSON"]
 PERSON = {"type": "identify", "userId": "u", "messageId": "i-1", "receivedAt": "2019-03-01T00:00:00Z"}
 
@@ -130,19 +132,20 @@ def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
     place.execute(
         'ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR, ALTER COLUMN pieces TYPE SMALLINT,'
-        " ALTER COLUMN weight TYPE NUMERIC(10, 2), ALTER COLUMN points TYPE NUMERIC(20, 0),"
+        " ALTER COLUMN weight TYPE NUMERIC(10, 2), ALTER COLUMN points TYPE NUMERIC(20, 0), ALTER due TYPE DATE,"
         " ALTER COLUMN received_at TYPE text",
         "ALTER TABLE autopilothq.users ALTER COLUMN plan TYPE BIGINT USING NULL",
         "ALTER TABLE autopilothq.tracks ALTER COLUMN received_at TYPE text",
     )
-    order = track(4, event="Order", properties={"price": 6.5, "pieces": 2, "weight": 2, "points": 8})
+    properties = {"price": 6.5, "pieces": 2, "weight": 2, "points": 8, "due": "2019-03-02T12:00:00Z"}
+    order = track(4, event="Order", properties=properties)
     Path("b.ndjson").write_bytes(line(order))
     said = call("load", "archive", "b.ndjson", *place.words)
     assert (said.status, errors(said)) == (0, [])
     tables = place.content()
-    assert [[row[name] for name in ("price", "pieces", "weight", "points")] for row in tables["order"].dicts()] == [
-        ["5.5", 1, 1.5, 7],
-        ["6.5", 2, 2, 8],
+    assert [[row[name] for name in PROPERTIES] for row in tables["order"].dicts()] == [
+        ["5.5", 1, 1.5, 7, date(2019, 3, 1)],
+        ["6.5", 2, 2, 8, date(2019, 3, 2)],
     ]
     # Columns of the contract keep their types in dlt's files, and PostgreSQL casts their values.
     for name in ("order", "tracks"):
