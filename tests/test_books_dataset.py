@@ -331,6 +331,8 @@ def test_nothing_is_done_while_books_are_in_another_dataset(
     for line in ("status --json", "report --json", "export out"):
         said = call(*line.split(), *target)
         assert (said.status, said.err) == (0, NOT_KNOWN.replace("Error", "Warning")), line
+    # The dataset with its own books is not asked whether the others are its own.
+    assert "has only books" not in call("status", *target, "--dataset", "a").err
     said = call("load", "archive", file, *apart, "--dataset", "second")
     assert (said.status, said.err) == (1, OF_ANOTHER)
 
