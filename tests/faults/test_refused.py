@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import forked
 from autopilothq import runner
 from autopilothq.sources import data_errors, isolate, refused
 from autopilothq.sources.isolate import Cause
-from autopilothq.warehouses.duckdb import InsertNew
+from autopilothq.warehouses.duckdb import InsertNew, direct
 from calling import Call
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults import killed
@@ -435,3 +435,17 @@ def test_a_pipelines_first_load_may_be_refused_twice(tmp_path: Path, monkeypatch
     tables = content(database)
     assert_sound(tables)
     assert [row["id"] for row in tables["tracks"].dicts()] == ["m-1"]
+
+
+def test_a_merge_into_duckdb_that_fails_replaces_no_row() -> None:
+    """Rows are deleted and inserted in one transaction, which dlt alone does not declare for DuckDB."""
+    into = dlt.pipeline("own", destination=direct("own.duckdb"), dataset_name="data")
+    made = "CREATE TABLE data.mine (id BIGINT, n BIGINT CHECK (n < 10), _dlt_load_id VARCHAR, _dlt_id VARCHAR)"
+    with into.sql_client() as client:
+        client.execute_sql(f"CREATE SCHEMA data; {made}")
+    for n, outcome in ((1, nullcontext()), (50, pytest.raises(PipelineStepFailed))):
+        rows = dlt.resource([{"id": 1, "n": n}], name="mine", primary_key="id", write_disposition="merge")
+        with outcome:
+            into.run(rows)
+    with into.sql_client() as client:
+        assert client.execute_sql("SELECT id, n FROM data.mine") == [(1, 1)]
