@@ -113,17 +113,23 @@ def test_dropped_tables_and_columns_are_created_again_and_filled_from_the_archiv
 
 
 @pytest.mark.parametrize("place", ["duckdb"], indirect=True)
-def test_a_missing_key_column_is_an_error_that_says_what_to_do(place: Place, call: Call) -> None:
+def test_a_missing_column_that_stored_rows_need_is_an_error_that_says_what_to_do(place: Place, call: Call) -> None:
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
-    place.execute("ALTER TABLE autopilothq._audit DROP COLUMN version CASCADE")
-    said = call("load", "archive", "a.ndjson", *place.words)
-    assert said.status == 1
     theirs = "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Otherwise drop the whole"
-    todo = f'{theirs} table, and the next run creates it again: DROP TABLE "autopilothq"."_audit"; '
-    assert errors(said) == [
-        'Error: The column version of "autopilothq"."_audit" is missing, and rows cannot be told apart without it.',
-        f"{todo}all files are read again, and nothing is stored twice",
-    ]
+    for table, column, why in (
+        ("_dlt_loads", "status", "stored rows would have no value for it"),
+        ("_audit", "version", "rows cannot be told apart without it"),
+    ):
+        place.execute(f"ALTER TABLE autopilothq.{table} DROP COLUMN {column} CASCADE")
+        said = call("load", "archive", "a.ndjson", *place.words)
+        assert said.status == 1
+        todo = f'{theirs} table, and the next run creates it again: DROP TABLE "autopilothq"."{table}"; '
+        assert errors(said) == [
+            f'Error: The column {column} of "autopilothq"."{table}" is missing, and {why}.',
+            f"{todo}all files are read again, and nothing is stored twice",
+        ]
+        place.execute(f"DROP TABLE autopilothq.{table}")
+        assert call("load", "archive", "a.ndjson", *place.words).status == 0
 
 
 # Rows go through staging, whose table must get the changed type as well.

@@ -190,8 +190,9 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
     needed = [name for name, column in columns.items() if name in keys or not column.get("nullable", True)]
     if needed:
         name = _name(client, table)
+        why = "rows cannot be told apart without it" if needed[0] in keys else "stored rows would have no value for it"
         raise RunError(
-            f"The column {needed[0]} of {name} is missing, and rows cannot be told apart without it.\n"
+            f"The column {needed[0]} of {name} is missing, and {why}.\n"
             "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...). Otherwise drop the whole"
             f" table, and the next run creates it again: DROP TABLE {name}; {_read_again(client, table)}"
         )
