@@ -51,14 +51,14 @@ def test_quotes_are_the_usual_ones_if_there_is_no_memory_for_all_rows(
 ) -> None:
     path = tmp_path / "shop.csv"
     path.write_text("id,n\n1,a\n")
-    detected = csv_quotes._detected
+    detected = csv_quotes.detected_signs
 
-    def without_memory(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> tuple[str, str]:
+    def without_memory(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> tuple[str, str, str]:
         if more:
             raise duckdb.OutOfMemoryException
         return detected(con, path)
 
-    monkeypatch.setattr(csv_quotes, "_detected", without_memory)
+    monkeypatch.setattr(csv_quotes, "detected_signs", without_memory)
     late = csv_quotes.late_quotes
     assert late(con, engine.literal(str(path)), lambda: [b"id,n\n1,", b'"a"\n']) == """, quote = '"', escape = '"'"""
     assert late(con, engine.literal(str(path)), lambda: [b"id,n\n1,", b'a"\n']) == ""

@@ -17,9 +17,8 @@ from .errors import BusyError, RunError
 from .explain import busy_message, error_message, explained
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.completion import complete_only_whole_loads
+from .sources.dlt_patches import patch_dlt
 from .sources.load_folder import drop_files
-from .sources.own_rows import merge_only_own_rows
 from .sources.refused import target_of
 from .sources.report import LoadReport
 from .warehouses import lock, working_folder
@@ -33,8 +32,7 @@ from .warehouses.dlt_internals import (
     load_pipeline_state_from_destination,
     logger,
 )
-from .warehouses.dlt_internals.caching import cache_repeated_work
-from .warehouses.dlt_internals.clients import StepCollector, copy_no_empty_files
+from .warehouses.dlt_internals.clients import StepCollector
 from .warehouses.duckdb_open import keep_database_open
 from .warehouses.pipeline_names import PIPELINE, UNFINISHED_TARGET, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.repair import repair_tables
@@ -96,10 +94,7 @@ def pipeline(
     their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError if the DuckDB file and
     the dataset have the same name, because DuckDB could not distinguish them.
     """
-    cache_repeated_work()
-    complete_only_whole_loads()
-    merge_only_own_rows()
-    copy_no_empty_files()
+    patch_dlt()
     with explained():
         options = TargetOptions(destination, credentials, dataset)
         to, dataset_name = make_destination(options, create, wait)

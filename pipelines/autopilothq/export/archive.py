@@ -134,10 +134,10 @@ class _Export:
         """Exports the rows of a table that meet the SQL condition `only`, by default all; returns their number."""
         types = self._types(name)
         rows = MessageRows(kind, types)
+        # If somebody changed the type of that column, a load takes one of the message's other times.
+        has_time = types.get("received_at") == "timestamp"
         count = 0
         for batch in self._filtered(self._dataset.read(name, rows.columns), only):
-            # If somebody changed the type of that column, a load takes one of the message's other times.
-            has_time = types.get("received_at") == "timestamp"
             days = _days_of(batch["received_at"]) if has_time else [0] * len(batch)
             discards = self._discarded_values(name, batch)
             self._changed.add(name, batch, discards)

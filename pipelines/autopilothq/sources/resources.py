@@ -15,14 +15,11 @@ from ..catalog import BOOKS, EVENT_DESCRIPTION, EVENTS_RESOURCE, TABLES, Table
 from ..errors import InvalidSetting, NotSupported
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.dlt_internals import resources as dlt_resources
-from ..warehouses.dlt_internals.caching import cache_repeated_work
-from ..warehouses.dlt_internals.clients import copy_no_empty_files
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
-from .completion import complete_only_whole_loads
+from .dlt_patches import patch_dlt
 from .load import Load, run_load
 from .origin import Origin
-from .own_rows import merge_only_own_rows
 from .plan import LoadSettings
 from .row_files import event_table_of
 
@@ -114,10 +111,7 @@ def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
     Raises InvalidSetting for a table that the catalogue does not have.
     """
     dlt_resources.record_extractions()
-    cache_repeated_work()
-    complete_only_whole_loads()
-    merge_only_own_rows()
-    copy_no_empty_files()
+    patch_dlt()
     loads = SourceLoads(origin, settings)
     names = (*origin.tables, *(book.name for book in BOOKS))
     return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in names]

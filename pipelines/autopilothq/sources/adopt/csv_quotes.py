@@ -15,10 +15,10 @@ def late_quotes(con: duckdb.DuckDBPyConnection, path: str, contents: Callable[[]
 
     They are those that all rows fit, or the usual ones if there is no memory for all rows.
     """
-    if _detected(con, path)[0] or not _has_quotes(contents()):
+    if detected_signs(con, path)[1] or not _has_quotes(contents()):
         return ""
     try:
-        quote, escape = _detected(con, path, ", sample_size = -1")
+        _, quote, escape = detected_signs(con, path, ", sample_size = -1")
     except duckdb.OutOfMemoryException:
         quote = escape = '"'
     return f", quote = {engine.literal(quote)}, escape = {engine.literal(escape)}" if quote else ""
@@ -34,8 +34,11 @@ def _has_quotes(chunks: Iterable[bytes]) -> bool:
     return False
 
 
-def _detected(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> tuple[str, str]:
-    """Returns the sign for quotes and the one for quotes within quotes; empty where there are none."""
-    sql = f"SELECT Quote, Escape FROM sniff_csv({path}, all_varchar = true, header = true{more})"
-    quote, escape = ("" if sign == "(empty)" else sign for sign in con.execute(sql).fetchone() or ("", ""))
-    return quote, escape
+def detected_signs(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> tuple[str, str, str]:
+    """Returns the signs for delimiters, for quotes and for quotes within quotes; "" for each that a file does not have.
+
+    `path` is the file's name in SQL, and `more` further options.
+    """
+    sql = f"SELECT Delimiter, Quote, Escape FROM sniff_csv({path}, all_varchar = true, header = true{more})"
+    delimiter, quote, escape = ("" if sign == "(empty)" else sign for sign in con.execute(sql).fetchone() or ("",) * 3)
+    return delimiter, quote, escape

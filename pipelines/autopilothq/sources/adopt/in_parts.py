@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ...projection import engine
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
+from .csv_quotes import detected_signs
 
 SHORTEST_OBJECT = 1 << 20  # bytes, the least maximum size that is set; the engine reserves memory for two such objects
 LONGEST_OBJECT = 64 << 20  # bytes
@@ -108,11 +109,7 @@ def _delimiters(con: duckdb.DuckDBPyConnection, piece: Path) -> str:
 
     The quotes, and those within quotes, are the usual ones if only later pieces have any.
     """
-    found = con.execute(
-        f"SELECT Delimiter, Quote, Escape FROM sniff_csv({engine.glob_literal(str(piece))}, all_varchar = true,"
-        " header = true)"
-    ).fetchone() or ("", "", "")
-    delimiter, quote, escape = ("" if sign == "(empty)" else sign for sign in found)
+    delimiter, quote, escape = detected_signs(con, engine.glob_literal(str(piece)))
     signs = {"delim": delimiter, "quote": quote or '"', "escape": escape or quote or '"'}
     return ", ".join(f"{name} = {engine.literal(sign)}" for name, sign in signs.items())
 
