@@ -280,6 +280,7 @@ NAMED = ("email_name", "email_subject", "campaign_id", "campaign_name")
         (1, B, [(2, {"email_name": "A", "campaign_name": "J"})]),
         (4, B, [(1, B), (3, {**B, "email_name": "A"})]),
         (1, B, [(None, {**B, "email_name": "A"})]),
+        (1, B, [(2, {**B, "email_name": " \t"}), (3, {**B, "campaign_id": "\n "})]),
         *((1, {**B, name: "a"}, [(1, {**B, name: other}) for other in "gfedcb"]) for name in NAMED),
     ],
 )
@@ -296,6 +297,7 @@ def test_each_row_of_numbers_has_the_names_of_the_last_event_that_has_any(
     ("day", "told", "others"),
     [
         (1, "B", [(2, None)]),
+        (1, "B", [(2, " \t\n")]),
         (4, "B", [(1, "B"), (3, "A")]),
         (1, "B", [(None, "A")]),
         (1, "a", [(1, other) for other in "gfedcb"]),

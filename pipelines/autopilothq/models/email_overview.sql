@@ -1,4 +1,5 @@
--- One row per email. Its names are from its last event that has both a name and a journey, or at least a name.
+-- One row per email. Its names are from its last event that has both a name and a journey, or at least a name; blank
+-- text is none.
 WITH spellings AS (
     SELECT email_id, email_name, email_subject, campaign_id, campaign_name, transactional, max(occurred_at) AS last_at
     FROM email_events WHERE email_id IS NOT NULL
@@ -7,7 +8,8 @@ WITH spellings AS (
     SELECT email_id, email_name, email_subject, campaign_id, campaign_name, transactional,
         row_number() OVER (
             PARTITION BY email_id
-            ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END,
+            ORDER BY CASE WHEN trim(email_name, {blanks}) <> '' THEN 0 ELSE 1 END,
+                CASE WHEN trim(campaign_id, {blanks}) <> '' THEN 0 ELSE 1 END,
                 CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC,
                 email_name, email_subject, campaign_id, campaign_name
         ) AS place

@@ -1,4 +1,5 @@
--- One row per journey. A person who got several of its emails counts once. Its name is that of its last event with one.
+-- One row per journey. A person who got several of its emails counts once. Its name is that of its last event with one
+-- that is not blank.
 WITH spellings AS (
     SELECT campaign_id, campaign_name, max(occurred_at) AS last_at
     FROM email_events WHERE campaign_id IS NOT NULL
@@ -7,8 +8,8 @@ WITH spellings AS (
     SELECT campaign_id, campaign_name,
         row_number() OVER (
             PARTITION BY campaign_id
-            ORDER BY CASE WHEN campaign_name IS NULL THEN 1 ELSE 0 END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END,
-                last_at DESC, campaign_name
+            ORDER BY CASE WHEN trim(campaign_name, {blanks}) <> '' THEN 0 ELSE 1 END,
+                CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC, campaign_name
         ) AS place
     FROM spellings
 ), by_person AS (

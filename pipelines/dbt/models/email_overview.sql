@@ -28,10 +28,33 @@ WITH spellings AS (
     transactional,
     ROW_NUMBER() OVER (
       PARTITION BY email_id
-{%- if target.type in ['bigquery', 'databricks'] %}
-      ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, email_name NULLS LAST, email_subject NULLS LAST, campaign_id NULLS LAST, campaign_name NULLS LAST
+      ORDER BY CASE
+{%- if target.type in ['snowflake', 'bigquery'] %}
+        WHEN TRIM(email_name, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
 {%- else %}
-      ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC NULLS LAST, email_name, email_subject, campaign_id, campaign_name
+        WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM email_name) <> ''
+{%- endif %}
+        THEN 0
+        ELSE 1
+{%- if target.type in ['snowflake'] %}
+      END, CASE
+        WHEN TRIM(campaign_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
+{%- elif target.type in ['bigquery'] %}
+      END NULLS LAST, CASE
+        WHEN TRIM(campaign_id, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
+{%- elif target.type in ['databricks'] %}
+      END NULLS LAST, CASE
+        WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM campaign_id) <> ''
+{%- else %}
+      END, CASE
+        WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM campaign_id) <> ''
+{%- endif %}
+        THEN 0
+        ELSE 1
+{%- if target.type in ['bigquery', 'databricks'] %}
+      END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, email_name NULLS LAST, email_subject NULLS LAST, campaign_id NULLS LAST, campaign_name NULLS LAST
+{%- else %}
+      END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC NULLS LAST, email_name, email_subject, campaign_id, campaign_name
 {%- endif %}
     ) AS place
   FROM spellings

@@ -16,10 +16,18 @@ WITH spellings AS (
     campaign_name,
     ROW_NUMBER() OVER (
       PARTITION BY campaign_id
-{%- if target.type in ['bigquery', 'databricks'] %}
-      ORDER BY CASE WHEN campaign_name IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, campaign_name NULLS LAST
+      ORDER BY CASE
+{%- if target.type in ['snowflake', 'bigquery'] %}
+        WHEN TRIM(campaign_name, CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ') <> ''
 {%- else %}
-      ORDER BY CASE WHEN campaign_name IS NULL THEN 1 ELSE 0 END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC NULLS LAST, campaign_name
+        WHEN TRIM(CHR(  9) || CHR(  10) || CHR(  12) || CHR(  13) || ' ' FROM campaign_name) <> ''
+{%- endif %}
+        THEN 0
+        ELSE 1
+{%- if target.type in ['bigquery', 'databricks'] %}
+      END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, campaign_name NULLS LAST
+{%- else %}
+      END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC NULLS LAST, campaign_name
 {%- endif %}
     ) AS place
   FROM spellings
