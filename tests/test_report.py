@@ -9,11 +9,21 @@ from html.parser import HTMLParser
 import pytest
 
 from autopilothq.report import RateLimit, charts, report_dict, report_page, theme, wording
-from autopilothq.report.assemble import OPENING_TIME, Pairs, day_of, days_of, journeys_of, opening_of, rated_until
+from autopilothq.report.assemble import (
+    OPENING_TIME,
+    Pairs,
+    cohorts_of,
+    day_of,
+    days_of,
+    drawn,
+    journeys_of,
+    opening_of,
+    rated_until,
+)
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
 from autopilothq.report.numbers import Absent, ArrivalDelays, Books, Day, Funnel, MailboxDomain, Opening, RecentRun
-from autopilothq.report.parts.days import drawn, grouped
+from autopilothq.report.parts.days import grouped
 from reported import EMPTY, HOSTILE, NOW, PARTS, made, nothing
 
 
@@ -292,17 +302,55 @@ def test_many_days_are_drawn_by_week_or_month(length: int, unit: str, begin: str
 
 
 def test_events_of_wrong_years_are_not_drawn() -> None:
-    found = [day(date(1970, 1, 1)), day(date(2019, 3, 1), 5_000), day(date(2019, 3, 2), 5_000)]
-    assert drawn(found) == (found[1:], 1)
-    assert drawn(found[1:]) == (found[1:], 0)
+    usual = [day(date(2019, 3, 1), 5_000), day(date(2019, 3, 2), 5_000), day(date(2019, 3, 31))]
+    early, late = [day(date(1970, 1, 1)), day(date(2017, 1, 1))], [day(date(2019, 5, 1)), day(date(2099, 1, 1), 99)]
+    assert drawn([*early, *usual, *late]) == usual
+    assert drawn(usual) == usual
     few = [day(date(1970, 1, 1), 50), day(date(2019, 3, 1), 100)]
-    assert drawn(few) == (few, 0)
+    assert drawn(few) == few
+
+
+def test_one_event_of_a_wrong_year_is_drawn_only_among_very_few() -> None:
+    for count, kept in ((19, True), (20, False)):
+        found = [day(date(2019, 3, 1), count - 1), day(date(2099, 1, 1))]
+        assert drawn(found) == (found if kept else found[:1])
+
+
+def test_cohorts_far_from_the_others_are_left_out_and_counted() -> None:
+    rows = [{"cohort": n, "after": None, "people": 10 + n} for n in (0, 17_956, 17_957, 47_000)]
+    first, last = (datetime(2019, 3, n, tzinfo=UTC) for n in (1, 2))
+    found = cohorts_of(rows, "day", 1, last, first)
+    assert found
+    assert ([row.begin for row in found.rows], found.others) == ([first.date(), last.date()], 47_020)
+    text = Page(report_page(replace(made(), cohorts=found))).text
+    assert "47,020 people whose first email came at other times are not shown" in text
+
+
+def test_what_is_dated_after_its_receipt_is_told() -> None:
+    text = Page(report_page(replace(made(), arrival=ArrivalDelays([3, 1, 0, 0, 0, 0], 0, 2)))).text
+    assert "2 events are dated a day or more after the receipt, and left out of all numbers but those of" in text
+
+
+def test_journeys_that_are_opened_alike_are_not_compared() -> None:
+    found = made().journeys
+    assert not isinstance(found, Absent)
+    alike = [replace(journey, funnel=found[0].funnel) for journey in found]
+    assert "is opened most" in Page(report_page(made())).text
+    assert "is opened most" not in Page(report_page(replace(made(), journeys=alike))).text
+
+
+def test_rare_mail_of_a_long_time_is_drawn() -> None:
+    """Days far from the others are left out only if the others are close together."""
+    yearly = [day(date(year, 3, 1), 1 + 999 * (year > 2015)) for year in range(2010, 2020)]
+    assert drawn(yearly) == yearly
 
 
 def test_the_page_says_of_which_year_days_are_and_what_is_not_drawn() -> None:
     days = [day(date(1970, 1, 1)), day(date(2018, 12, 31), 5_000), day(date(2019, 1, 1), 5_001)]
     text = Page(report_page(replace(made(), days=days))).text
-    assert "1 event before 31 Dec 2018 is not drawn, but counted below." in re.sub(r" ([.,])", r"\1", text)
+    assert "1 event before 31 Dec 2018 is not drawn, but counted in all other numbers." in re.sub(
+        r" ([.,])", r"\1", text
+    )
     assert "31 Dec 2018 5,000 0 0 0 0 0 0 1 Jan 2019 5,001 0 0 0 0 0 0" in text
     quarters = [day(date(2018, 1, 1) + timedelta(90 * n), 10) for n in range(20)]
     assert "Jan 2018 10 0 0 0 0 0 0 Apr 2018 10" in Page(report_page(replace(made(), days=quarters))).text
@@ -333,7 +381,10 @@ def test_a_journey_has_the_first_name_among_its_emails_or_its_id() -> None:
 
 def test_one_day_and_one_event_make_a_page() -> None:
     single = replace(made(), days=[day(date(2019, 3, 1))])
-    assert "1 Mar 2019 – 1 Mar 2019" in Page(report_page(single)).text
+    page = report_page(single)
+    assert "1 Mar 2019 – 1 Mar 2019" in Page(page).text
+    assert page.count(' dots"') == 3  # a line of one point would hardly be seen
+    assert ' dots"' not in report_page(made())
 
 
 @pytest.mark.parametrize(

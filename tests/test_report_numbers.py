@@ -395,11 +395,22 @@ def test_what_is_missing_leaves_the_other_parts(tmp_path: Path) -> None:
     assert [day.opens for day in known(found.days)] == [4]
 
     with duckdb.connect(file) as con:
+        ahead = "received_at + CASE WHEN id < '2' THEN INTERVAL 24 HOUR ELSE INTERVAL 23 HOUR END"
+        con.execute(f"UPDATE autopilothq.email_opened SET timestamp = {ahead}")
+    found = read(("duckdb", file))
+    assert (found.arrival, found.period.events) == (ArrivalDelays([4, 0, 0, 0, 0, 0], 0, 2), 2)
+
+    with duckdb.connect(file) as con:
         con.execute("UPDATE autopilothq.email_opened SET timestamp = NULL, received_at = NULL")
     assert read(("duckdb", file)).days == Absent("The email events have no times.")
 
     with duckdb.connect(file) as con:
-        con.execute("DROP TABLE autopilothq.email_delivered; DROP TABLE autopilothq.email_opened")
+        con.execute("DROP TABLE autopilothq.email_delivered")
+        con.execute("ALTER TABLE autopilothq.email_opened RENAME TO email_bounced")
+    assert read(("duckdb", file)).days == Absent("The email events have no times.")
+
+    with duckdb.connect(file) as con:
+        con.execute("DROP TABLE autopilothq.email_bounced")
         con.execute("CREATE TABLE autopilothq.users (id TEXT)")
     assert read(("duckdb", file)).days == Absent("There are no tables of email events in this dataset.")
 

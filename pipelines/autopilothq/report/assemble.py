@@ -31,8 +31,11 @@ _FIRST_DAY = date(1970, 1, 1).toordinal()
 _MINUTE = 60  # seconds
 MONDAY = 3  # days from the last Monday before 1970 to 1 January 1970, a Thursday
 WEEK = 7  # days
+_STRAY, _ONE_OF = 0.01, 20  # events at each end that may be far from the others: a share, and one of so many
+_GAP = timedelta(days=30)  # the least distance of events that are far from the others
 OPENING_TIME = timedelta(days=2)
 """How long after its delivery mail may be opened: younger mail is not rated."""
+AHEAD = -1  # the span of events dated a day or more after their receipt, which no other number counts
 MOST_COHORTS = 12  # cohorts, and units of time of each
 UNITS = (("day", 1, 14), ("week", WEEK, 26 * WEEK), ("four weeks", 4 * WEEK, None))
 """The units of cohorts: the name, the number of days, and the longest period in days that uses the unit."""
@@ -169,6 +172,30 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
     ]
 
 
+def drawn(found: Sequence[Day]) -> Sequence[Day]:
+    """Returns the days without the few events at each end that are far from all others.
+
+    Senders with a wrong clock date events to 1970 or 2099, and a plot of decades would show nothing. Far is a gap of
+    more than 30 days that is also longer than the time of most events.
+    """
+    total = sum(map(events_of, found))
+    few = max(total * _STRAY, min(1, total / _ONE_OF))
+    seen = list(accumulate(map(events_of, found)))
+    first = next((n for n, count in enumerate(seen) if count > few), 0)
+    last = next((n for n in reversed(range(len(found))) if total - seen[n] + events_of(found[n]) > few), len(found) - 1)
+    gap = max(_GAP, found[last].day - found[first].day)
+    while first > 0 and found[first].day - found[first - 1].day <= gap:
+        first -= 1
+    while last + 1 < len(found) and found[last + 1].day - found[last].day <= gap:
+        last += 1
+    return found[first : last + 1]
+
+
+def events_of(day: Day) -> int:
+    """Returns the number of all events of a day."""
+    return sum(getattr(day, name) for name in DAY_COUNTS)
+
+
 def rated_until(last: datetime) -> datetime:
     """Returns the time from which on mail is too young to be rated; `last` is the time of the last event."""
     return max(last, datetime.min.replace(tzinfo=UTC) + OPENING_TIME) - OPENING_TIME
@@ -230,13 +257,21 @@ def shift_of(size: int) -> int:
     return MONDAY * DAY_SECONDS if size > 1 else 0
 
 
-def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
-    """Returns the last cohorts, each with its active people in every unit up to that of `last`, or None without any."""
+def cohorts_of(
+    rows: Sequence[Cells], unit: str, size: int, last: datetime, first: datetime | None = None
+) -> Cohorts | None:
+    """Returns the last cohorts, each with its active people in every unit up to that of `last`, or None without any.
+
+    Cohorts that are older than `first` or younger than `last` are left out.
+    """
     people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
     active = {
         (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
     }
-    end = int((last.timestamp() + shift_of(size)) // (size * DAY_SECONDS))
+    begin, end = (
+        int((at.timestamp() + shift_of(size)) // (size * DAY_SECONDS))
+        for at in (first or datetime.min.replace(tzinfo=UTC), last)
+    )
     found = [
         Cohort(
             day_of(cohort * size * DAY_SECONDS - shift_of(size)),
@@ -244,12 +279,15 @@ def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> C
             [active.get((cohort, after), 0) for after in range(min(end - cohort + 1, MOST_COHORTS))],
         )
         for cohort in sorted(people)
-        if cohort <= end
-    ]
-    return Cohorts(unit, found[-MOST_COHORTS:]) if found else None
+        if begin <= cohort <= end
+    ][-MOST_COHORTS:]
+    others = sum(people.values()) - sum(cohort.people for cohort in found)
+    return Cohorts(unit, found, others) if found else None
 
 
 def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays:
     """Returns the delays from events to their receipt, from rows that count events by span."""
     counts = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
-    return ArrivalDelays([counts.get(n, 0) for n in range(len(ARRIVED_WITHIN))], counts.get(None, 0))
+    ahead = counts.get(AHEAD, 0)
+    counts[0] = counts.get(0, 0) + ahead
+    return ArrivalDelays([counts.get(n, 0) for n in range(len(ARRIVED_WITHIN))], counts.get(None, 0), ahead)

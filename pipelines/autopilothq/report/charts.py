@@ -188,7 +188,8 @@ def _path(points: Sequence[tuple[float, float] | None], color: str) -> Markup:
         alone = pen == "M" and (n + 1 == len(points) or points[n + 1] is None)
         steps.append(f"{pen}{point[0]:.1f} {point[1]:.1f}{'h0' if alone else ''}")
         pen = "L"
-    return element("path", d="".join(steps), class_=f"stroke {color}")
+    dots = " dots" if len(points) == 1 else ""
+    return element("path", d="".join(steps), class_=f"stroke {color}{dots}")
 
 
 def _x(at: int, count: int) -> float:

@@ -186,10 +186,11 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Cohorts:
-    """The cohorts; `unit` is `day`, `week` or `four weeks`."""
+    """The cohorts; `unit` is `day`, `week` or `four weeks`. `others` are the people of cohorts that are left out."""
 
     unit: str
     rows: Sequence[Cohort]
+    others: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,10 +251,14 @@ class TableAge(NamedTuple):
 
 @dataclass(frozen=True)
 class ArrivalDelays:
-    """The delays from events to their receipt: a count for each span of `ARRIVED_WITHIN`, and for `unknown` delays."""
+    """The delays from events to their receipt: a count for each span of `ARRIVED_WITHIN`, and for `unknown` delays.
+
+    `ahead` are those of the first span that are dated a day or more after their receipt: no other number counts them.
+    """
 
     counts: Sequence[int]
     unknown: int = 0
+    ahead: int = 0
 
 
 ARRIVED_WITHIN: Sequence[tuple[str, int | None]] = (

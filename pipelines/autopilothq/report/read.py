@@ -1,12 +1,13 @@
 """Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`; the others are still read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
+from ..catalog import EVENT_TABLE_NAMES
 from ..display import gist, shortened
 from ..errors import RunError
 from ..inspect import Freshness, read_freshness, read_last_run
@@ -36,8 +37,9 @@ from .wording import moment_of
 
 _Part = TypeVar("_Part")
 _MOST = 12  # links that are listed, and also domains that are listed by name
-OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
+OPENED, CLICKED = "email_opened", "email_clicked"
 MACHINE = "machine"
+_RATED = "No mail of this period that is old enough for rates"
 
 
 class _Missing(Exception):
@@ -120,11 +122,9 @@ def _report(
         totals=part(lambda: _totals(_known(pairs))),
         days=days,
         journeys=part(lambda: assemble.journeys_of(_known(pairs), _known(names)), "No mail was delivered."),
-        links=part(
-            lambda: _links(queries, _known(pairs), _known(names)), "No link of mail of this period was clicked."
-        ),
+        links=part(lambda: _links(queries, _known(pairs), _known(names)), f"{_RATED} had a link that was clicked."),
         domains=part(lambda: assemble.domains_of(_known(pairs)), "No person is known by an email."),
-        opening=part(lambda: _opening(queries, _known(pairs)), "No mail of this period was opened."),
+        opening=part(lambda: _opening(queries, _known(pairs)), f"{_RATED} was opened after its delivery."),
         sending=part(lambda: assemble.sending_of(_known(pairs)), "No mail is old enough to have been opened."),
         cohorts=part(lambda: _cohorts(queries, period, _known(days)), "No mail was delivered."),
         machines=part(lambda: _machines(queries, _known(pairs))),
@@ -177,7 +177,7 @@ def _journey_ids(queries: _Queries, chosen: Sequence[str]) -> list[str]:
 
 
 def _period(queries: _Queries) -> ReportPeriod:
-    if not any(table in queries.existing for table in (DELIVERED, OPENED, CLICKED)):
+    if not any(table in queries.existing for table in EVENT_TABLE_NAMES):
         raise _Missing("There are no tables of email events in this dataset.")
     scope = queries.scope
     (row,) = queries.rows("bounds_until", until=time_literal(scope.until)) if scope.until else queries.rows("bounds")
@@ -214,10 +214,13 @@ def _opening(queries: _Queries, pairs: Pairs) -> Opening | None:
 
 
 def _cohorts(queries: _Queries, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
-    length = (days[-1].day - days[0].day).days + 1
-    unit, size = assemble.unit_for(length)
+    shown = assemble.drawn(days)
+    unit, size = assemble.unit_for((shown[-1].day - shown[0].day).days + 1)
     rows = queries.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * DAY_SECONDS))
-    return assemble.cohorts_of(rows, unit, size, period.last or datetime.now(UTC))
+    first, last = (datetime.combine(day.day, time.min, UTC) for day in (shown[0], shown[-1]))
+    if shown[-1] is days[-1]:  # otherwise the last event is far from the others
+        last = period.last or last
+    return assemble.cohorts_of(rows, unit, size, last, first)
 
 
 def _machines(queries: _Queries, pairs: Pairs) -> Machines:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from ...display import plural
+from ..assemble import drawn, events_of
 from ..charts import Line, plot
 from ..elements import Markup, data_cell, division, element, row, table
 from ..numbers import DAY_COUNTS, Absent, Day, Report, sum_of
@@ -12,8 +13,6 @@ from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
 _TITLE = "What happened, day by day"
-_STRAY = 0.001  # the largest share of events that may be left out because they are long before the others
-_GAP = timedelta(days=30)
 MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of the longest period that is shown by day, and by week
 
 
@@ -21,18 +20,16 @@ def days(report: Report) -> Markup:
     """Returns the plot and the table."""
     if isinstance(report.days, Absent):
         return absent("days", _TITLE, report.days)
-    found, earlier = drawn(report.days)
+    found = drawn(report.days)
     unit, shown = grouped(found)
     last = report.period.last
     note = (
         "Events by the UTC day of their own timestamp. Opens and clicks count every time. "
         f"Point at a {unit} for its numbers."
     )
-    if last and not report.period.until:
+    if last and not report.period.until and found[-1] is report.days[-1]:
         note += f" The last {unit} goes until the last event, {moment_of(last)}."
-    if earlier:
-        are = "is" if earlier == 1 else "are"
-        note += f" {plural(earlier, 'event')} before {long_day(found[0].day)} {are} not drawn, but counted below."
+    note += _not_drawn(report.days, found)
     # The year is shown if there are several.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
@@ -44,6 +41,17 @@ def days(report: Report) -> Markup:
     return card("days", title, note, plot(names, lines, label), _table(unit, names, shown))
 
 
+def _not_drawn(every: Sequence[Day], found: Sequence[Day]) -> str:
+    """Returns a sentence about the events before and after the days that are drawn, or nothing without any."""
+    first, last = found[0].day, found[-1].day
+    before = sum(events_of(day) for day in every if day.day < first)
+    after = sum(events_of(day) for day in every if day.day > last)
+    counts = ((before, f"before {long_day(first)}"), (after, f"after {long_day(last)}"))
+    named = [f"{plural(count, 'event')} {where}" for count, where in counts if count]
+    are = "is" if before + after == 1 else "are"
+    return f" {' and '.join(named)} {are} not drawn, but counted in all other numbers." if named else ""
+
+
 def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
     columns = [(unit.capitalize(), ""), *((name.capitalize(), "n") for name in DAY_COUNTS)]
     rows = (
@@ -52,25 +60,6 @@ def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
     )
     scroll = division("scroll", table("numbers", columns, rows))
     return element("details", element("summary", f"All numbers by {unit}"), scroll)
-
-
-def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
-    """Returns the days except a few that are long before the others, and the number of events left out.
-
-    Senders with a wrong clock date events to 1970, and a plot of fifty years would show nothing.
-    """
-    total, seen = sum(map(_events, found)), 0
-    for n, (day, following) in enumerate(pairwise(found)):
-        seen += _events(day)
-        if seen > total * _STRAY:
-            break
-        if following.day - day.day > _GAP:
-            return found[n + 1 :], seen
-    return found, 0
-
-
-def _events(day: Day) -> int:
-    return sum(getattr(day, name) for name in DAY_COUNTS)
 
 
 def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from ...display import plural
+from ..assemble import drawn
 from ..charts import OVER, SIGNS, verdict
 from ..elements import Content, Markup, display_name, element, span
 from ..numbers import Absent, Day, MailboxDomain, RateLimit, Report
 from ..wording import PAIRS, length, long_day, moment_of, number, percents, share
 from . import card
-from .days import drawn
 
 _ENOUGH = 200  # people x emails; rates of fewer are not meaningful
 _NO_JOURNEY = "Mail without a journey"
@@ -44,7 +44,7 @@ def _with_dots(facts: Sequence[str]) -> Iterator[Content]:
 def _span(days: Sequence[Day] | Absent) -> str:
     if isinstance(days, Absent):
         return "no days"
-    found, _ = drawn(days)
+    found = drawn(days)
     return f"{long_day(found[0].day)} – {long_day(found[-1].day)}"
 
 
@@ -126,7 +126,7 @@ def _journeys(report: Report) -> Iterator[Signed]:
         if journey.funnel.rated >= _ENOUGH
     ]
     ranked = sorted(known, key=lambda pair: pair[0])
-    if len(ranked) > 1:
+    if len(ranked) > 1 and ranked[0][0] < ranked[-1][0]:
         (low, worst), (high, best) = ranked[0], ranked[-1]
         most, least = display_name(best.name or _NO_JOURNEY), display_name(worst.name or _NO_JOURNEY.lower())
         sentence = (
@@ -141,6 +141,9 @@ def _trust(report: Report) -> Iterator[Signed]:
     if last and report.made_at - last > _OLD and report.period.until is None:
         age = length((report.made_at - last).total_seconds())
         yield "near", "●", f"The last event is {age} old. If mail was sent since, check whether loads still run."
+    if not isinstance(report.arrival, Absent) and (ahead := report.arrival.ahead):
+        dated = f"{plural(ahead, 'event')} {_are(ahead)} dated a day or more after the receipt"
+        yield "near", "●", f"{dated}, and left out of all numbers but those of arrival."
     if isinstance(report.books, Absent):
         return
     total = report.books.total

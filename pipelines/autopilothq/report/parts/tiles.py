@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ...display import plural
+from ..assemble import drawn
 from ..charts import flag, sparkline, verdict
 from ..elements import Markup, division, element, join
 from ..numbers import Absent, Day, RateLimit, Report, Totals
 from ..wording import PAIRS, bounds, moment_of, number, percents, rate, rounded, share
 from . import absent
-from .days import drawn, grouped
+from .days import grouped
 
 Value = Callable[[Day], float | None]
 
@@ -41,12 +42,12 @@ def tiles(report: Report) -> Markup:
 
 
 def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
-    courses = _Courses("day", ()) if isinstance(report.days, Absent) else _Courses(*grouped(drawn(report.days)[0]))
+    courses = _Courses("day", ()) if isinstance(report.days, Absent) else _Courses(*grouped(drawn(report.days)))
     to = f"{plural(totals.deliveries, 'delivery', 'deliveries')} to {plural(totals.people, 'person', 'people')}"
     course = courses.draw("Deliveries", lambda day: float(day.delivered), rounded)
     yield _tile("Delivered", rounded(totals.deliveries), to, None, course)
     of_rated = f"of {number(totals.rated)} {PAIRS}"
-    through = f"; {rate(totals.clicked, totals.opened)} of opened"
+    through = f"; {rate(totals.clicked, totals.opened)} of opened" if totals.opened else ""
     for title, part, more in (("Opened", totals.opened, ""), ("Clicked", totals.clicked, through)):
         course = courses.draw(title, _of_rated(title.lower()))
         yield _tile(title, rate(part, totals.rated), f"{number(part)} {of_rated}{more}", None, course)

@@ -96,6 +96,8 @@ def cohorts(report: Report) -> Markup:
         f"or replied in that {found.unit} (0), in the next one (+1), and so on. The last {found.unit} of a row may not "
         "be over."
     )
+    if found.others:
+        note += f" {plural(found.others, 'person', 'people')} whose first email came at other times are not shown."
     return card("cohorts", title, note, table("cohorts", columns, rows))
 
 
