@@ -438,6 +438,11 @@ def test_each_file_has_the_columns_that_are_described() -> None:
     assert files == {*models.BY_NAME, "blanks", "counts", "day", "domain", "measures", "person", "rates"}
 
 
+def test_the_bounce_rate_of_dashboards_is_that_of_the_report() -> None:
+    rates = [model.metrics["average_bounce_rate"] for model in models.MODELS if "average_bounce_rate" in model.metrics]
+    assert {(rate.of, rate.per) for rate in rates} == {("bounced", "attempted")}
+
+
 def test_the_dbt_package_is_made_of_the_models() -> None:
     for path, text in generate_dbt.files().items():
         assert (generate_dbt.HOME / path).read_text() == text, f"{path}: make docs"

@@ -88,7 +88,7 @@ _METRICS = {
 _SHARES = {
     "average_open_rate": Metric("Persons who opened, of the people delivered.", "opened", "people"),
     "average_click_rate": Metric("Persons who clicked, of the people delivered.", "clicked", "people"),
-    "average_bounce_rate": Metric("Persons whose mail bounced, of the people delivered.", "bounced", "people"),
+    "average_bounce_rate": Metric("Persons whose mail bounced, of those it was sent to.", "bounced", "attempted"),
     "average_complaint_rate": Metric("Persons who complained, of the people delivered.", "complained", "people"),
     "average_unsubscribe_rate": Metric("Persons who unsubscribed, of the people delivered.", "unsubscribed", "people"),
 }
