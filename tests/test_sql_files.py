@@ -295,7 +295,7 @@ def odd_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con:
         con.execute("ATTACH ':memory:' AS odd_file; ATTACH ':memory:' AS beside")
         beside = ODD_DUCKDB.replace("plain", "flat").replace("IS 'a", "IS 'its")
-        con.execute(f"USE beside.main; {beside}")
+        con.execute(f"USE beside.main; {beside}; CREATE TABLE odd.apart (id VARCHAR PRIMARY KEY)")
         con.execute(f"USE odd_file.main; {ODD_DUCKDB}")
         yield con
 
@@ -341,8 +341,14 @@ def test_duckdb_gives_the_names_of_tables_of_messages_of_views_and_of_other_tabl
         ]  # fmt: skip
 
 
-def test_information_schema_gives_primary_keys_in_their_order(odd_duckdb: duckdb.DuckDBPyConnection) -> None:
-    assert list(dict.fromkeys(of_duckdb(odd_duckdb, "primary_keys.sql"))) == [("keyed", "id"), ("keyed", "n")]
+def test_duckdb_gives_the_primary_keys_of_its_own_schema_in_their_order(odd_duckdb: duckdb.DuckDBPyConnection) -> None:
+    assert of_duckdb(odd_duckdb, "primary_keys_duckdb.sql") == [("keyed", "id"), ("keyed", "n")]
+
+
+def test_information_schema_gives_primary_keys_in_their_order() -> None:
+    with duckdb.connect() as con:
+        con.execute(ODD_DUCKDB)
+        assert of_duckdb(con, "primary_keys.sql") == [("keyed", "id"), ("keyed", "n")]
 
 
 def test_all_but_the_rows_of_a_duckdb_file_is_told(odd_duckdb: duckdb.DuckDBPyConnection) -> None:

@@ -40,6 +40,7 @@ _LACKING = """
     SELECT getdatabaseencoding(), current_setting('autopilothq.lacking')::bytea[]"""
 UNITS_PER_STATEMENT = 50_000
 
+_KEYS = {"duckdb": "primary_keys_duckdb.sql", "postgres": "primary_keys_postgres.sql"}
 _COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql"}
 
 
@@ -51,7 +52,7 @@ def text_lengths(sql: Statements) -> dict[tuple[str, str], int]:
 
 def primary_keys(sql: Statements, kind: str) -> dict[str, tuple[str, ...]]:
     """Returns the primary keys of the tables, in the order of their columns."""
-    query = sql_file("primary_keys_postgres.sql" if kind == "postgres" else "primary_keys.sql")
+    query = sql_file(_KEYS.get(kind, "primary_keys.sql"))
     keys: dict[str, tuple[str, ...]] = {}
     for table, column in sql.by_schema(query):
         keys[table.lower()] = (*keys.get(table.lower(), ()), column.lower())
