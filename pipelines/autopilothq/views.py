@@ -11,7 +11,15 @@ from datetime import timedelta
 from . import runner
 from .errors import DatasetNotFound, RunError
 from .explain import explained
-from .inspect import AppliedModels, ModelView, applied_models, in_models_dataset, view_comments, views_of
+from .inspect import (
+    AppliedModels,
+    ModelView,
+    applied_models,
+    check_types_of_models,
+    in_models_dataset,
+    view_comments,
+    views_of,
+)
 from .models import MODELS
 from .warehouses import lock
 from .warehouses.comments import comments_on
@@ -34,6 +42,7 @@ def apply(
     loaded yet.
     """
     with _opened(target, wait) as dataset:
+        check_types_of_models(dataset)
         views = views_of(dataset)
         before = applied_models(dataset, models_dataset, views)
         _check_names(dataset, before)

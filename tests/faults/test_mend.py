@@ -161,3 +161,44 @@ def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
     Path("c.ndjson").write_bytes(line(PERSON | {"userId": "v", "messageId": "i-2", "traits": {"plan": "free"}}))
     assert call("load", "archive", "c.ndjson", *place.words).status == 0
     assert [(row["id"], row["plan"]) for row in place.content()["users"].dicts()] == [("v", "free")]
+
+
+# One load for all: each change is made in a table, the commands that read it are called, and it is made back.
+CHANGED = (
+    ("identifies", "received_at", "date", ("status", "report", "models", "load")),
+    ("users", "received_at", "text", ("status",)),
+    ("tracks", "uuid_ts", "date", ("status", "report", "models")),
+    ("tracks", "timestamp", "text", ("report", "models")),
+    ("tracks", "user_id", "bigint", ("report", "models")),
+    ("identifies", "user_id", "jsonb", ("report", "models", "load")),
+    ("identifies", "anonymous_id", "uuid", ("report", "models")),
+)
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_commands_that_read_name_a_column_whose_type_somebody_changed(place: Place, call: Call) -> None:
+    assert call("load", "archive", "a.ndjson", *place.words).status == 0
+    Path("b.ndjson").write_bytes(line(PERSON | {"messageId": "i-2", "traits": {"plan": "free"}}))
+    words = {"report": ["report", "--json"], "models": ["models", "apply"], "load": ["load", "archive", "b.ndjson"]}
+    for table, column, new, commands in CHANGED:
+        name = f"autopilothq.{table}"
+        using = "NULL" if new in ("bigint", "uuid") else f"to_jsonb({column})" if new == "jsonb" else f"{column}::{new}"
+        place.execute(
+            f"CREATE TABLE public.kept AS TABLE {name}",
+            f'ALTER TABLE {name} ALTER COLUMN "{column}" TYPE {new} USING {using}',
+        )
+        for command in commands:
+            said = call(*words.get(command, [command]), *place.words)
+            assert said.status == 1, (column, new, command)
+            assert f"Expected the column {column} of {table} " in errors(said)[0]
+            assert "ALTER TABLE ... ALTER COLUMN ... TYPE" in errors(said)[1]
+        old = "text" if column.endswith("_id") else "timestamptz"
+        place.execute(
+            f'ALTER TABLE {name} ALTER COLUMN "{column}" TYPE {old} USING NULL',
+            f'UPDATE {name} t SET "{column}" = k."{column}" FROM public.kept k WHERE k.id = t.id',
+            "DROP TABLE public.kept",
+        )
+    place.execute("ALTER TABLE autopilothq.tracks ALTER COLUMN user_id TYPE bigint USING 7")
+    said = call("export", "out", *place.words)
+    assert (said.status, errors(said)) == (0, [])
+    assert call("status", *place.words).status == 0

@@ -56,4 +56,5 @@ def _live(names: Sequence[str], target: TargetOptions, wait: timedelta) -> dict[
     with inspect.reading(*target, wait=wait) as dataset:
         if not isinstance(dataset, SqlDataset):
             raise RunError(f"Expected a destination that answers SQL, but {dataset.kind} does not: leave out --live.")
+        inspect.check_types_of_models(dataset)
         return {view.model.name: view.text for view in inspect.views_of(dataset, tuple(names))}

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import duckdb
 
 from ..catalog import Latest, Type
+from ..errors import RunError
 from . import engine, texts
 from .cells import MOST_BYTES
 from .columns import VALUE_BYTES_SQL, row_bytes
@@ -129,6 +130,7 @@ def _gather_messages(
 ) -> Mapping[str, Type]:
     """Creates a table of this load's messages and the stored ones about the same persons; returns its columns."""
     existing = context.existing.get(latest.messages.name, {}) if stored is not None else {}
+    _check_read(latest, existing)
     types = {**fresh.columns, **existing}
     nulls = "".join(
         f", NULL::{SQL_TYPES[types[name]]} AS {engine.name(name)}" for name in types.keys() - fresh.columns.keys()
@@ -145,6 +147,18 @@ def _gather_messages(
     if not has_table:
         context.con.execute(_SQL["all"].format(key=latest.key, gathered=table))
     return types
+
+
+def _check_read(latest: Latest, existing: Mapping[str, Type]) -> None:
+    """Raises RunError if stored messages cannot be ordered or grouped, because somebody changed a column's type."""
+    for column in (latest.key, "received_at"):
+        if existing and column not in existing:
+            raise RunError(
+                f"Expected the column {column} of {latest.messages.name} to be"
+                f" {declared_types(latest.messages)[column]}, because {latest.table.name} is made with it, but somebody"
+                " changed its type.\nChange it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column: the"
+                " next run creates it again, empty."
+            )
 
 
 def _make_rows(context: ProjectionContext, latest: Latest, table: str, types: Mapping[str, Type]) -> None:

@@ -16,6 +16,8 @@ from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, ro
 
 CELLS_PER_READ = 40_000
 BYTES_PER_READ = 16 << 20  # from a table with long texts
+_PERSON_IDS = {"anonymous_id", "user_id"}
+_NUMBERS = ("bigint", "double", "decimal")
 _CHAR = 1042  # PostgreSQL's number of its type `char(n)`, which adds blanks to values
 
 
@@ -136,7 +138,8 @@ def contract_types(
     """Returns the contract's types of columns, by lower-case name; columns of other types are left out.
 
     `postgres_names` has PostgreSQL's spelling of tables and columns, where it is known, by their names in lower case.
-    In PostgreSQL a `numeric` is a float, and a column "Own Column" is found by this spelling alone.
+    In PostgreSQL a `numeric` is a float, and a column "Own Column" is found by this spelling alone. Ids of persons are
+    text, also where somebody made them numbers.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
     if postgres_names is not None:
@@ -146,6 +149,7 @@ def contract_types(
     # Snowflake reports names in upper case; the contract's are in lower case. If a table has both, the latter counts.
     spelt = sorted(types, key=lambda name: name == name.lower())
     found = {name.lower(): types[name] for name in spelt}
+    found |= {name: "text" for name in _PERSON_IDS & found.keys() if found[name] in _NUMBERS}
     return {name.lower(): of for name in types if (of := found[name.lower()]) in ARROW}
 
 
