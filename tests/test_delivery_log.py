@@ -60,10 +60,14 @@ def test_the_log_may_be_in_a_lake(server: FakeAutopilot, monkeypatch: pytest.Mon
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
     place = dlt.destinations.postgres(postgres)
     busy = "Another run is sending, with the same log.\nRun it again when that one has ended."
-    patient = dlt.destinations.postgres(f"{postgres}?options=-cidle_session_timeout%3D300ms")
+    timeouts = "-cidle_session_timeout%3D300ms%20-cidle_in_transaction_session_timeout%3D300ms"
+    patient = dlt.destinations.postgres(f"{postgres}?options={timeouts}")
     with DeliveryLog(log_in(patient)) as log:
         log.suppressed_ids()  # dlt resets a connection after a statement that fails, such as one about a missing table
         time.sleep(0.6)
+        # Between two transactions, a pooler may give the connection to another run, which then has the lock, too.
+        holder = "SELECT state FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory'"
+        assert ask(postgres, holder) == [("idle in transaction",)]
         with pytest.raises(BusyError, match=f"^{re.escape(busy)}$"):
             send(server, [], place)
     assert send(server, [], place).all_delivered

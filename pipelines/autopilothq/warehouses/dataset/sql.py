@@ -277,19 +277,18 @@ def lacking_characters(dataset: Dataset, units: Sequence[str]) -> tuple[str, set
 def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
     client: Any = dataset.client
     number = int.from_bytes(hashlib.sha256(dataset.sql.table(table).encode()).digest()[:8], signed=True)
-    # A separate connection, because dlt resets one whose statement failed, and a reset releases the lock. It may be
-    # idle for as long as the run takes, so it has no timeout; versions before 14 have no such setting.
-    lasting = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+    # A separate connection, because dlt resets one whose statement failed. It is a transaction's lock, as a pooler
+    # may run each transaction on another connection. It may be idle for as long as the run takes: no timeout ends it.
+    timeouts = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name ~ '^(idle_in_)?transaction_.*timeout$'"
     with type(client)(client.schema, client.config, client.capabilities) as holder:
-        holder.sql_client.execute_sql(lasting)
-        [[taken]] = holder.sql_client.execute_sql(f"SELECT pg_try_advisory_lock({number})")
+        (run := holder.sql_client.execute_sql)("BEGIN")
         try:
+            run(timeouts)
+            [[taken]] = run(f"SELECT pg_try_advisory_xact_lock({number})")
             yield taken
         finally:
-            # The server would release it some time after the connection closes; a stream's next chunk needs it now.
-            if taken:
-                with suppress(DatabaseException):
-                    holder.sql_client.execute_sql(f"SELECT pg_advisory_unlock({number})")
+            with suppress(DatabaseException):  # a stream's next chunk needs the lock before the connection has closed
+                run("ROLLBACK")
 
 
 def _drop_copies(dataset: SqlDataset) -> None:
