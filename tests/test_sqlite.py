@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import duckdb
 import pyarrow as pa
 import pytest
+from dlt.common.destination import DestinationCapabilitiesContext
+from dlt.destinations.impl.sqlalchemy.dialect import get_dialect_capabilities
+from sqlalchemy.dialects.mysql.base import MySQLDialect
 
 import autopilothq
 from autopilothq import sample
 from autopilothq.catalog import LOCKS
 from autopilothq.errors import InvalidQuery
 from autopilothq.warehouses.dataset import sql_arrow
+from autopilothq.warehouses.dlt_internals.mysql import use_exact_text
 from calling import Call, errors
 from contract.duck import held
 from sending import answer, log_in
@@ -104,11 +108,38 @@ def test_several_loads_give_what_they_give_in_duckdb(
     assert (said.status, errors(said)) == (
         1,
         [
-            "Error: Expected a destination with an information_schema, but SQLite has none.",
+            "Error: Expected a destination whose information_schema dlt reads, but of SQLite it reads none.",
             "Loads and `adopt` work there; to look at the tables ask SQLite itself, or load into DuckDB too.",
         ],
     )
     assert call("forget", "--email", "ada@example.com", *SQLITE).err == said.err
+
+
+@pytest.mark.parametrize("words", ["status", "schema --live", "schema diff", "export out", "forget --email a@b.c"])
+def test_other_databases_of_this_destination_do_not_list_their_tables_either(call: Call, words: str) -> None:
+    nowhere = ("--destination", "sqlalchemy", "--credentials", "postgresql+psycopg2://me:s3cret@127.0.0.1:1/there")
+    said = call(*words.split(), *nowhere)
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            "Error: Expected a destination whose information_schema dlt reads, but of postgresql it reads none.",
+            "Loads and `adopt` work there; to look at the tables ask postgresql itself, or load into DuckDB too.",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_mariadb", "collation"), [(True, "utf8mb4_nopad_bin"), (False, "utf8mb4_0900_bin")], ids=["MariaDB", "MySQL"]
+)
+def test_text_in_mysql_is_long_and_compared_byte_by_byte(is_mariadb: bool, collation: str) -> None:
+    use_exact_text()
+    dialect = MySQLDialect(is_mariadb=is_mariadb)
+    capabilities = DestinationCapabilitiesContext.generic_capabilities()
+    for name in ("mysql", "mariadb"):
+        mapper = cast(Any, get_dialect_capabilities(name)).type_mapper_class()(capabilities, dialect)
+        made = mapper.to_destination_type({"name": "id", "data_type": "text"}, {})
+        assert made.compile(dialect=dialect) == f"LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"
+        assert str(mapper.to_destination_type({"data_type": "text", "precision": 9}, {})) == "VARCHAR(9)"
 
 
 def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,10 +129,12 @@ def queryable_client(pipeline: dlt.Pipeline) -> JobClientBase:
     """Returns the client of a pipeline's destination. Raises TablesNotListed if it has no list of tables."""
     client = pipeline.destination_client()
     dataset_of(client)
-    if isinstance(client, SqlJobClientBase) and getattr(client.sql_client, "dialect_name", "") == "sqlite":
+    database = getattr(getattr(client, "sql_client", None), "dialect_name", "")  # of dlt's kind `sqlalchemy` alone
+    if database:
+        name = {"sqlite": "SQLite", "mysql": "MySQL"}.get(database, database)
         raise TablesNotListed(
-            "Expected a destination with an information_schema, but SQLite has none.\n"
-            "Loads and `adopt` work there; to look at the tables ask SQLite itself, or load into DuckDB too."
+            f"Expected a destination whose information_schema dlt reads, but of {name} it reads none.\n"
+            f"Loads and `adopt` work there; to look at the tables ask {name} itself, or load into DuckDB too."
         )
     return client
 
