@@ -38,6 +38,9 @@ from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 _SQLITE_COLUMNS = """
 SELECT of.name, c.name, c.type FROM pragma_table_list AS of, pragma_table_info(of.name, of.schema) AS c
 WHERE of.schema = %s ORDER BY 1, c.cid"""
+_COLUMNS = """
+SELECT table_name, column_name, data_type FROM information_schema.columns
+WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 
 
 @cache
@@ -315,11 +318,12 @@ def information_schema(client: SqlClientBase[Any], view: str) -> str:
 def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TDataType | None]]:
     """Yields the table, the column, the native type and dlt's type of each column of a dataset.
 
-    SQLite has no `information_schema`; its columns come without dlt's type.
+    Those of dlt's kind `sqlalchemy` come without dlt's type. One of them, SQLite, has no `information_schema`.
     """
-    if getattr(client.sql_client, "dialect_name", "") == "sqlite":
+    if database := getattr(client.sql_client, "dialect_name", ""):
         _, schema, _ = schema_components(client.sql_client)
-        for table, column, native in client.sql_client.execute_sql(_SQLITE_COLUMNS, schema) or ():
+        query = _SQLITE_COLUMNS if database == "sqlite" else _COLUMNS
+        for table, column, native in client.sql_client.execute_sql(query, schema) or ():
             yield table, column, native, None
         return
     for table, column, native, of in _stored_columns(client, []):
