@@ -108,7 +108,7 @@ def test_several_loads_give_what_they_give_in_duckdb(
     assert (said.status, errors(said)) == (
         1,
         [
-            "Error: Expected a destination whose information_schema dlt reads, but of SQLite it reads none.",
+            "Error: Expected a destination whose tables dlt can list, but it cannot list those of SQLite.",
             "Loads and `adopt` work there; to look at the tables ask SQLite itself, or load into DuckDB too.",
         ],
     )
@@ -122,7 +122,7 @@ def test_other_databases_of_this_destination_do_not_list_their_tables_either(cal
     assert (said.status, errors(said)) == (
         1,
         [
-            "Error: Expected a destination whose information_schema dlt reads, but of postgresql it reads none.",
+            "Error: Expected a destination whose tables dlt can list, but it cannot list those of postgresql.",
             "Loads and `adopt` work there; to look at the tables ask postgresql itself, or load into DuckDB too.",
         ],
     )

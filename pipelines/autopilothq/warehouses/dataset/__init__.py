@@ -133,7 +133,7 @@ def queryable_client(pipeline: dlt.Pipeline) -> JobClientBase:
     if database:
         name = {"sqlite": "SQLite", "mysql": "MySQL"}.get(database, database)
         raise TablesNotListed(
-            f"Expected a destination whose information_schema dlt reads, but of {name} it reads none.\n"
+            f"Expected a destination whose tables dlt can list, but it cannot list those of {name}.\n"
             f"Loads and `adopt` work there; to look at the tables ask {name} itself, or load into DuckDB too."
         )
     return client

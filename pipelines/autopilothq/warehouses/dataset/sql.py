@@ -281,9 +281,9 @@ def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
     # may run each transaction on another connection. It may be idle for as long as the run takes: no timeout ends it.
     timeouts = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name ~ '^(idle_in_)?transaction_.*timeout$'"
     with type(client)(client.schema, client.config, client.capabilities) as holder:
-        (run := holder.sql_client.execute_sql)("BEGIN")
+        run = holder.sql_client.execute_sql
         try:
-            run(timeouts)
+            run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {timeouts}")  # other levels keep a snapshot meanwhile
             [[taken]] = run(f"SELECT pg_try_advisory_xact_lock({number})")
             yield taken
         finally:
