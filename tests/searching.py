@@ -25,8 +25,8 @@ def found_in(folder: Path, texts: Collection[str]) -> set[str]:
 def mentions(content: bytes, texts: Collection[str]) -> bool:
     """Returns whether the bytes contain one of the texts, in any case, also with JSON's escapes."""
     lower = content.decode(errors="replace").lower()
-    plain = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)).lower(), lower) if "\\u" in lower else lower
-    return any(text.lower() in form for text in texts for form in (lower, plain))
+    forms = [lower, _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)).lower(), lower)] if "\\u" in lower else [lower]
+    return any(text in form for text in {text.lower() for text in texts} for form in forms)
 
 
 def contents(content: bytes) -> Iterator[bytes]:

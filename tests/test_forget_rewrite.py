@@ -254,7 +254,7 @@ def texts(cursor: Any, needles: Sequence[str]) -> list[str]:
     found = []
     for (table,) in cursor.fetchall():
         cursor.execute(f"SELECT t::text FROM {table} t")
-        if any(mentions(row.encode(), needles) for (row,) in cursor.fetchall()):
+        if mentions("\n".join(row for (row,) in cursor.fetchall()).encode(), needles):
             found.append(table)
     return found
 

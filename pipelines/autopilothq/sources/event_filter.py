@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import duckdb
@@ -107,10 +108,16 @@ def unknown_events(
 
 def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
     """Returns, for each line, whether the engine can read it, the type of its message, and its event."""
-    with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits into memory, so no folder `.tmp`
-        con.execute("SET threads = 1")
+    with _engine().cursor() as con:
         con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
         return con.execute(_READ_SQL).fetchall()
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """Returns an engine that reads all batches, because to make one takes as long as to read ten thousand lines."""
+    # A batch fits into memory, so no folder `.tmp`. Without threads of its own it works in a forked process too.
+    return duckdb.connect(config={"temp_directory": "", "threads": 1})
 
 
 def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
