@@ -1,7 +1,7 @@
 """Renders models as SQL of any dialect, for the tables and columns that a dataset has."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, lru_cache
 from importlib import resources
@@ -108,14 +108,16 @@ def _dataset_tables(found: exp.Expr) -> list[exp.Table]:
 
 def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Query:
     """Returns a model as one query of the base dialect; its CTEs are not nested, because T-SQL does not accept that."""
-    parts = relations(model, existing, period)
+    parts = relations([model], existing, period)
     return with_relations(parts.pop(model), parts)
 
 
-def relations(name: str, existing: Existing, period: Period = ALL_TIME) -> dict[str, exp.Query]:
-    """Returns the queries of a relation and of all relations that it reads, by name; each after those that it reads."""
+def relations(names: Iterable[str], existing: Existing, period: Period = ALL_TIME) -> dict[str, exp.Query]:
+    """Returns the queries of relations and of all relations that they read, by name; each after those that it reads."""
     parts: dict[str, exp.Query] = {}
-    _collect(name, existing, period, parts)
+    for name in names:
+        if name not in parts:
+            _collect(name, existing, period, parts)
     return parts
 
 

@@ -70,10 +70,8 @@ def statement(
     found = cast(exp.Query, sqlglot.parse_one(expanded(_query_file(name), values), dialect=_BASE))
     own = found.args.pop("with_", None)
     inside: dict[str, exp.Query] = {cte.alias: cte.this for cte in own.expressions} if own else {}
-    parts: dict[str, exp.Query] = {}
-    for table in (table for part in (found, *inside.values()) for table in part.find_all(exp.Table)):
-        if table.name not in inside:
-            parts |= relations(_MODEL_OF.get(table.name, table.name), existing)
+    read = [table.name for part in (found, *inside.values()) for table in part.find_all(exp.Table)]
+    parts = relations((_MODEL_OF.get(name, name) for name in read if name not in inside), existing)
     parts[_EVENTS] = _limited(parts[_EVENTS], scope)
     columns = list(found.named_selects)
     return _written(with_relations(found, parts | inside), names), columns
@@ -98,7 +96,8 @@ def _limited(events: exp.Query, scope: MailScope) -> exp.Query:
     if scope.journeys is not None:
         listed = ", ".join(exp.Literal.string(journey).sql(dialect=_BASE) for journey in scope.journeys)
         conditions.append(f"campaign_id IN ({listed})" if listed else "1 = 0")
-    return exp.select("*").from_(events.subquery("events_of")).where(*conditions, dialect=_BASE)
+    limited = exp.select("*").from_(events.subquery("events_of", copy=False), copy=False)
+    return limited.where(*conditions, dialect=_BASE, copy=False)
 
 
 def _written(found: exp.Query, names: Names) -> str:
