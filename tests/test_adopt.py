@@ -1,5 +1,6 @@
 """Tables that another loader left in a warehouse are adopted from real files (docs/contract/adopt.md)."""
 
+import errno
 import gzip
 import itertools
 import json
@@ -20,6 +21,7 @@ from dlt.common.normalizers.naming.snake_case import NamingConvention
 
 from adopted import Row, at, exported, rows, tables
 from autopilothq.catalog import OTHER_LIMITS
+from autopilothq.errors import ArchiveError
 from autopilothq.projection import context
 from autopilothq.sources.adopt import buffer
 from autopilothq.sources.adopt.buffer import column_names
@@ -692,6 +694,49 @@ def test_what_cannot_be_adopted_is_said(
     assert message in said.err
     assert "not-told" not in said.err
     assert "LINE 1" not in said.err  # DuckDB's position in SQL of the program's own
+
+
+def test_what_links_lead_to_is_adopted_and_what_cannot_be_read_is_an_error(call: Call) -> None:
+    for name in ("apart/0.csv", "other/0.csv", "all/.hidden/email_opened.csv", "all/email_bounced.csv"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"id\n{name}\n")
+    Path("all/email_clicked").symlink_to(Path("apart").absolute())  # a folder, which names the table
+    Path("all/email_opened.csv").symlink_to("../other/0.csv")
+    Path("all/email_clicked/around").symlink_to(Path("apart").absolute())
+    Path("all/.#email_opened.csv").symlink_to("an.editor@lock")
+    os.mkfifo("all/email_replied.csv")
+    said = call("adopt", "all", "--credentials", "a.duckdb")
+    assert said.status == 0
+    with duckdb.connect("a.duckdb", read_only=True) as con:
+        stored = con.execute("SELECT event, id FROM autopilothq.tracks ORDER BY ALL").fetchall()
+    assert stored == [
+        ("email_bounced", "all/email_bounced.csv"),
+        ("email_clicked", "apart/0.csv"),
+        ("email_opened", "other/0.csv"),
+    ]
+    Path("all/gone.csv").symlink_to("nowhere.csv")
+    said = call("adopt", "all", "--credentials", "a.duckdb")
+    assert (said.status, errors(said)[-2:]) == (
+        1,
+        [
+            f"Error: Expected to read {Path('all/gone.csv').absolute()}, but got: No such file or directory.",
+            "Give this user the right to it, or export it again, or name only folders and files that can be read.",
+        ],
+    )
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("all/email_opened").mkdir(parents=True)
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:  # as for others than root, who may read all
+        if path.name == "email_opened":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(ArchiveError, match=r"Expected to read .*/all/email_opened, but got: Permission denied\."):
+        table_files(["all"], {})
 
 
 def test_an_archive_is_left_out_and_told() -> None:

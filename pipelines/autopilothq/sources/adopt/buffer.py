@@ -348,7 +348,7 @@ def _has_null_marks(path: Path) -> bool:
     kept, found = b"", False
     for chunk in chain([b"\n"], _contents(path), [b"\n"]):
         text = kept + chunk
-        found = found or bool(_NULL.search(text))
+        found = found or (b"\\N" in text and bool(_NULL.search(text)))
         if found and path.suffix not in COMPRESSIONS:
             break
         kept = text[-3:]

@@ -7,7 +7,8 @@ A file belongs to the table that it, or the folder around it, is named after; ex
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -172,14 +173,34 @@ def _local_files(url: str) -> list[_FoundFile]:
     root = Path(url).absolute()
     if not root.exists():
         raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck the spelling.")
-    paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
     base = root.parent if root.is_file() else root
     found = []
-    for path in paths:
-        state = os.stat(path)
+    for path, state in [(root, os.stat(root))] if root.is_file() else _files_below(root):
         version = f"{state.st_size}-{state.st_mtime_ns}"
         found.append(_FoundFile(str(path), version, state.st_size, str(path), path.relative_to(base).as_posix()))
     return found
+
+
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yields the files below a folder, sorted by path. Links are followed, but not to a folder in `above`.
+
+    Raises ArchiveError if a folder or a link cannot be read, because rows would be missing. Hidden ones hold none.
+    """
+    above |= {folder.resolve()}
+    path = folder
+    try:
+        for path in sorted(folder.iterdir()):
+            hidden = path.name.startswith(".")
+            if path.is_dir():
+                if not hidden and path.resolve() not in above:
+                    yield from _files_below(path, above)
+            elif not (hidden and path.is_symlink()) and stat.S_ISREG((state := path.stat()).st_mode):
+                yield path, state
+    except OSError as error:
+        raise ArchiveError(
+            f"Expected to read {path}, but got: {error.strerror}.\n"
+            "Give this user the right to it, or export it again, or name only folders and files that can be read."
+        ) from error
 
 
 def _bucket_files(url: str, credentials: Any) -> list[_FoundFile]:
