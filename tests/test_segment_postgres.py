@@ -467,15 +467,17 @@ def test_what_is_in_staging_is_stored_although_an_index_was_made_since(
     assert query(postgres, ids.format("")) == [("m1 m2",)]
 
 
-def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -> None:
-    """A direct copy takes no value of a type other than the column's."""
+@pytest.mark.parametrize(("columns", "is_staged"), [("n integer", True), ("n bigint, mine numeric DEFAULT 2", False)])
+def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str, columns: str, is_staged: bool) -> None:
+    """A direct copy takes no value of a type other than the column's; columns that loads do not know do not matter."""
     query(postgres, "CREATE SCHEMA autopilothq")
-    columns = "id text PRIMARY KEY, received_at timestamptz, n integer"
-    query(postgres, f"CREATE TABLE autopilothq.email_opened ({columns})")
+    query(postgres, f"CREATE TABLE autopilothq.email_opened (id text PRIMARY KEY, received_at timestamptz, {columns})")
     write("1.ndjson", message(messageId="m1", properties={"n": 5}))
     pipeline(segment_postgres(postgres)).run(opened())
     assert query(postgres, "SELECT id, n FROM autopilothq.email_opened") == [("m1", 5)]
     assert query(postgres, "SELECT count(*) FROM autopilothq._rejects") == [(0,)]
+    staged = query(postgres, "SELECT to_regclass('autopilothq_staging.email_opened') IS NOT NULL")
+    assert staged == [(is_staged,)]
 
 
 def test_settings_of_sessions_that_a_pooler_drops(

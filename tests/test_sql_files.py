@@ -133,7 +133,7 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
     "stored_tables_postgres.sql": (
         ["staging", "odd"],
         [
-            ("bare", None, False, False, {"one": "integer"}), ("kept", None, True, False, {"id": "text"}),
+            ("bare", None, True, False, {"one": "integer"}), ("kept", None, True, False, {"id": "text"}),
             ("keyed", ["id", "n"], True, False, {"id": "text", "n": "bigint", "note": "character varying"}),
             ("parts", None, True, True, {"id": "text"}),
             (
@@ -146,7 +146,7 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
             ("seen", None, True, False, {"note": "character varying", "n": "bigint"}),
             ("staged", ["id"], True, True, {"id": "text", "other": "text"}),
             ("staged", ["other"], True, True, {"id": "text", "other": "text"}),
-            ("typed", ["id"], False, False, {"id": "text", "price": "numeric"}),
+            ("typed", ["id"], True, False, {"id": "text", "price": "numeric"}),
             ("waits", ["id"], False, True, {"id": "text"}),
         ],
     ),

@@ -35,7 +35,7 @@ from .postgres_merge import MAY_OMIT, Merge, MergeNew, MergeReplacing, Replace
 from .postgres_waits import check_session, log_waits, raising_busy, with_timeouts
 from .sql_files import sql_file
 
-# Those that files have; see sql/stored_tables_postgres.sql.
+# Those that files have, by PostgreSQL's names.
 _TYPES = {
     **dict.fromkeys(("text", "character varying", "character", "bpchar"), "text"),
     "bigint": "bigint",
@@ -47,19 +47,23 @@ _TYPES = {
 class _StoredTable(NamedTuple):
     """An existing table. `keys` are its unique indexes, as sets of columns.
 
-    `takes_files` is whether files can be copied straight into it, `may_omit` whether a trigger or a rule may leave out
-    rows without an error, `types` PostgreSQL's names of the columns' types.
+    `none_staged` is whether none of its rows wait in the staging dataset, `may_omit` whether a trigger or a rule may
+    leave out rows without an error, `types` PostgreSQL's names of the columns' types.
     """
 
     keys: set[frozenset[str]]
-    takes_files: bool
+    none_staged: bool
     may_omit: bool
     types: Mapping[str, str]
 
-    def has_types_of(self, columns: Mapping[str, TColumnSchema]) -> bool:
-        """Returns whether no column has another type than dlt's: a copy stores the bytes of values, and casts none."""
+    def takes_files(self, columns: Mapping[str, TColumnSchema]) -> bool:
+        """Returns whether files with these columns can be copied straight into it.
+
+        A copy stores the bytes of values, and casts none, so no column may have another type than dlt's.
+        """
         of = {name: _TYPES.get(native) for name, native in self.types.items()}
-        return all(of[name] == column.get("data_type") for name, column in columns.items() if name in of)
+        same = all(of[name] == column.get("data_type") for name, column in columns.items() if name in of)
+        return self.none_staged and not self.may_omit and same
 
 
 @hooked
@@ -187,10 +191,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
             and merges_by_key_alone([table])
             and not self._shape(table).types
             and self._is_unique(table)
-            and (
-                (stored := self._stored(table)) is None
-                or (stored.takes_files and stored.has_types_of(table["columns"]))
-            )
+            and ((stored := self._stored(table)) is None or stored.takes_files(table["columns"]))
         )
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
@@ -207,8 +208,8 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
                 staging = self.sql_client.staging_dataset_name
                 found = self.sql_client.execute_sql(sql_file("stored_tables_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
-            for stored, columns, takes_files, may_omit, types in found:
-                known[dataset].setdefault(stored, _StoredTable(set(), takes_files and not may_omit, may_omit, types))
+            for stored, columns, none_staged, may_omit, types in found:
+                known[dataset].setdefault(stored, _StoredTable(set(), none_staged, may_omit, types))
                 known[dataset][stored].keys.update([frozenset(columns)] if columns else ())
         return known[dataset].get(name)
 

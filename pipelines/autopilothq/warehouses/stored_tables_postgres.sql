@@ -1,13 +1,8 @@
 -- A row for each unique index of each table of a schema, with the index's columns; a table without one has a row with
--- null. Partial, deferrable and expression indexes do not count. The third column is whether files can be copied
--- straight into the table: all its columns have types that files have, and none of its rows wait in the staging
--- dataset. The fourth is whether a trigger or a rule, of the table or of a partition at any depth, may leave out rows
--- without an error. The fifth has the types of the columns.
+-- null. Partial, deferrable and expression indexes do not count. The third column is whether none of the table's rows
+-- wait in the staging dataset. The fourth is whether a trigger or a rule, of the table or of a partition at any depth,
+-- may leave out rows without an error. The fifth has the types of the columns.
 SELECT c.relname, array_agg(a.attname::text) FILTER (WHERE a.attname IS NOT NULL), NOT EXISTS (
-    SELECT FROM pg_attribute f WHERE f.attrelid = c.oid AND f.attnum > 0 AND NOT f.attisdropped
-    AND format_type(f.atttypid, NULL) NOT IN (
-        'text', 'character varying', 'character', 'bpchar', 'bigint', 'boolean', 'timestamp with time zone'))
-AND NOT EXISTS (
     SELECT FROM pg_class s JOIN pg_namespace t ON t.oid = s.relnamespace
     WHERE t.nspname = %s AND s.relname = c.relname AND s.relkind = 'r' AND pg_relation_size(s.oid) > 0), EXISTS (
     SELECT FROM (SELECT c.oid UNION ALL SELECT relid FROM pg_partition_tree(c.oid)) AS part (oid)
