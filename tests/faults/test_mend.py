@@ -1,5 +1,6 @@
 """Tables and columns that somebody dropped are created again with a warning, or an error says what to do."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import date
@@ -165,13 +166,15 @@ def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
 
 # One load for all: each change is made in a table, the commands that read it are called, and it is made back.
 CHANGED = (
-    ("identifies", "received_at", "date", ("status", "report", "models", "load")),
+    ("identifies", "received_at", "date", ("status", "models", "load")),
     ("users", "received_at", "text", ("status",)),
-    ("tracks", "uuid_ts", "date", ("status", "report", "models")),
-    ("tracks", "timestamp", "text", ("report", "models")),
-    ("tracks", "user_id", "bigint", ("report", "models")),
-    ("identifies", "user_id", "jsonb", ("report", "models", "load")),
-    ("identifies", "anonymous_id", "uuid", ("report", "models")),
+    ("email_opened", "uuid_ts", "date", ("status", "report", "models")),
+    ("email_opened", "received_at", "time", ("status", "report", "models")),
+    ("email_opened", "timestamp", "text", ("report", "models")),
+    ("email_opened", "user_id", "bigint", ("report", "models")),
+    ("tracks", "user_id", "bigint", ("models",)),
+    ("identifies", "user_id", "jsonb", ("models", "load")),
+    ("identifies", "anonymous_id", "uuid", ("models",)),
 )
 
 
@@ -192,6 +195,9 @@ def test_commands_that_read_name_a_column_whose_type_somebody_changed(place: Pla
             assert said.status == 1, (column, new, command)
             assert f"Expected the column {column} of {table} " in errors(said)[0]
             assert "ALTER TABLE ... ALTER COLUMN ... TYPE" in errors(said)[1]
+        for command in {"status", "report"}.difference(commands):  # they do not read it
+            said = call(*words.get(command, [command]), *place.words)
+            assert (said.status, errors(said)) == (0, []), (table, column, command)
         old = "text" if column.endswith("_id") else "timestamptz"
         place.execute(
             f'ALTER TABLE {name} ALTER COLUMN "{column}" TYPE {old} USING NULL',
@@ -202,3 +208,31 @@ def test_commands_that_read_name_a_column_whose_type_somebody_changed(place: Pla
     said = call("export", "out", *place.words)
     assert (said.status, errors(said)) == (0, [])
     assert call("status", *place.words).status == 0
+
+
+# What `status` says of a table with such times of its own, and what is an error only in tables of the contract.
+OWN = (
+    ("date", "timestamptz", None),
+    ("text", "timestamptz", None),
+    ("time", "timestamptz", None),
+    ("timestamptz", "date", {"received_at": None, "loaded_at": "2019-03-01T00:00:00+00:00"}),
+    ("timestamp", "bigint", {"received_at": None, "loaded_at": "2019-03-01T00:00:00+00:00"}),
+)
+
+
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_tables_and_views_of_ones_own_never_end_commands_that_read(place: Place, call: Call) -> None:
+    assert call("load", "archive", "a.ndjson", *place.words).status == 0
+    for n, (uuid_ts, received_at, _) in enumerate(OWN):
+        at = "timestamptz '2019-03-01 00:00:00Z'"
+        first, last = (at if "time" in of else f"{at}::text" for of in (uuid_ts, received_at))
+        last = "7" if received_at == "bigint" else last
+        cells = f"({first})::{uuid_ts} AS uuid_ts, ({last})::{received_at} AS received_at"
+        place.execute(f"CREATE {'VIEW' if n % 2 else 'TABLE'} autopilothq.own_{n} AS SELECT {cells}")
+    place.execute("CREATE TABLE autopilothq.pages AS SELECT 7 AS id, 8 AS user_id, current_date AS received_at")
+    said = call("status", "--json", *place.words)
+    assert (said.status, errors(said)) == (0, [])
+    tables = json.loads(said.out)["tables"]
+    assert [tables.get(f"own_{n}") for n in range(len(OWN))] == [shown for _, _, shown in OWN]
+    said = call("report", "--json", *place.words)
+    assert (said.status, errors(said)) == (0, [])

@@ -5,12 +5,12 @@ from collections.abc import Collection
 from ..catalog import COMMON, EVENT, EVENT_TABLES, MESSAGE_TABLES
 from ..display import shortened
 from ..errors import RunError
-from ..warehouses.dataset import Dataset, NativeType, tables_of
+from ..warehouses.dataset import Columns, Dataset, tables_of
 from .diff import type_of
 
 _EXPECTED = {column.name: column.type for column in COMMON + EVENT}
-_FAMILIES = {"text": "text", "timestamp": "time"}
 _NO_TEXT = ("json", "jsonb", "uuid")  # other types that are in no family, such as `citext`, may be compared as texts
+_TABLES = tuple(table.name for table in (*EVENT_TABLES, *MESSAGE_TABLES))
 TIMES = ("received_at", "uuid_ts")
 _OF_MODELS = ("anonymous_id", "user_id", "timestamp", *TIMES)
 _UNITED = ("id", "event")
@@ -18,29 +18,32 @@ _UNITED = ("id", "event")
 
 
 def check_types(dataset: Dataset, tables: Collection[str], columns: Collection[str]) -> None:
-    """Raises RunError if a column of the contract among these has a type that its values cannot be read from.
-
-    Only in DuckDB and PostgreSQL: the names that other destinations have for types are not all known.
-    """
-    if dataset.kind not in ("duckdb", "postgres"):
-        return
+    """Raises RunError if a column of the contract among these has a type that its values cannot be read from."""
     for table, existing in tables_of(dataset).items():
         for column in columns if table in tables else ():
-            if column in existing and _is_changed(dataset, column, existing[column]):
+            if is_changed(dataset, existing, column):
                 raise RunError(
                     f"Expected the column {column} of {shortened(table)} in {dataset.title}, to be"
                     f" {_EXPECTED[column]}, but somebody made it {shortened(existing[column].name)}.\n"
                     "Change its type back (ALTER TABLE ... ALTER COLUMN ... TYPE). If values were lost by the change,"
-                    " drop the table and load its messages again."
+                    " drop the table and load its messages again. If it is another program's table, rename it."
                 )
 
 
-def check_types_of_models(dataset: Dataset) -> None:
-    """Raises RunError if a model would fail, or count wrongly, because somebody changed a column's type."""
-    tables = [table.name for table in (*EVENT_TABLES, *MESSAGE_TABLES)]
+def check_types_of_models(dataset: Dataset, tables: Collection[str] = _TABLES) -> None:
+    """Raises RunError if a model of these tables would fail, or count wrongly, because somebody changed a type."""
     check_types(dataset, tables, (*_OF_MODELS, *(_UNITED if dataset.kind == "postgres" else ())))
 
 
-def _is_changed(dataset: Dataset, column: str, native: NativeType) -> bool:
-    family = type_of(native.name, dataset.dialect).family
-    return family != _FAMILIES[_EXPECTED[column]] and (family != "other" or native.name.lower() in _NO_TEXT)
+def is_changed(dataset: Dataset, existing: Columns, column: str) -> bool:
+    """Returns whether a table has such a column of the contract, but with a type that its values cannot be read from.
+
+    Only in DuckDB and PostgreSQL: the names that other destinations have for types are not all known.
+    """
+    if column not in existing or dataset.kind not in ("duckdb", "postgres"):
+        return False
+    name = existing[column].name.lower()
+    if _EXPECTED[column] == "timestamp":
+        return not name.startswith("timestamp") or name.endswith("]")
+    family = type_of(name, dataset.dialect).family
+    return family != "text" and (family != "other" or name in _NO_TEXT)

@@ -16,7 +16,7 @@ from ..display import plural, shortened
 from ..warehouses.dataset import AUDIT_COUNTS, MAX_SKEW, Columns, Dataset, audit_sums, last_load, newest, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, package_folders, pipeline_name, pipelines_dir
-from .changed_types import TIMES, check_types
+from .changed_types import TIMES, check_types, is_changed
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
@@ -100,8 +100,8 @@ class Status:
 
 def read_status(dataset: Dataset, now: datetime) -> Status:
     """Returns the status of a dataset, from its destination and from what runs left on this machine."""
-    stored = [name for name, columns in tables_of(dataset).items() if "uuid_ts" in columns]
-    check_types(dataset, stored, TIMES)
+    known = [name for name, columns in tables_of(dataset).items() if name in catalog.TABLES and "uuid_ts" in columns]
+    check_types(dataset, known, TIMES)
     tables = read_freshness(dataset, now)
     load = _last_load(dataset, now)
     loads = [fresh.loaded_at for fresh in tables.values() if fresh.loaded_at]
@@ -125,9 +125,18 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
 
 
 def read_freshness(dataset: Dataset, now: datetime) -> dict[str, Freshness]:
-    """Returns how new the rows of each table of messages are."""
+    """Returns how new the rows of each table of messages are, and of others that have such times."""
     found = tables_of(dataset)
-    return {name: _freshness(dataset, name, columns, now) for name, columns in found.items() if "uuid_ts" in columns}
+    return {
+        name: _freshness(dataset, name, columns, now)
+        for name, columns in found.items()
+        if _has_time(dataset, columns, "uuid_ts")
+    }
+
+
+def _has_time(dataset: Dataset, columns: Columns, column: str) -> bool:
+    """Returns whether a table has a time: another program's may have a date or a number of that name."""
+    return column in columns and not is_changed(dataset, columns, column)
 
 
 def read_last_run(dataset: Dataset, now: datetime) -> LastRun | None:
@@ -144,7 +153,7 @@ def _models(dataset: Dataset) -> AppliedModels | None:
 
 
 def _freshness(dataset: Dataset, table: str, columns: Columns, now: datetime) -> Freshness:
-    received = "max({received_at})" if "received_at" in columns else "NULL"
+    received = "max({received_at})" if _has_time(dataset, columns, "received_at") else "NULL"
     ((received_at, loaded_at),) = dataset.rows(f"{received}, max({{uuid_ts}})", table)
     if loaded_at and loaded_at > now + MAX_SKEW:
         # A clock that was wrong once must not hide for years that loads have stopped.

@@ -86,7 +86,7 @@ def read_report(
 
     `journeys` are names or ids; if empty, all journeys count. Raises RunError if the dataset lacks one of them.
     """
-    check_types_of_models(dataset)
+    check_types_of_models(dataset, EVENT_TABLE_NAMES)
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
     queries = _Queries(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
     if journeys:
