@@ -173,8 +173,9 @@ CHANGED = (
     ("email_opened", "timestamp", "text", ("report", "models")),
     ("email_opened", "user_id", "bigint", ("report", "models")),
     ("tracks", "user_id", "bigint", ("models",)),
-    ("identifies", "user_id", "jsonb", ("models", "load")),
-    ("identifies", "anonymous_id", "uuid", ("models",)),
+    ("identifies", "user_id", "jsonb", ("models", "load", "forget")),
+    ("identifies", "user_id", "bigint", ("models", "forget")),
+    ("identifies", "anonymous_id", "uuid", ("models", "forget")),
 )
 
 
@@ -183,6 +184,7 @@ def test_commands_that_read_name_a_column_whose_type_somebody_changed(place: Pla
     assert call("load", "archive", "a.ndjson", *place.words).status == 0
     Path("b.ndjson").write_bytes(line(PERSON | {"messageId": "i-2", "traits": {"plan": "free"}}))
     words = {"report": ["report", "--json"], "models": ["models", "apply"], "load": ["load", "archive", "b.ndjson"]}
+    words["forget"] = ["forget", "--user-id", "u"]
     for table, column, new, commands in CHANGED:
         name = f"autopilothq.{table}"
         using = "NULL" if new in ("bigint", "uuid") else f"to_jsonb({column})" if new == "jsonb" else f"{column}::{new}"
@@ -193,12 +195,13 @@ def test_commands_that_read_name_a_column_whose_type_somebody_changed(place: Pla
         for command in commands:
             said = call(*words.get(command, [command]), *place.words)
             assert said.status == 1, (column, new, command)
-            assert f"Expected the column {column} of {table} " in errors(said)[0]
+            dataset = "autopilothq." if command == "forget" else ""
+            assert f"Expected the column {column} of {dataset}{table} " in errors(said)[0]
             assert "ALTER TABLE ... ALTER COLUMN ... TYPE" in errors(said)[1]
         for command in {"status", "report"}.difference(commands):  # they do not read it
             said = call(*words.get(command, [command]), *place.words)
             assert (said.status, errors(said)) == (0, []), (table, column, command)
-        old = "text" if column.endswith("_id") else "timestamptz"
+        old = "text" if column.endswith("id") else "timestamptz"
         place.execute(
             f'ALTER TABLE {name} ALTER COLUMN "{column}" TYPE {old} USING NULL',
             f'UPDATE {name} t SET "{column}" = k."{column}" FROM public.kept k WHERE k.id = t.id',

@@ -25,8 +25,9 @@ def check_types(dataset: Dataset, tables: Collection[str], columns: Collection[s
                 raise RunError(
                     f"Expected the column {column} of {shortened(table)} in {dataset.title}, to be"
                     f" {_EXPECTED[column]}, but somebody made it {shortened(existing[column].name)}.\n"
-                    "Change its type back (ALTER TABLE ... ALTER COLUMN ... TYPE). If values were lost by the change,"
-                    " drop the table and load its messages again. If it is another program's table, rename it."
+                    "Change its type back (ALTER TABLE ... ALTER COLUMN ... TYPE ... USING ...) and check its values:"
+                    " text made of JSON keeps its quotes. If values were lost, drop the table and load its messages"
+                    " again. If it is another program's table, rename it."
                 )
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import dlt
 
 from .. import runner
-from ..display import plural
+from ..display import plural, shortened
 from ..errors import DatasetNotFound, RunError
 from ..explain import explained
 from ..projection import engine as values
@@ -139,6 +139,7 @@ def _delete(
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         listed, tables = SuppressionList(dataset), person_tables(dataset)
         _check_rights(tables)
+        _check_types(tables)
         person = PersonIds(given, listed, tables, engine)
         hashes = HashedIds(person.pairs(), listed.key)
         suppression.register_suppressed(engine, hashes.pairs(), hashes.key, person.ids)
@@ -199,6 +200,18 @@ def _check_rights(tables: Sequence[PersonTables]) -> None:
             f"Expected the right to see all rows of the dataset, but policies may hide some of {', '.join(partly)} from"
             " this role (row-level security): rows of the person there would stay. Nothing was changed.\n"
             "Use the role that owns the tables, or one with BYPASSRLS."
+        )
+
+
+def _check_types(tables: Sequence[PersonTables]) -> None:
+    """Raises RunError if somebody changed a column of ids to a type in which an id may not be found as it is spelt."""
+    changed = [(f"{part.dataset.name}.{table}", *column) for part in tables for table, *column in part.changed_ids()]
+    for table, column, native in changed:
+        raise RunError(
+            f"Expected the column {column} of {table} to be text, but somebody made it {shortened(native)}:"
+            " rows of the person there could stay. Nothing was changed.\n"
+            "Change its type back (ALTER TABLE ... ALTER COLUMN ... TYPE ... USING ...) and check its values: text made"
+            " of JSON keeps its quotes. Or drop the table and load its messages again."
         )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from ..catalog import SUPPRESSIONS
+from ..catalog import LATEST, SUPPRESSIONS, TABLES
 from ..display import visible
 from ..projection import suppression
 from ..projection.engine import batched
@@ -17,6 +17,9 @@ from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
 _PADDED = "character"  # PostgreSQL's type of text that is padded with blanks; a cast to another text type removes them
+_MENDED = frozenset(table.name for latest in LATEST for table in (latest.messages, latest.table))
+"""Tables whose ids are also compared as they are: PostgreSQL compares no text with numbers."""
+_INEXACT = ("uuid", "array", "json")  # types that dlt takes for text, or may
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
@@ -92,6 +95,24 @@ class PersonTables:
         """Returns whether a table, as the destination spells it, is unknown or may have rows of persons."""
         same = [table for table in self.columns if table.lower() == spelt.lower()]
         return not same or any(self.kinds[table] or "id" in self.columns[table] for table in same)
+
+    def changed_ids(self) -> list[tuple[str, str, str]]:
+        """Returns the contract's columns of ids that are not text or whole numbers: the table, the column and its type.
+
+        Only in DuckDB and PostgreSQL. Other programs' tables, and traits such as a contact's id, may have any type.
+        """
+        kind = self.dataset.kind
+        known = [table for table in self.kinds if table in TABLES] if kind in ("duckdb", "postgres") else []
+        return [
+            (table, column.name, native.name)
+            for table in known
+            for column in TABLES[table].columns
+            if column.name in self.kinds[table] and column.type == "text"
+            for native in [self.columns[table][column.name]]
+            if native.type not in ("text", *(["bigint"] if kind == "duckdb" or table not in _MENDED else []))
+            or native.name.lower().startswith(_INEXACT)
+            or native.name.endswith("]")
+        ]
 
     def add_to(self, graph: Graph) -> None:
         """Adds the ids of all rows to a graph. Rows with equal ids are added once."""

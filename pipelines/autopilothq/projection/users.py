@@ -156,8 +156,8 @@ def _check_read(latest: Latest, existing: Mapping[str, Type]) -> None:
             raise RunError(
                 f"Expected the column {column} of {latest.messages.name} to be"
                 f" {declared_types(latest.messages)[column]}, because {latest.table.name} is made with it, but somebody"
-                " changed its type.\nChange it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column: the"
-                " next run creates it again, empty."
+                " changed its type.\nChange it back (ALTER TABLE ... ALTER COLUMN ... TYPE ... USING ...) and check its"
+                " values: text made of JSON keeps its quotes. Or drop the column: the next run creates it again, empty."
             )
 
 
