@@ -75,8 +75,19 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return super().configuration(initial_config, accept_partial)
 
 
+@hooked
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
     """dlt's SQL client, which also finds the books in a separate dataset."""
+
+    def components(
+        self, usual: Callable[..., tuple[str | None, str, list[str]]], *tables: str
+    ) -> tuple[str | None, str, list[str]]:
+        """Returns the catalogue, the schema and the tables of the dataset as `information_schema` names them.
+
+        That has the tables of all attached databases, so without the catalogue those with the same names would mix.
+        """
+        [(catalogue,)] = self.execute_sql("SELECT current_database()") or ()
+        return (catalogue, *usual(*tables)[1:])
 
     def table_and_staged(self, table: str) -> tuple[str, str]:
         """Returns the qualified names of a table and of its staging table, whichever dataset is the current one."""

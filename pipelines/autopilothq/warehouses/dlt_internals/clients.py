@@ -107,6 +107,7 @@ class StepCollector(Collector):
 # The private methods of dlt's clients and jobs that subclasses override, by the public names that they have here.
 _HOOKS = {
     "connect": "_connect",
+    "components": "_get_information_schema_components",
     "column_sql": "_get_column_def_sql",
     "constraints_sql": "_get_constraints_sql",
     "sql_after": "_get_table_post_update_sql",
