@@ -14,6 +14,7 @@ from archived import DAYS, FIRST, NAMED, NAMELESS, SECOND, THIRD, A, B, Refusing
 from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
 from autopilothq.sources import file_systems
+from autopilothq.sources.archive.batches import read_batches
 from autopilothq.sources.archive.discover import list_files
 from autopilothq.sources.archive.listing import is_unchanged
 from listed import Counting, Objects
@@ -217,6 +218,23 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     assert names(tmp_path, f"{tmp_path}/*.gz") == ["x.gz"]
     (tmp_path / "segment-logs").rename(tmp_path / ".hidden")
     assert names(tmp_path, tmp_path) == ["x.gz"]
+
+
+def test_a_path_that_is_too_long_to_be_opened_costs_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "x.gz")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(17):
+        put(Path("a" * 250, "y.gz"))
+        os.chdir("a" * 250)
+    found = list_files([str(tmp_path)], keep_broken=True)
+    assert found[-1].url == f"{tmp_path}/x.gz"
+    (reject,) = (reject for batch in read_batches(found) for reject in batch.rejects)
+    assert len(found[reject.file].path) > 4096
+    assert reject.message.endswith("at byte 0 came OSError: File name too long.")
+    with pytest.raises(ArchiveError, match=r"to open .*: File name too long\.\nMove it to a folder"):
+        list_files([str(tmp_path)])
 
 
 def test_any_fsspec_file_system_will_do() -> None:

@@ -86,8 +86,9 @@ def list_files(
     an object store. `left_out` receives what was seen but not returned: a key of LEFT_OUT by URL (a folder's URL ends
     with a slash).
 
-    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed, and for a broken link, behind which a
-    whole archive may be missing. With `keep_broken`, a broken link is an unreadable file, unless nothing else is found.
+    Raises ArchiveError if nothing exists at a URL or a folder cannot be listed, and for a broken link or a path that is
+    too long to be opened, behind which a whole archive may be missing. With `keep_broken`, these are unreadable files,
+    unless nothing else is found.
 
     Example: `list_files(["exports"], since=date(2019, 3, 1)) == [File("/data/exports/segment-logs/…"), …]`.
     """
@@ -141,7 +142,7 @@ def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
 class _Selection(NamedTuple):
     """Which day folders and which source to read; `left_out` has what was left out so far.
 
-    `broken` has the errors of broken links so far, by URL; None if the first one ends the search.
+    `broken` has the errors of broken links and too long paths so far, by URL; None if the first one ends the search.
     """
 
     since: date | None
@@ -310,13 +311,13 @@ class _Search(NamedTuple):
         may_be_folder, selection = info["type"] in ("directory", "broken"), self.selection
         why = selection.why_no_folder(info["name"], named) if may_be_folder else selection.why_no_file(info, named)
         if info["type"] == "broken" and not why:
-            error = ArchiveError(
-                f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
-                "Repair or remove the link."
-            )
+            url, is_link = file_url(self.fs, info["name"]), info.get("islink")
+            what = f"a file or a folder behind the link {info['name']}" if is_link else f"to open {url}"
+            todo = "Repair or remove the link." if is_link else "Move it to a folder with a shorter path."
+            error = ArchiveError(f"Expected {what}: {info['error'].strerror}.\n{todo}")
             if selection.broken is None:
                 raise error from info["error"]
-            selection.broken[file_url(self.fs, info["name"])] = error
+            selection.broken[url] = error
         if why:
             self._leave_out(info, why)
         return why is not None

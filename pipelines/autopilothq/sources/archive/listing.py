@@ -4,6 +4,7 @@ A folder's path has no slash at its end. A path that ends with a slash is a fold
 the key `foo//x.gz` has the folder `foo/`, which holds `x.gz`.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -208,7 +209,13 @@ def list_folder(fs: AbstractFileSystem, folder: str, timeout: float) -> list[Inf
 def _list_plain(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
     """Yields what fsspec's `ls` returns."""
     bare = folder.rstrip("/")
-    for given in call_filesystem(fs, "ls", folder, detail=True, timeout=timeout):
+    try:
+        listed = call_filesystem(fs, "ls", folder, detail=True, timeout=timeout)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or not isinstance(fs, LocalFileSystem):
+            raise
+        listed = _list_long(fs, folder)
+    for given in listed:
         info = _link_target(given) if given.get("islink") else given
         name = info["name"].rstrip("/")
         if info["type"] != "directory":
@@ -219,6 +226,20 @@ def _list_plain(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator
         elif bare:
             # fsspec lists a subfolder with an empty name as the folder itself.
             yield {**info, "name": f"{bare}/"}
+
+
+def _list_long(fs: LocalFileSystem, folder: str) -> Iterator[Info]:
+    """Lists a local folder in which some paths are too long for the system to open; the type of these is `broken`."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                yield fs.info(entry)
+            except FileNotFoundError:  # deleted since
+                continue
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                yield {"name": entry.path, "type": "broken", "size": 0, "error": error}
 
 
 def _list_nameless(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
