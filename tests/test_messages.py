@@ -1,8 +1,11 @@
 """A line on the slow path: its cells, its discards, and why it is rejected."""
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
+import tarfile
 from typing import Any
 
 import pytest
@@ -238,6 +241,7 @@ ON_ONE_LINE = "several objects on one line: each needs a line of its own"
 JSON_ARRAY = "a JSON array: each object needs a line of its own, without brackets and commas"
 SPREAD = "JSON over several lines: each object needs one line"
 UTF_16 = "UTF-16: convert the file to UTF-8"
+MARKUP = "HTML or XML, as in the answer of a server that failed: fetch the file again"
 CAUSES = [
     (b'{"a":1}{"a":2}', ON_ONE_LINE),
     (b'{"a":1} {"a":2}\r\n', ON_ONE_LINE),
@@ -251,7 +255,20 @@ CAUSES = [
     ('{"type":"track"}'.encode("utf-16"), UTF_16),
     ('{"type":"track"}\n'.encode("utf-16-le")[:-1], UTF_16),
     (b"\0" + '{"type":"track"}'.encode("utf-16-le"), UTF_16),
+    ('{"type":"track"}'.encode("utf-32"), "UTF-32: convert the file to UTF-8"),
+    (b"\0\0\xfe\xff" + '{"type":"track"}'.encode("utf-32-be"), "UTF-32: convert the file to UTF-8"),
+    (b"[\n", JSON_ARRAY),
+    (b"]", JSON_ARRAY),
     (gzip.compress(b"{}", mtime=0), "gzip within gzip: decompress the file once"),
+    (b"PK\x03\x04\x14\0", "not gzip but zip: unpack it, and store its lines plain or as gzip"),
+    (b"7z\xbc\xaf\x27\x1c\0\x04", "not gzip but 7z: unpack it, and store its lines plain or as gzip"),
+    (bz2.compress(b"{}"), "not gzip but bzip2: unpack it, and store its lines plain or as gzip"),
+    (lzma.compress(b"{}"), "not gzip but xz: unpack it, and store its lines plain or as gzip"),
+    (tarfile.TarInfo("x.json").tobuf() + b"{}", "a tar archive: unpack it, and store its files one by one"),
+    (b"PAR1\x15\x04", "Parquet, a table and not messages: see `adopt`"),
+    (b"Obj\x01\x04", "Avro, a table and not messages: see `adopt`"),
+    (b"<!DOCTYPE html>\n", MARKUP),
+    (b'\t<?xml version="1.0"?><Error>', MARKUP),
     (b"[1,2]", None),
     (b"\0\0\0", None),
     ("購入".encode("utf-16"), UTF_16),

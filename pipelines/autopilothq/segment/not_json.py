@@ -13,11 +13,28 @@ NO_LINE_ENDS = "a file without line ends: each object needs a line of its own"
 JSON_ARRAY = "a JSON array: each object needs a line of its own, without brackets and commas"
 SPREAD = "JSON over several lines: each object needs one line"
 UTF_16 = "UTF-16: convert the file to UTF-8"
+UTF_32 = "UTF-32: convert the file to UTF-8"
 TWICE = "gzip within gzip: decompress the file once"
+PACKED = "not gzip but {}: unpack it, and store its lines plain or as gzip"
+TAR = "a tar archive: unpack it, and store its files one by one"
+TABLE = "{}, a table and not messages: see `adopt`"
+MARKUP = "HTML or XML, as in the answer of a server that failed: fetch the file again"
 
-_GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_BRACKETS = frozenset({"{", "}", "[", "]", "},", "],"})  # lines of indented JSON
+_BRACKETS = frozenset({"{", "}", "},", "],"})  # lines of indented JSON
+_TAR_HEADER = slice(257, 262)  # where the first 512 bytes of a tar archive have `ustar`
+_SIGNATURES = {
+    b"\x1f\x8b": TWICE,
+    b"PK\x03\x04": PACKED.format("zip"),
+    b"7z\xbc\xaf\x27\x1c": PACKED.format("7z"),
+    b"BZh": PACKED.format("bzip2"),
+    b"\xfd7zXZ": PACKED.format("xz"),
+    b"PAR1": TABLE.format("Parquet"),
+    b"Obj\x01": TABLE.format("Avro"),
+    b"\xff\xfe\0\0": UTF_32,
+    b"\0\0\xfe\xff": UTF_32,
+}
+"""The likely causes by the first bytes of a file, which are those of its first line."""
 
 
 def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
@@ -26,7 +43,7 @@ def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
     Example: `not UTF-8 at byte 0: invalid start byte: \\xff\\xfe{ (UTF-16: convert the file to UTF-8)`.
     """
     quoted = line[error.start : error.start + MAX_QUOTED].decode(errors="backslashreplace")
-    cause = TWICE if line.startswith(_GZIP) else UTF_16 if _is_utf16(line) else None
+    cause = _of_signature(line) or (UTF_16 if _is_utf16(line) else None)
     return _message(f"not UTF-8 at byte {error.start}: {error.reason}", quoted, cause)
 
 
@@ -35,19 +52,23 @@ def not_json(line: bytes, error: json.JSONDecodeError) -> str:
 
     Example: `not JSON: Extra data at character 7: {"a":2} (several objects on one line: each needs …)`.
     """
-    text, quoted = error.doc, error.doc[error.pos : error.pos + MAX_QUOTED]
-    before, after = text[: error.pos].rstrip(" \t"), text[error.pos :].strip()
-    cause = None
-    if _is_utf16(line):
-        cause = UTF_16
-    elif before.endswith(("}", "}\r", "}\r\n")) and after.startswith("{"):
-        cause = NO_LINE_ENDS if before.endswith("\r") else ON_ONE_LINE
-    elif text.lstrip().startswith("[{") or (before.endswith("}") and after.startswith(",")):
-        cause = JSON_ARRAY
-    elif text.strip() in _BRACKETS or (before.endswith('"') and after.startswith(":")):
-        cause = SPREAD
+    quoted = error.doc[error.pos : error.pos + MAX_QUOTED]
+    cause = _of_signature(line) or (UTF_16 if _is_utf16(line) else _of_text(error.doc, error.pos))
     what = error.msg.removesuffix(" at")  # as in "Unterminated string starting at"
     return _message(f"{REJECT_REASONS['not_json']}: {what} at character {error.pos}", quoted, cause)
+
+
+def _of_text(text: str, position: int) -> str | None:
+    """Returns the likely cause that the text of a line tells; at `position` it stops being JSON."""
+    before, after, text = text[:position].rstrip(" \t"), text[position:].strip(), text.strip()
+    if text.startswith("<"):
+        return MARKUP
+    if before.endswith(("}", "}\r", "}\r\n")) and after.startswith("{"):
+        return NO_LINE_ENDS if before.endswith("\r") else ON_ONE_LINE
+    if text in ("[", "]") or text.startswith("[{") or (before.endswith("}") and after.startswith(",")):
+        return JSON_ARRAY
+    is_spread = text in _BRACKETS or (before.endswith('"') and after.startswith(":"))
+    return SPREAD if is_spread else None
 
 
 def too_long(start: bytes | bytearray) -> str | None:
@@ -63,6 +84,13 @@ def too_long(start: bytes | bytearray) -> str | None:
 def _message(what: str, quoted: str, cause: str | None) -> str:
     shown = quoted.replace("\0", "\\x00").rstrip() or "the line ends there"
     return f"{what}: {shown}" + (f" ({cause})" if cause else "")
+
+
+def _of_signature(line: bytes) -> str | None:
+    """Returns the cause that the first bytes of a line tell, if it is the first line of a file in another format."""
+    if line[_TAR_HEADER] == b"ustar":
+        return TAR
+    return next((cause for start, cause in _SIGNATURES.items() if line.startswith(start)), None)
 
 
 def _is_utf16(line: bytes) -> bool:
