@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from ...catalog import COLUMN_RESERVE, DISCARDS, LINK, PROPERTIES, TABLES, TRACKS, Type, event_table
 from ...projection import TableRows, engine
 from ...projection.columns import ColumnPlan, plan_columns
-from ...projection.context import declared_types
+from ...projection.context import book_rows, declared_types
 from ...projection.types import ColumnValues, merge_values
 from .buffer import OTHER_TABLES
 from .columns import (
@@ -166,11 +166,7 @@ def _discard_values(
 
 def discarded_rows(adoption: Adoption) -> TableRows | None:
     """Returns the rows of `_discards`, or None if there are none; complete once the rows of all tables are made."""
-    con, columns = adoption.context.con, declared_types(DISCARDS)
-    con.execute(
-        f"CREATE OR REPLACE TABLE discarded AS {SQL['discarded'].format(loaded_at=adoption.context.loaded_at_sql)}"
-    )
-    number = engine.count(con, "discarded")
-    if not number:
-        return None
-    return TableRows(DISCARDS.name, columns, con.sql(f"SELECT {', '.join(columns)} FROM discarded"), number)
+    context = adoption.context
+    discarded = SQL["discarded"].format(loaded_at=context.loaded_at_sql)
+    context.con.execute(f"CREATE OR REPLACE TABLE discarded AS {discarded}")
+    return book_rows(context.con, "discarded", DISCARDS)
