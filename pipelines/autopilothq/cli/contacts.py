@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from .options import WholeNumber, add_options, allow_http_option, target_options, wait_option
-from .send_options import SendOptions, as_send_options
+from .options import WholeNumber, add_options, allow_http_option, options_as, target_options, wait_option
+from .send_options import SendOptions
 
 
 @click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")
@@ -33,7 +33,7 @@ _common = add_options(
     wait_option,
     allow_http_option,
     target_options,
-    as_send_options,
+    options_as(SendOptions),
 )
 
 

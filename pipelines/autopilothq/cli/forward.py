@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from .options import allow_http_option, credentials_of, is_stream, target_options, wait_option
-from .send_options import SendOptions, as_send_options
+from .options import allow_http_option, credentials_of, is_stream, options_as, target_options, wait_option
+from .send_options import SendOptions
 
 
 def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -41,7 +41,7 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
 @wait_option
 @allow_http_option
 @target_options
-@as_send_options
+@options_as(SendOptions)
 def forward(paths: tuple[str, ...], query: str | None, options: SendOptions, **api: Any) -> None:
     """Send messages on to Segment, RudderStack, or another API like theirs.
 

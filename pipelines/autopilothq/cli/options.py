@@ -330,29 +330,32 @@ def target_options(command: _Command) -> _Command:
     return _destination_options(call)
 
 
-def load_options(command: _Command) -> _Command:
-    """Adds the options that all loading commands have; the command gets them as one LoadOptions, `options`."""
+def options_as(kind: type[Any]) -> Callable[[_Command], _Command]:
+    """Returns a decorator for a command that gets options as one NamedTuple of this kind, `options`."""
 
-    @functools.wraps(command)
-    def call(
-        *, target: TargetOptions, wait: timedelta, dry_run: bool, max_rejects: int | None, as_json: bool, **more: Any
-    ) -> Any:
-        return command(options=LoadOptions(target, wait, dry_run, max_rejects, as_json), **more)
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def call(**given: Any) -> Any:
+            own = {name: given.pop(name) for name in kind._fields if name in given}
+            return command(options=kind(**own), **given)
 
-    options = add_options(
-        target_options,
-        wait_option,
-        allow_http_option,
-        click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
-        click.option(
-            "--max-rejects",
-            type=WholeNumber(min=0),
-            metavar="N",
-            help="Exit with 3 if more lines than this were rejected.",
-        ),
-        json_option,
-    )
-    return options(call)
+        return call
+
+    return decorate
+
+
+load_options = add_options(
+    target_options,
+    wait_option,
+    allow_http_option,
+    click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
+    click.option(
+        "--max-rejects", type=WholeNumber(min=0), metavar="N", help="Exit with 3 if more lines than this were rejected."
+    ),
+    json_option,
+    options_as(LoadOptions),
+)
+"""Adds the options that all loading commands have; the command gets them as one LoadOptions, `options`."""
 
 
 def describe_target(options: TargetOptions) -> dict[str, str]:

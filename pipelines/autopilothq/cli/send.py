@@ -9,8 +9,8 @@ import click
 
 from ..catalog import STATUSES
 from ..warehouses.settings import TargetOptions
-from .options import Time, add_options, allow_http_option, is_stream, target_options, wait_option
-from .send_options import SendOptions, as_send_options
+from .options import Time, add_options, allow_http_option, is_stream, options_as, target_options, wait_option
+from .send_options import SendOptions
 
 ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
 KEY_COLUMNS = ("email", "user_id")  # the columns by which `destination` identifies a person
@@ -44,12 +44,13 @@ _options = add_options(
     _to("The account that receives."),
     click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
     click.option("--requests", is_flag=True, help="With --dry-run: print the requests instead."),
+    options_as(SendOptions),
 )
 
 
 def _sending(command: _Command) -> _Command:
     """Adds the options that all sending commands have, and refuses `--requests` without `--dry-run`."""
-    command = _options(as_send_options(command))
+    command = _options(command)
 
     @wraps(command)
     def run(**options: Any) -> None:
