@@ -225,13 +225,15 @@ def test_a_path_that_is_too_long_to_be_opened_costs_no_other_file(
 ) -> None:
     put(tmp_path / "x.gz")
     monkeypatch.chdir(tmp_path)
-    for _ in range(17):
+    deep = tmp_path
+    while len(str(deep / "y.gz")) < 4096:
+        deep /= "a" * 250
         put(Path("a" * 250, "y.gz"))
         os.chdir("a" * 250)
     found = list_files([str(tmp_path)], keep_broken=True)
     assert found[-1].url == f"{tmp_path}/x.gz"
     (reject,) = (reject for batch in read_batches(found) for reject in batch.rejects)
-    assert len(found[reject.file].path) > 4096
+    assert len(found[reject.file].path) >= 4096
     assert reject.message.endswith("at byte 0 came OSError: File name too long.")
     with pytest.raises(ArchiveError, match=r"to open .*: File name too long\.\nMove it to a folder"):
         list_files([str(tmp_path)])
