@@ -1,5 +1,6 @@
 """Selects the lines whose messages are requested: `archive(events=[...])`, `archive(exclude=[...])`."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
@@ -108,15 +109,18 @@ def unknown_events(
 
 def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
     """Returns, for each line, whether the engine can read it, the type of its message, and its event."""
-    with _engine().cursor() as con:
+    with _engine(os.getpid()).cursor() as con:
         con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
         return con.execute(_READ_SQL).fetchall()
 
 
 @cache
-def _engine() -> duckdb.DuckDBPyConnection:
-    """Returns an engine that reads all batches, because to make one takes as long as to read ten thousand lines."""
-    # A batch fits into memory, so no folder `.tmp`. Without threads of its own it works in a forked process too.
+def _engine(_process: int) -> duckdb.DuckDBPyConnection:
+    """Returns the engine that reads all batches of a process: to make one takes as long as to read 10,000 lines.
+
+    A forked process has its own, because a thread of the parent may have held a lock of the parent's in the fork.
+    """
+    # A batch fits into memory, so no folder `.tmp`, and one thread is enough.
     return duckdb.connect(config={"temp_directory": "", "threads": 1})
 
 
