@@ -46,7 +46,8 @@ def load() -> Iterator[ProjectionContext]:
     with engine.connect(None, 200, 1) as con:
         con.execute(engine.script("state.sql"))
         con.execute("CREATE TABLE latest_ids AS SELECT 'u1' AS id")
-        yield projection_context(con)
+        cells = ParsedCells(columns={("identify", None): {}, ("group", None): {}})
+        yield projection_context(con, cells=cells)
 
 
 @pytest.fixture(params=[2, 200], ids=["by way of values", "at once"])
@@ -235,7 +236,8 @@ def test_which_rows_are_made(load: ProjectionContext) -> None:
 
 def test_without_messages_about_persons_no_rows_are_made(load: ProjectionContext) -> None:
     load.con.execute("CREATE TABLE messages (kind VARCHAR, user_id VARCHAR)")
-    assert users.latest_rows(load, USERS, TableBuilder(load, {})) is None
+    for context in (load, projection_context(load.con)):
+        assert users.latest_rows(context, USERS, TableBuilder(context, {})) is None
 
 
 def test_rows_are_made_of_the_rows_of_their_messages(load: ProjectionContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ SCRIPTS = sorted(path.name for path in Path(str(PACKAGE)).glob("*.sql"))
 MODULES = {path.name: path.read_text() for path in Path(str(PACKAGE)).glob("*.py")}
 NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 
+NO_SHAPES = Shapes().query({})
+
 # Values for the words in braces and for parameters.
 WORDS = {
     "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
@@ -37,13 +39,14 @@ WORDS = {
     "messages": "(SELECT *, false AS irregular FROM parsed)", "partitions": "2", "folder": "'cut'",
     "query": "SELECT 'u' AS user_id",
     "misfit": "true", "name": "a_table", "names": "'t:a'", "only": "true", "pattern": "'(a)(b)'", "pointers": "['']",
-    "objects": "false", "readable": "true", "structure": engine.literal(Shapes().query({}).structure),
+    "objects": "false", "readable": "true", "structure": engine.literal(NO_SHAPES.structure),
+    "named_values": NO_SHAPES.named_values,
     "received_at": "now()", "replaced": "", "room": "1", "row_id": "WHEN 'identify' THEN user_id",
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
     "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id",
     "tables": "WHEN 'identify' THEN 'identifies'",
-    "track": "NULL, NULL, NULL", "irregular": "false", "timed": "FROM named",
+    "track": "NULL, NULL, NULL", "irregular": "false", "timed": "FROM typed",
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {

@@ -95,9 +95,9 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
         engine,
         "MACROS",
         text_of_macros().replace(
-            "CREATE MACRO within_years(t) AS CASE",
-            "CREATE MACRO within_years(t) AS CASE"
-            f" WHEN t::VARCHAR = '1999-09-09 09:09:09' THEN error('{BAD}')::TIMESTAMP",
+            "CREATE MACRO usual_clock(v) AS CASE",
+            "CREATE MACRO usual_clock(v) AS CASE"
+            f""" WHEN v = '"1999-09-09T09:09:09Z"' THEN error('{BAD}')::TIMESTAMP""",
         ),
     )
     store = Store()

@@ -55,6 +55,8 @@ def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
 
 def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | None:
     """Returns the rows of `_rejects`, or None if there are none; `files` are the names of the load's files."""
+    if not engine.count(context.con, "rejects"):
+        return None
     names = pa.table({"number": range(len(files)), "file": files})
     with engine.registered(context.con, files=names):
         texts.create_table(context, "all_rejected", _SQL["all_rejected"], {"loaded_at": context.loaded_at})
@@ -64,6 +66,9 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
 
 def discards(context: ProjectionContext) -> TableRows | None:
     """Returns the rows of `_discards`, or None if there are none. Call it after making the rows of all tables."""
+    if not any(engine.count(context.con, table) for table in ("discards", "discards_of_latest")):
+        context.con.execute(_SQL["nothing_discarded"])
+        return None
     names = context.tables.names
     table = pa.table({"table_number": range(len(names)), "name": names})
     with engine.registered(context.con, table_names=table):

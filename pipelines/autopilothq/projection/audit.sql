@@ -52,5 +52,8 @@ SELECT number FROM (
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1;
 CREATE OR REPLACE VIEW discarded AS FROM all_discarded SEMI JOIN discarded_once USING (number)
 
+-- name: nothing_discarded
+CREATE OR REPLACE VIEW discarded AS FROM discards WHERE false
+
 -- name: discarded_by_table
 SELECT reason, table_name, count(*) FROM discarded GROUP BY ALL ORDER BY ALL

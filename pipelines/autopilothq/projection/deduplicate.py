@@ -254,8 +254,9 @@ def discard_again(context: ProjectionContext, stored: ReadTable, complete: Colle
     `complete` are the ids of the loads that were not killed.
     """
     con = context.con
-    if con.execute("SELECT 1 FROM stored_in LIMIT 1").fetchone():
-        _discard_of_stored(context)
+    if not con.execute("SELECT 1 FROM stored_in LIMIT 1").fetchone():
+        return
+    _discard_of_stored(context)
     con.execute(_SQL["stored_with_discards"])
     numbers = con.execute("SELECT DISTINCT table_number FROM stored_with_discards").fetchall()
     if numbers and AUDIT.name in context.existing:

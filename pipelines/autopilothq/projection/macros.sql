@@ -60,12 +60,13 @@ CREATE MACRO rfc3339(t) AS CASE
 CREATE MACRO as_timestamp(v) AS CASE WHEN is_text(v) THEN rfc3339(as_text(v))::TIMESTAMPTZ END;
 
 -- The four timestamps of a message are read in every notation that senders are known to use. This is the usual one,
--- which costs least. `strptime` also accepts numbers with fewer digits, which the lengths rule out.
-CREATE MACRO usual_clock(v) AS within_years(CASE strlen(v)
+-- which costs least. `strptime` also accepts numbers with fewer digits, which the lengths rule out, and the year 0,
+-- which the comparison rules out: the engine would plan and evaluate `strptime` again for each use of its result.
+CREATE MACRO usual_clock(v) AS CASE WHEN v >= '"0001' THEN CASE strlen(v)
     WHEN 26 THEN try_strptime(v, '"%Y-%m-%dT%H:%M:%S.%gZ"')
     WHEN 22 THEN try_strptime(v, '"%Y-%m-%dT%H:%M:%SZ"')
     ELSE CASE WHEN ends_with(v, 'Z"') AND strlen(v) < 30
-        THEN try_strptime(replace(v, 'Z"', repeat('0', 29 - strlen(v)) || 'Z"'), '"%Y-%m-%dT%H:%M:%S.%fZ"') END END);
+        THEN try_strptime(replace(v, 'Z"', repeat('0', 29 - strlen(v)) || 'Z"'), '"%Y-%m-%dT%H:%M:%S.%fZ"') END END END;
 
 -- All other notations. The engine plans and evaluates an argument each time that a macro names it, hence the chains and
 -- lambdas. The first macro has the named zones of RFC 822; longer names come first, because each is replaced in turn.

@@ -50,6 +50,7 @@ _OWN_FIELDS = {
 _VIEW_COLUMNS = ("name", "category")  # of pages and screens
 _GROUP = "group_id"
 _TEXT_FIELDS = ("messageId", "userId", "anonymousId", *(field for field, _ in _OWN_FIELDS.values()))
+_FIELDS = [(field,) for field in (*_TEXT_FIELDS, *TIMESTAMP_FIELDS.values(), "type", "event")]
 # Matches numbers whose digits the engine would change: with an exponent or a trailing zero, very small or long, or -0.
 _CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})|-0\s*[,}\]]"
 _SQL = engine.queries("shapes.sql")
@@ -60,15 +61,17 @@ class ProjectionQuery(NamedTuple):
     """The query that makes cells of lines (shapes.sql, `cells`): its parts, and the `extras` among the cells.
 
     `shapes` (`shape`, `has_nulls`) are the shapes that it reads; SQL has them as `known_shapes`. `select` has the
-    cells, and `irregular` the tests of a line. `structure` describes the struct that a line is read into. `pointers`
-    are the objects whose keys make a shape. `objects` is the condition for lines that have another value than an object
-    or null where other lines have an object, which their shape does not show.
+    cells, and `irregular` the tests of a line. `structure` describes the struct that a line is read into, whose values
+    `named_values` names by their JSON pointers. `pointers` are the objects whose keys make a shape. `objects` is the
+    condition for lines that have another value than an object or null where other lines have an object, which their
+    shape does not show.
     """
 
     shapes: pa.Table
     select: str
     irregular: str
     structure: str
+    named_values: str
     pointers: str
     objects: str
     extras: list[str]
@@ -80,7 +83,7 @@ class ProjectionQuery(NamedTuple):
         have misread the line.
         """
         parts = self._asdict() | {"structure": engine.literal(self.structure)}
-        return _SQL["cells"].format(readable=readable, timed=with_timestamps_read("FROM named"), **parts)
+        return _SQL["cells"].format(readable=readable, timed=with_timestamps_read("FROM typed"), **parts)
 
 
 class RegularShape(NamedTuple):
@@ -277,17 +280,16 @@ def _query(shapes: pa.Table, leaves: Sequence[Path], pointers: Sequence[str], nu
     cells = _cells(paths["context"], paths["properties"], paths["traits"])
     # A track's properties that have columns of the catalogue, whatever their keys are and wherever they are nested.
     declared = [
-        f"{_at(leaf)}::VARCHAR"
-        for cell, found in paths["properties"].items()
-        if not cell.startswith(EXTRA)
-        for leaf in found
+        _at(leaf) for cell, found in paths["properties"].items() if not cell.startswith(EXTRA) for leaf in found
     ]
+    values = [f"m.{'.'.join(map(engine.name, path))}::VARCHAR AS {_at(path)}" for path in (*_FIELDS, *types)]
     objects = [f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls]
     return ProjectionQuery(
         shapes=shapes,
         select=", ".join(f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()),
         irregular=" OR ".join(f"coalesce({test}, false)" for test in _irregular_tests(types, declared)),
         structure=_structure(types),
+        named_values=", ".join(values),
         pointers=engine.literals(pointers),
         objects=" OR ".join(objects) or "false",
         extras=[cell for cell in cells if cell.startswith(EXTRA)],
@@ -307,11 +309,11 @@ def _cells(
     }
     for name in own.keys() & body.keys():
         own[name] = f"coalesce({own[name]}, {body.pop(name)})"
-    cells = {"kind": "kind", "event": f"CASE WHEN kind = 'track' THEN {_at(('event',))}::VARCHAR END"}
+    cells = {"kind": "kind", "event": f"CASE WHEN kind = 'track' THEN {_at(('event',))} END"}
     cells |= {"id": "id", "user_id": "user_id", "anonymous_id": "anonymous_id", **own}
     for name in TIMESTAMP_FIELDS:
         cells |= {name: engine.name(name), f"{name}_read": f"{name}_read"}
-    return cells | {cell: f"{_first(paths)}::VARCHAR" for cell, paths in context.items()} | body
+    return cells | {cell: _first(paths) for cell, paths in context.items()} | body
 
 
 def _body_cells(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Sequence[Path]]) -> dict[str, str]:
@@ -322,7 +324,7 @@ def _body_cells(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, S
         cases.setdefault(cell, []).append(f"CASE WHEN {condition} THEN {value} END")
 
     for cell, paths in properties.items():
-        name, value = cell.removeprefix(EXTRA), f"{_first(paths)}::VARCHAR"
+        name, value = cell.removeprefix(EXTRA), _first(paths)
         if name not in _VIEW_COLUMNS:
             add(cell, "has_properties" if cell.startswith(EXTRA) else "kind = 'track'", value)
             continue
@@ -332,7 +334,7 @@ def _body_cells(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, S
         add(name, f"{of_view} IS NULL", f"as_text({value})")
         add(f"{EXTRA}_{name}", f"{of_view} <> as_text({value})", value)
     for cell, paths in traits.items():
-        name, value = cell.removeprefix(EXTRA), f"{_first(paths)}::VARCHAR"
+        name, value = cell.removeprefix(EXTRA), _first(paths)
         if name != _GROUP:
             add(cell, "has_traits", value)
             continue
@@ -351,7 +353,7 @@ def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list
     """
     fields = [_at((field,)) for field in _TEXT_FIELDS]
     texts = fields + [_at(leaf) for leaf, sql_type in types.items() if sql_type == "VARCHAR"]
-    jsons = [f"{_at(leaf)}::VARCHAR" for leaf, sql_type in types.items() if sql_type == "JSON"]
+    jsons = [_at(leaf) for leaf, sql_type in types.items() if sql_type == "JSON"]
     times = ", ".join(map(engine.name, TIMESTAMP_FIELDS))
     every = ", ".join((*texts, *jsons))
     changing_time = f"CASE WHEN greatest({times}) >= '[' OR any_json_may_change([{times}]) THEN {_CHANGING} END"
@@ -366,7 +368,7 @@ def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list
     is_other = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
     return [
         f"kind NOT IN ({', '.join(map(engine.literal, BODIES))}) OR kind IS NULL",
-        f"kind = 'track' AND NOT coalesce(starts_with({_at(('event',))}::VARCHAR, '\"'), false)",
+        f"kind = 'track' AND NOT coalesce(starts_with({_at(('event',))}, '\"'), false)",
         f"kind IN ('page', 'screen') AND coalesce({', '.join(declared)}) IS NOT NULL",
         f"CASE WHEN greatest({every}) >= '{{' THEN {may_be_object} END",
         f"CASE WHEN contains(text, '[') THEN {may_be_array} END",
@@ -377,12 +379,12 @@ def _irregular_tests(types: Mapping[Path, str], declared: Sequence[str]) -> list
 
 
 def _at(path: Path) -> str:
-    """Returns the SQL of a value of the struct `m`, into which a line is read."""
-    return "m." + ".".join(map(engine.name, path))
+    """Returns the SQL of a line's value: the column that `named` has for it."""
+    return engine.name(_pointer(path))
 
 
 def _first(paths: Sequence[Path]) -> str:
-    """Returns the SQL of the first of these values of `m` that is not null."""
+    """Returns the SQL of the first of these values that is not null."""
     return engine.coalesce([_at(path) for path in paths])
 
 

@@ -43,6 +43,8 @@ def latest_rows(
 
 def find_changed(context: ProjectionContext, latest: Latest) -> int:
     """Creates the table `latest_ids` of the users (groups) whose rows this load makes; returns how many there are."""
+    if not any(kind == latest.kind for kind, _ in context.cells.columns):
+        return 0
     context.con.execute(_SQL["changed"].format(key=latest.key), {"kind": latest.kind, "table_name": latest.table.name})
     return engine.count(context.con, "latest_ids")
 
