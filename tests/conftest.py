@@ -1,6 +1,8 @@
 import gc
 import os
-from time import tzset
+from time import monotonic, tzset
+
+STARTED = monotonic()
 
 os.environ["TZ"] = "America/New_York"  # so that code that takes the machine's zone for UTC fails
 tzset()
@@ -25,6 +27,16 @@ from requesting import Time
 from sending import IMPATIENT, close_logs
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import isolation
+
+SECONDS = float(os.environ.get("TEST_SECONDS", "inf"))
+"""How long the tests may take. Those that have not begun by then are skipped, so that a run on a slow machine ends."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Skips the tests for which no time is left."""
+    if monotonic() - STARTED > SECONDS:
+        pytest.skip(f"left out, because the tests took longer than {SECONDS:.0f} s")
 
 
 def pytest_collection_finish() -> None:
