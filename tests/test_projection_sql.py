@@ -63,6 +63,7 @@ STORED = (
 # Tables that Python registers or creates before a statement is run.
 RELATIONS = {
     "lines": "SELECT 1::BIGINT AS seq, '{}' AS text",
+    "repeated_ids": "SELECT hash('a') AS hash",
     "probe": "SELECT 1::BIGINT AS seq, '' AS shape",
     "regular_shapes": "SELECT '' AS shape",
     "known_shapes": "SELECT '' AS shape, false AS has_nulls",

@@ -161,7 +161,9 @@ def reject_suppressed(context: ProjectionContext, suppressed: HashedIds) -> None
 
 def find_duplicates(context: ProjectionContext) -> None:
     """Notes the messages that are duplicates of others in the load."""
-    context.con.execute(_SQL["duplicates_within"])
+    context.con.execute(_SQL["repeated_ids"])
+    if engine.count(context.con, "repeated_ids"):
+        context.con.execute(_SQL["duplicates_within"])
 
 
 def limit_tables(
@@ -222,6 +224,8 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
         track = "s.event, m.id, m.table_number" if "event" in columns else "NULL, NULL, NULL"
         sql = _SQL["match_stored"].format(table_number=names.index(table_name), track=track)
         engine.read_stored(con, stored(table_name, columns), sql)
+    if not engine.count(con, "stored_in"):
+        return
     for (table_name,) in con.execute(_SQL["events_to_check"], {"first_event_table": len(MESSAGE_TABLES)}).fetchall():
         if not context.fills(table_name):
             continue
@@ -245,7 +249,8 @@ def _admit_stored(context: ProjectionContext) -> None:
 
 def drop_stored(context: ProjectionContext) -> None:
     """Marks the messages that are stored already as duplicates."""
-    context.con.execute(_SQL["duplicates_stored"])
+    if engine.count(context.con, "stored_in"):
+        context.con.execute(_SQL["duplicates_stored"])
 
 
 def discard_again(context: ProjectionContext, stored: ReadTable, complete: Collection[str]) -> None:
@@ -254,7 +259,7 @@ def discard_again(context: ProjectionContext, stored: ReadTable, complete: Colle
     `complete` are the ids of the loads that were not killed.
     """
     con = context.con
-    if not con.execute("SELECT 1 FROM stored_in LIMIT 1").fetchone():
+    if not engine.count(con, "stored_in"):
         return
     _discard_of_stored(context)
     con.execute(_SQL["stored_with_discards"])

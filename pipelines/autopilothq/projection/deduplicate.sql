@@ -37,12 +37,15 @@ FROM rejects ANTI JOIN refused_but_stored USING (seq)
 -- name: admit
 DELETE FROM refused WHERE seq IN (FROM refused_but_stored)
 
+-- name: repeated_ids
+CREATE OR REPLACE TEMP TABLE repeated_ids AS
+SELECT hash(id) AS hash FROM messages GROUP BY 1 HAVING count(*) > 1
+
 -- name: duplicates_within
 -- Keeps the earliest of the messages with one id; `tie` makes the choice independent of the order of the lines.
 INSERT INTO duplicates SELECT seq FROM (
     SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, tie, seq) AS rank
-    FROM messages m SEMI JOIN (SELECT hash(id) AS h FROM messages GROUP BY h HAVING count(*) > 1) again
-        ON again.h = hash(m.id))
+    FROM messages m SEMI JOIN repeated_ids r ON r.hash = hash(m.id))
 WHERE rank > 1
 
 -- name: match_stored
