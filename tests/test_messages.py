@@ -242,6 +242,8 @@ JSON_ARRAY = "a JSON array: each object needs a line of its own, without bracket
 SPREAD = "JSON over several lines: each object needs one line"
 UTF_16 = "UTF-16: convert the file to UTF-8"
 MARKUP = "HTML or XML, as in the answer of a server that failed: fetch the file again"
+LFS = "a pointer of Git LFS in place of the file: fetch the file with `git lfs pull`"
+CSV = "CSV, a table and not messages: see `adopt`"
 CAUSES = [
     (b'{"a":1}{"a":2}', ON_ONE_LINE),
     (b'{"a":1} {"a":2}\r\n', ON_ONE_LINE),
@@ -267,6 +269,17 @@ CAUSES = [
     (tarfile.TarInfo("x.json").tobuf() + b"{}", "a tar archive: unpack it, and store its files one by one"),
     (b"PAR1\x15\x04", "Parquet, a table and not messages: see `adopt`"),
     (b"Obj\x01\x04", "Avro, a table and not messages: see `adopt`"),
+    (b"version https://git-lfs.github.com/spec/v1\n", LFS),
+    (b"oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n", None),
+    (b"id,received_at,email\r\n", CSV),
+    (b'"id","First Name","e-mail"\n', CSV),
+    (b"id\tuser_id\n", CSV),
+    (b"ID;USER_ID;\xc3\x9cber\n", CSV),
+    (b"id|context.ip\n", CSV),
+    (b"id,received_at;email\n", None),
+    (b"id\n", None),
+    (b"No, not today\n", None),
+    (b"7,2019-03-09,a@b.c\n", None),
     (b"<!DOCTYPE html>\n", MARKUP),
     (b'\t<?xml version="1.0"?><Error>', MARKUP),
     (b"[1,2]", None),

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 
 from ..catalog import REJECT_REASONS
 
@@ -19,9 +20,12 @@ PACKED = "not gzip but {}: unpack it, and store its lines plain or as gzip"
 TAR = "a tar archive: unpack it, and store its files one by one"
 TABLE = "{}, a table and not messages: see `adopt`"
 MARKUP = "HTML or XML, as in the answer of a server that failed: fetch the file again"
+POINTER = "a pointer of Git LFS in place of the file: fetch the file with `git lfs pull`"
 
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _BRACKETS = frozenset({"{", "}", "},", "],"})  # lines of indented JSON
+_NAME = r'(?:"{0}"|{0})'.format(r"[^\W\d][\w .$()/-]*")  # in the header of a CSV file
+_CSV_HEADER = re.compile(rf"{_NAME}([,;\t|]){_NAME}(?:\1{_NAME})*")
 _TAR_HEADER = slice(257, 262)  # where the first 512 bytes of a tar archive have `ustar`
 _SIGNATURES = {
     b"\x1f\x8b": TWICE,
@@ -31,6 +35,7 @@ _SIGNATURES = {
     b"\xfd7zXZ": PACKED.format("xz"),
     b"PAR1": TABLE.format("Parquet"),
     b"Obj\x01": TABLE.format("Avro"),
+    b"version https://git-lfs.": POINTER,
     b"\xff\xfe\0\0": UTF_32,
     b"\0\0\xfe\xff": UTF_32,
 }
@@ -67,6 +72,8 @@ def _of_text(text: str, position: int) -> str | None:
         return NO_LINE_ENDS if before.endswith("\r") else ON_ONE_LINE
     if text in ("[", "]") or text.startswith("[{") or (before.endswith("}") and after.startswith(",")):
         return JSON_ARRAY
+    if _CSV_HEADER.fullmatch(text):
+        return TABLE.format("CSV")
     is_spread = text in _BRACKETS or (before.endswith('"') and after.startswith(":"))
     return SPREAD if is_spread else None
 
