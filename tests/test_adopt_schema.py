@@ -10,7 +10,9 @@ import pytest
 
 from adopted import exported
 from autopilothq.catalog import Type
+from autopilothq.projection import engine
 from autopilothq.sources.adopt.columns import Form
+from autopilothq.sources.adopt.csv_dialect import first_csv_rows
 from autopilothq.sources.adopt.first_rows import FIRST_ROWS, _first_batches, _first_lines
 from autopilothq.sources.adopt.origin import AdoptedTables
 from autopilothq.sources.adopt.schema import AdoptedColumn, _type_of_form, read_adopted_schema
@@ -116,22 +118,34 @@ def test_a_new_table_has_the_columns_that_all_tables_of_events_have(call: Call) 
 
 
 @pytest.mark.parametrize(
-    ("text", "quoted", "kept"),
+    ("text", "kept"),
     [
-        (b"a\nb\nc", False, b"a\nb\nc"),
-        (b"aaa\nbbb\nccc\nddd", False, b"aaa\nbbb\n"),
-        (b'aaa\n"b\nb"\nccc', True, b'aaa\n"b\nb"\n'),
-        (b'aaa\n"bb\nb"\nccc', True, b"aaa\n"),
-        (b"a line of more than ten\nand another", False, b"a line of more than ten\n"),
-        (b'"a text\nof more\nthan ten", x\nand another', True, b'"a text\nof more\nthan ten", x\n'),
-        (b'"a text of more than ten', True, b'"a text of more than ten'),
-        (b'"\\""\nb\nccc\ndd', False, b'"\\""\nb\n'),  # JSON, in which a backslash stands before a quote
+        (b"a\nb\nc", b"a\nb\nc"),
+        (b"aaa\nbbb\nccc\nddd", b"aaa\nbbb\n"),
+        (b"a line of more than ten\nand another", b"a line of more than ten\n"),
+        (b'"\\""\nb\nccc\ndd', b'"\\""\nb\n'),  # JSON, in which a backslash stands before a quote
     ],
 )
-def test_the_first_lines_are_whole(text: bytes, quoted: bool, kept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_lines_are_whole(text: bytes, kept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autopilothq.sources.adopt.first_rows.FIRST_BYTES", 10)
     for size in (1, 4, 100):
-        assert _first_lines(iter([text[at : at + size] for at in range(0, len(text), size)]), quoted) == kept
+        assert _first_lines(iter([text[at : at + size] for at in range(0, len(text), size)])) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (b'aaa\n"b\nb"\nccc', b'aaa\n"b\nb"\n'),
+        (b'aaa\n"bb\nb"\nccc', b"aaa\n"),
+        (b'"a text\nof more\nthan ten", x\nand another', b'"a text\nof more\nthan ten", x\n'),
+        (b"'a text\nof more', x\n'y', z\n", b"'a text\nof more', x\n"),
+    ],
+)
+def test_the_first_rows_of_csv_are_whole(text: bytes, kept: bytes, tmp_path: Path) -> None:
+    with engine.connect(None, 200, 1) as con:
+        for size in (1, 4):
+            chunks = (text[at : at + size] for at in range(0, len(text), size))
+            assert first_csv_rows(con, chunks, 10, tmp_path / "piece.csv")[0] == kept
 
 
 @pytest.mark.parametrize(("most", "kept"), [(1 << 20, [800, 800, 400]), (8_000, [800, 800]), (6_400, [800])])

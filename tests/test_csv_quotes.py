@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from autopilothq.projection import engine
-from autopilothq.sources.adopt import buffer, columns, csv_quotes, in_parts
+from autopilothq.sources.adopt import buffer, columns, csv_dialect, csv_rows
 from autopilothq.sources.adopt.files import TableFile
 
 IN_QUOTES = {'"a"': "a", '"a,b"': "a,b", '"a\nb"': "a\nb", '"a ""b"" c"': 'a "b" c'}
@@ -35,8 +35,9 @@ def test_values_have_the_quotes_of_their_file_wherever_these_begin(
     con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, way: str
 ) -> None:
     if way == "in parts":
-        monkeypatch.setattr(buffer, "has_long_rows", lambda _: True)
-        monkeypatch.setattr(in_parts, "BYTES_AT_ONCE", 100_000)
+        monkeypatch.setattr(csv_dialect, "has_long_rows", lambda _: True)
+        for module in (csv_dialect, csv_rows):
+            monkeypatch.setattr(module, "BYTES_AT_ONCE", 100_000)
         monkeypatch.setattr(buffer, "_CHUNK", 50_000)
     first, late = CASES[case]
     path = tmp_path / "shop.csv"
@@ -51,14 +52,18 @@ def test_quotes_are_the_usual_ones_if_there_is_no_memory_for_all_rows(
 ) -> None:
     path = tmp_path / "shop.csv"
     path.write_text("id,n\n1,a\n")
-    detected = csv_quotes.detected_signs
+    sniffed = csv_dialect._sniffed
 
-    def without_memory(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> tuple[str, str, str]:
+    def without_memory(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> csv_dialect.Dialect:
         if more:
             raise duckdb.OutOfMemoryException
-        return detected(con, path)
+        return sniffed(con, path)
 
-    monkeypatch.setattr(csv_quotes, "detected_signs", without_memory)
-    late = csv_quotes.late_quotes
-    assert late(con, engine.literal(str(path)), lambda: [b"id,n\n1,", b'"a"\n']) == """, quote = '"', escape = '"'"""
-    assert late(con, engine.literal(str(path)), lambda: [b"id,n\n1,", b'a"\n']) == ""
+    monkeypatch.setattr(csv_dialect, "_sniffed", without_memory)
+
+    def quotes(*chunks: bytes) -> str:
+        dialect, _ = csv_dialect.dialect_of(con, engine.literal(str(path)), lambda: chunks, tmp_path / "piece.csv")
+        return dialect.signs.quote + dialect.signs.escape
+
+    assert quotes(b"id,n\n1,", b'"a"\n') == '""'
+    assert quotes(b"id,n\n1,", b'a"\n') == ""

@@ -11,7 +11,7 @@ import pytest
 from autopilothq.errors import ArchiveError, NotSupported
 from autopilothq.projection import engine
 from autopilothq.segment.json_text import DECODER, to_json
-from autopilothq.sources.adopt import buffer, columns, first_rows, in_parts, json_digits
+from autopilothq.sources.adopt import buffer, columns, csv_dialect, csv_rows, first_rows, in_parts, json_digits
 from autopilothq.sources.adopt.files import TableFile
 
 NUMBERS = [
@@ -161,7 +161,8 @@ def test_an_empty_key_is_not_taken_for_a_column_that_the_engine_names(tmp_path: 
 
 def test_a_csv_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_parts, "LONGEST_LINE", 4 << 20)
-    monkeypatch.setattr(in_parts, "BYTES_AT_ONCE", 1 << 20)
+    for module in (csv_dialect, csv_rows):
+        monkeypatch.setattr(module, "BYTES_AT_ONCE", 1 << 20)
     path = tmp_path / "shop.csv"
     path.write_bytes(b"id," * 3_000_000)
     file, said = TableFile(str(path), "", 0, "shop", "csv", str(path)), "a row is longer than 4 MB; check its line ends"

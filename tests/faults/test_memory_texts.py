@@ -17,7 +17,7 @@ from autopilothq.projection import Projection, TableRows, cells, engine, mend, p
 from autopilothq.projection import projection as projection_module
 from autopilothq.projection import texts as texts_module
 from autopilothq.projection.types import ARROW
-from autopilothq.sources.adopt import buffer, in_parts, latest
+from autopilothq.sources.adopt import buffer, csv_dialect, csv_rows, latest
 from autopilothq.warehouses import duckdb_parts as parts
 from contract.loading import NOW, batches, identify, message, new_projection
 from faults.loads import content, in_memory, pipeline
@@ -212,7 +212,7 @@ def read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     write = buffer._write
     monkeypatch.setattr(buffer, "_write", lambda con, source, *more: write(con, source._replace(sql=""), *more))
     monkeypatch.setattr(parts, "LONG", 0)
-    for module in (parts, in_parts):
+    for module in (parts, csv_dialect, csv_rows):
         monkeypatch.setattr(module, "BYTES_AT_ONCE", 20_000)
     monkeypatch.setattr(buffer, "_CHUNK", 7_000)
     take_few_bytes_at_once(monkeypatch, 20_000)

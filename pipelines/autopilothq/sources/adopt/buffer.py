@@ -5,7 +5,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,19 +23,17 @@ from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
 from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
-from .csv_quotes import late_quotes
+from .csv_dialect import csv_in_parts, dialect_of
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import (
     LONGEST_OBJECT,
     UnreadableLine,
-    csv_in_parts,
-    has_long_rows,
     json_in_parts,
     parquet_in_parts,
     write_in_parts,
 )
 from .json_digits import copied_with_digits, unreadable_line
-from .wide_decimals import copied_with_wide_decimals
+from .wide_decimals import copied_with_wide_decimals, is_of_disk
 
 _Columns = tuple[
     tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
@@ -45,8 +43,8 @@ OTHER_TABLES = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}  # tables
 _NULL = re.compile(rb"[,|;\t\r\n]\\N[,|;\t\r\n]")
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
-_OF_WRITING = re.compile("Could not write|No space left")
-"""DuckDB's errors about the disk that buffers the rows, and not about the file that is read."""
+_OF_MACHINE = re.compile("Could not write|No space left|Out of Memory")
+"""DuckDB's errors about the disk that buffers the rows, or about memory, and not about the file that is read."""
 _ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
 _READ_JSON = (
     "read_json({path}, format = 'newline_delimited', maximum_depth = 1, map_inference_threshold = -1,"
@@ -254,13 +252,20 @@ def raising_archive_error(file: TableFile, local: Path | None = None) -> Iterato
         yield
     except duckdb.OutOfMemoryException:
         raise
-    except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, UnreadableLine) as error:
-        if isinstance(error, duckdb.IOException) and _OF_WRITING.search(str(error)):
+    except (duckdb.Error, EOFError, OSError, zlib.error, zstandard.ZstdError, UnreadableLine) as error:
+        if _is_of_machine(error):
             raise
         broken = None
         if local is not None and file.format == "json" and isinstance(error, duckdb.InvalidInputException):
             broken = unreadable_line(partial(_contents, local))
         raise unreadable_file(file, broken or error) from error
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Returns whether an error tells of this machine, and not of a file; Arrow raises DuckDB's errors as its own."""
+    return is_of_disk(error) or (
+        isinstance(error, duckdb.IOException | OSError) and bool(_OF_MACHINE.search(str(error)))
+    )
 
 
 def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
@@ -320,24 +325,12 @@ def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) 
 
 def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
     null = "\\N" if _has_null_marks(local) else ""
-    read = (
-        f"read_csv({{}}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
-        " allow_quoted_nulls = false, hive_partitioning = false)"
-    )
-    contents = partial(_contents, local)
-    few = partial(csv_in_parts, con, contents, scratch / "few.csv", read)
-    path, types = engine.glob_literal(str(local)), None
-    sql = read.format(path)
-    with suppress(duckdb.OutOfMemoryException):
-        types = None if has_long_rows(contents) else _types(con, sql)
-        if types is not None:
-            sql = f"{sql.removesuffix(')')}{late_quotes(con, path, contents)})"
-    if types is None:
-        sql = ""
-        with closing(few()) as parts:
-            types = _types(con, next(parts))
-    names = own_names(list(types), partial(csv_names, con, read.format(path)))
-    return Source(sql, ANY_ORDER, _columns(dict.fromkeys(types, ("loose", "{}")), names), {}, few)
+    path, contents, piece = engine.glob_literal(str(local)), partial(_contents, local), scratch / "few.csv"
+    dialect, at_once = dialect_of(con, path, contents, piece)
+    names = own_names(dialect.columns, partial(csv_names, con, dialect.read(path, null, header=False)))
+    columns = _columns(dict.fromkeys(dialect.columns, ("loose", "{}")), names)
+    few = partial(csv_in_parts, contents, dialect, null, piece)
+    return Source(dialect.read(path, null) if at_once else "", ANY_ORDER, columns, {}, few)
 
 
 def _has_null_marks(path: Path) -> bool:

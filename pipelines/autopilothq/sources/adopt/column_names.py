@@ -83,10 +83,10 @@ def parquet_names(path: Path) -> list[str]:
 def csv_names(con: duckdb.DuckDBPyConnection, read: str) -> list[str]:
     """Returns the names in the header of a CSV file; none if there is not enough memory for its rows.
 
-    `read` is SQL that reads the file with its header.
+    `read` is SQL that reads the file, with its header as a row.
     """
     with suppress(duckdb.OutOfMemoryException):
-        header = con.execute(f"FROM {read.replace('header = true', 'header = false')} LIMIT 1").fetchone()
+        header = con.execute(f"FROM {read} LIMIT 1").fetchone()
         return [name or "" for name in header or ()]
     return []
 

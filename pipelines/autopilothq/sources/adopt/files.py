@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
+import duckdb
+
 from ...catalog import ARCHIVE_FOLDER, EXPORT_MARK, TABLES
 from ...disk import local_path
 from ...errors import ArchiveError
@@ -39,6 +41,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOCUMENT = "readme"  # a name that is not a table's, in a folder of exported files
 _HIVE = re.compile(r"[^/=]+=[^/]*")
 _OF_ARCHIVE = re.compile(rf"(.*/)?{ARCHIVE_FOLDER}/[^/]+/[0-9]{{12,14}}/[^/]+")
+_QUOTED_ROW = re.compile(r"(CSV Error on Line: \d+\n)Original Line: .*\n([^\n]+\n+Possible )", re.DOTALL)
+"""What DuckDB says of a CSV file; the row may be so long that nobody would see the error."""
 NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT, ARCHIVED = "no_table", "no_format", "unfinished_export", "archived"
 NOT_ADOPTED_BECAUSE = {
     NOT_A_TABLE: "not named like a table of messages",
@@ -77,6 +81,8 @@ class _FoundFile(NamedTuple):
 
 def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
     """Returns the error for a file that is incomplete, or not in the format that its name says."""
+    if _QUOTED_ROW.search(str(error)):
+        error = duckdb.InvalidInputException(_QUOTED_ROW.sub(r"\1\2", str(error)))
     return ArchiveError(
         f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
         "Export it again, or leave it out."

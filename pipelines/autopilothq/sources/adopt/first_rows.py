@@ -23,8 +23,9 @@ from .buffer import (
     local_source,
     raising_archive_error,
 )
+from .csv_dialect import first_csv_rows
 from .files import TableFile, unreadable_file
-from .in_parts import check_length, check_row_length, last_row_end, row_end
+from .in_parts import check_length
 from .wide_decimals import is_of_disk
 
 FIRST_ROWS = 2_000
@@ -41,7 +42,9 @@ def buffer_first_rows(
     if file.format != "parquet":
         part = scratch / f"first-{number}.{file.format}"
         with raising_archive_error(file), _opened(file) as opened:
-            part.write_bytes(_first_lines(decompressed_text(opened, file.path), file.format == "csv"))
+            text = decompressed_text(opened, file.path)
+            is_csv = file.format == "csv"
+            part.write_bytes(first_csv_rows(con, text, FIRST_BYTES, part)[0] if is_csv else _first_lines(text))
     elif file.fs is not None:
         part = scratch / f"first-{number}.parquet"
         _copy_rows(file, part)
@@ -99,22 +102,13 @@ def _first_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch
             return
 
 
-def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
-    """Returns the first complete lines of a text. If it is `quoted`, lines do not end within quotes."""
+def _first_lines(text: Iterator[bytes]) -> bytes:
+    """Returns the first complete lines of a text: those that end within FIRST_BYTES, or else the first."""
     kept = b""
     for chunk in text:
         kept += chunk
-        if len(kept) >= FIRST_BYTES and (end := _line_end(kept, quoted)):
+        end = kept.rfind(b"\n", 0, FIRST_BYTES) + 1 or kept.find(b"\n") + 1
+        if len(kept) >= FIRST_BYTES and end:
             return kept[:end]
-        if quoted:
-            check_row_length(len(kept))
-        else:
-            check_length(len(kept), 1)
+        check_length(len(kept), 1)
     return kept
-
-
-def _line_end(text: bytes, quoted: bool) -> int:
-    """Returns the end of the last line that ends within FIRST_BYTES, otherwise of the first line; 0 if none ends."""
-    if quoted:
-        return last_row_end(text[:FIRST_BYTES]) or row_end(text, 0)
-    return text.rfind(b"\n", 0, FIRST_BYTES) + 1 or text.find(b"\n") + 1

@@ -1,6 +1,6 @@
 """Reads rows of files a few at a time, if the engine has no memory for the 2,048 that it otherwise takes at once."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...projection import engine
-from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, ROWS_AT_ONCE, VECTOR, split_batches, split_file
-from .csv_quotes import detected_signs
+from ...warehouses.duckdb_parts import ROWS_AT_ONCE, split_batches, split_file
 
 SHORTEST_OBJECT = 1 << 20  # bytes, the least maximum size that is set; the engine reserves memory for two such objects
 LONGEST_OBJECT = 64 << 20  # bytes
@@ -79,75 +78,3 @@ def json_in_parts(contents: Contents, read: Callable[..., str]) -> Generator[str
         longest = max(longest, size + len(first), *map(len, others))
         size = len(others[-1]) if others else size + len(first)
     yield read(size=max(SHORTEST_OBJECT, longest + 1))
-
-
-def csv_in_parts(con: duckdb.DuckDBPyConnection, contents: Contents, piece: Path, read: str) -> Generator[str]:
-    """Yields SQL for pieces of a file, each with the header line. `read` is SQL that reads the file `{}`."""
-    delimiters = ""
-    try:
-        for text in _pieces(contents()):
-            piece.write_bytes(text)
-            delimiters = delimiters or _delimiters(con, piece)
-            yield f"{read.format(engine.glob_literal(str(piece))).removesuffix(')')}, {delimiters})"
-    finally:
-        piece.unlink(missing_ok=True)
-
-
-def has_long_rows(contents: Contents) -> bool:
-    """Returns whether the first rows of a CSV file are so long that the engine may have no memory for 2,048 of them."""
-    piece = next(_pieces(contents()), b"")
-    if len(piece) < BYTES_AT_ONCE:
-        return False
-    end = 0
-    for _ in range(len(piece) * VECTOR // LONG):
-        end = row_end(piece, end) or len(piece)
-    return end >= len(piece)
-
-
-def _delimiters(con: duckdb.DuckDBPyConnection, piece: Path) -> str:
-    """Returns the options for the delimiters and quotes of a CSV file, as detected in its first piece.
-
-    The quotes, and those within quotes, are the usual ones if only later pieces have any.
-    """
-    delimiter, quote, escape = detected_signs(con, engine.glob_literal(str(piece)))
-    signs = {"delim": delimiter, "quote": quote or '"', "escape": escape or quote or '"'}
-    return ", ".join(f"{name} = {engine.literal(sign)}" for name, sign in signs.items())
-
-
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields the text of a CSV file in pieces of whole rows, each with the header line."""
-    kept, header = b"", b""
-    for chunk in chunks:
-        kept += chunk
-        if len(kept) < BYTES_AT_ONCE:
-            continue
-        if not (end := last_row_end(kept)):
-            check_row_length(len(kept))
-            continue
-        yield header + kept[:end]
-        header = header or kept[: row_end(kept, 0)]
-        kept = kept[end:]
-    if kept:
-        yield header + kept
-
-
-def last_row_end(text: bytes) -> int:
-    """Returns the end of the last complete row of a CSV text; 0 if none is complete. Rows do not end within quotes."""
-    end, quotes = len(text), text.count(b'"')
-    while (newline := text.rfind(b"\n", 0, end)) >= 0:
-        quotes -= text.count(b'"', newline, end)
-        if quotes % 2 == 0:
-            return newline + 1
-        end = newline
-    return 0
-
-
-def row_end(text: bytes, start: int) -> int:
-    """Returns the end of the row that begins at `start`, 0 if it is not complete."""
-    end, quotes = start, 0
-    while newline := text.find(b"\n", end) + 1:
-        quotes += text.count(b'"', end, newline)
-        end = newline
-        if quotes % 2 == 0:
-            return end
-    return 0

@@ -1,0 +1,214 @@
+"""Finds the dialect of a CSV file, which is the same however the file is read: at once or in parts."""
+
+import re
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from ...display import plural
+from ...projection import engine
+from ...warehouses.duckdb_parts import BYTES_AT_ONCE
+from .csv_rows import (
+    Signs,
+    has_long_rows,
+    last_row_end,
+    row_ends,
+    row_pieces,
+    split_row,
+)
+from .files import folded_name
+from .in_parts import Contents, UnreadableLine, check_row_length
+
+_USUAL_SIGNS = [
+    Signs(quote=quote, escape=escape, newline=newline)
+    for quote, escape in (('"', '"'), ('"', "\\"), ("'", "'"), ("'", "\\"), ("", ""))
+    for newline in (r"\n", r"\r")
+]
+_DELIMITER = re.compile(r"[,;|\t]")
+_SNIFF = """
+SELECT Delimiter, Quote, Escape, NewLineDelimiter, SkipRows, list_transform(Columns, lambda c: c.name)
+FROM sniff_csv({path}, all_varchar = true, header = true, comment = ''{more})
+"""
+
+
+class Dialect(NamedTuple):
+    """The dialect of a CSV file: its signs, the number of rows before the header, and the names of the columns.
+
+    The signs have no escape if no value has been seen that needs one.
+    """
+
+    signs: Signs
+    skip: int
+    columns: tuple[str, ...]
+
+    def read(self, path: str, null: str, header: bool = True, skip: int | None = None) -> str:
+        """Returns SQL that reads a file, whose name in SQL is `path`; `skip` is the number of rows that are left out.
+
+        By default, the file begins like the one whose dialect this is.
+        """
+        names = ", ".join(f"{engine.literal(name)}: 'VARCHAR'" for name in self.columns)
+        signs = {
+            "delim": self.signs.delimiters,
+            "quote": self.signs.quote,
+            "escape": self.signs.escape or self.signs.quote,
+            "new_line": self.signs.newline,
+            "comment": "",
+            "nullstr": null,
+        }
+        options = ", ".join(f"{name} = {engine.literal(sign)}" for name, sign in signs.items())
+        skipped = self.skip if skip is None else skip
+        return (
+            f"read_csv({path}, auto_detect = false, columns = {{{names}}}, {options}, header = {header},"
+            f" skip = {skipped}, allow_quoted_nulls = false, hive_partitioning = false)"
+        )
+
+
+def dialect_of(con: duckdb.DuckDBPyConnection, path: str, contents: Contents, piece: Path) -> tuple[Dialect, bool]:
+    """Returns the dialect of a file, whose name in SQL is `path`, and whether there is memory to read it at once.
+
+    `piece` is the path of a file that is made for the engine. Raises UnreadableLine if rows differ in their number of
+    values.
+    """
+    dialect, at_once = None, not has_long_rows(contents)
+    with suppress(duckdb.OutOfMemoryException):
+        dialect = _detected(con, path, contents) if at_once else None
+    if dialect is None:
+        _, dialect = first_csv_rows(con, contents(), BYTES_AT_ONCE, piece)
+        at_once = False
+    _check_header(dialect, contents)
+    return dialect, at_once
+
+
+def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> Dialect:
+    """Returns the dialect of a file. The engine looks at no more than some 20,000 rows.
+
+    If only later rows have quotes, they are those that all rows fit, or the usual ones if there is no memory for all.
+    """
+    dialect = _sniffed(con, path)
+    if _may_have_late_signs(dialect.signs, contents()):
+        try:
+            late = _sniffed(con, path, ", sample_size = -1").signs
+        except duckdb.OutOfMemoryException:
+            late = Signs()
+        dialect = dialect._replace(signs=dialect.signs._replace(quote=late.quote, escape=late.escape))
+    return dialect
+
+
+def first_csv_rows(
+    con: duckdb.DuckDBPyConnection, chunks: Iterable[bytes], size: int, piece: Path
+) -> tuple[bytes, Dialect]:
+    """Returns the first complete rows of a text: those within `size` bytes, or else some more; and their dialect.
+
+    `piece` is the path of a file that is made for the engine. Raises UnreadableLine if a row is too long.
+    """
+    kept = b""
+    for chunk in chunks:
+        kept += chunk
+        for text in (kept[:size], kept) if len(kept) >= size else ():
+            if dialect := _sampled(con, text, piece):
+                return text[: last_row_end(text, dialect.signs)], dialect
+        check_row_length(len(kept))
+    piece.write_bytes(kept)
+    return kept, _detected(con, engine.glob_literal(str(piece)), lambda: [kept])
+
+
+def _sampled(con: duckdb.DuckDBPyConnection, text: bytes, piece: Path) -> Dialect | None:
+    """Returns the dialect of a text, of which the last row may be incomplete; None if no row is complete.
+
+    The engine needs whole rows, but where they end depends on the signs. So the text is cut as each of the usual ones
+    demand, until the engine finds just these.
+    """
+    found = None
+    for signs in _USUAL_SIGNS:
+        quote = signs.quote.encode()
+        if quote not in text or signs.row_end not in text:
+            continue
+        if not (end := last_row_end(text, signs)):
+            return None
+        rows = text[:end]
+        piece.write_bytes(rows)
+        with suppress(duckdb.InvalidInputException):
+            found = _detected(con, engine.glob_literal(str(piece)), partial(list[bytes], [rows]))
+            if _is_like(found.signs, signs) or quote not in rows:
+                return _with_usual_quotes(found, rows)
+    return found
+
+
+def _is_like(found: Signs, usual: Signs) -> bool:
+    """Returns whether rows end at the same places with both signs."""
+    return (found.quote, found.escape or found.quote, found.row_end) == (usual.quote, usual.escape, usual.row_end)
+
+
+def _with_usual_quotes(dialect: Dialect, text: bytes) -> Dialect:
+    """Returns the dialect of a text with the usual quotes if only later rows may have any."""
+    if dialect.signs.quote or _may_have_late_signs(dialect.signs, [text]):
+        return dialect
+    return dialect._replace(signs=dialect.signs._replace(quote='"'))
+
+
+def csv_in_parts(contents: Contents, dialect: Dialect, null: str, piece: Path) -> Generator[str]:
+    """Yields SQL for pieces of a file."""
+    try:
+        for number, text in enumerate(row_pieces(contents(), dialect.signs)):
+            piece.write_bytes(text)
+            path = engine.glob_literal(str(piece))
+            yield dialect.read(path, null, header=False, skip=0) if number else dialect.read(path, null)
+    finally:
+        piece.unlink(missing_ok=True)
+
+
+def _check_header(dialect: Dialect, contents: Contents) -> None:
+    """Raises UnreadableLine if rows differ in their number of values.
+
+    Then the engine takes a later row for the header, and skips all before it, or takes whole rows for values.
+    """
+    signs, most = dialect.signs, dialect.skip + 1 if dialect.skip else 0
+    if len(dialect.columns) == 1 and (delimiter := _DELIMITER.search(dialect.columns[0])):
+        signs, most = signs._replace(delimiters=delimiter[0]), sys.maxsize
+    header = width = 0
+    for number, row in enumerate(islice(_rows(contents(), signs), most), 1):
+        values = split_row(row, signs)
+        if width and row.strip() and len(values) != width:
+            raise UnreadableLine(
+                f"row {number} has {plural(len(values), 'value')}, but the header in row {header} has {width:,}"
+            )
+        if not width and "id" in map(folded_name, values):
+            header, width = number, len(values)
+    if header and header <= dialect.skip:
+        raise UnreadableLine(f"row {dialect.skip + 1} has another number of values than the header in row {header}")
+
+
+def _rows(chunks: Iterable[bytes], signs: Signs) -> Iterator[bytes]:
+    """Yields the rows of a CSV text."""
+    for text in row_pieces(chunks, signs):
+        start = 0
+        for end in row_ends(text, signs):
+            yield text[start:end]
+            start = end
+
+
+def _may_have_late_signs(signs: Signs, chunks: Iterable[bytes]) -> bool:
+    """Returns whether values of a CSV text may have quotes, or escapes of quotes, if the signs have none."""
+    if signs.quote and signs.escape:
+        return False
+    pattern = re.escape(b"\\" + signs.quote.encode()) if signs.quote else rb'[,|;\t\r\n]"'
+    kept = b"\n"
+    for chunk in chunks:
+        if b'"' in chunk and re.search(pattern, kept + chunk):
+            return True
+        kept = chunk[-1:]
+    return False
+
+
+def _sniffed(con: duckdb.DuckDBPyConnection, path: str, more: str = "") -> Dialect:
+    """Returns the dialect that the engine finds in a file; `path` is its name in SQL, and `more` further options."""
+    found = con.execute(_SNIFF.format(path=path, more=more)).fetchone()
+    delimiter, quote, escape, newline, skip, columns = found or ("",) * 6
+    signs = Signs(*("" if sign == "(empty)" else sign for sign in (delimiter, quote, escape, newline)))
+    return Dialect(signs, int(skip), tuple(columns))
