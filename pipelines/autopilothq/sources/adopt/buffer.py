@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import IO, NamedTuple
 
 import duckdb
+import pyarrow as pa
 import zstandard
 
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, MAX_KEYS, MESSAGE_TABLES, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
@@ -252,7 +253,15 @@ def raising_archive_error(file: TableFile, local: Path | None = None) -> Iterato
         yield
     except duckdb.OutOfMemoryException:
         raise
-    except (duckdb.Error, EOFError, OSError, zlib.error, zstandard.ZstdError, UnreadableLine) as error:
+    except (
+        duckdb.Error,
+        pa.ArrowException,
+        EOFError,
+        OSError,
+        zlib.error,
+        zstandard.ZstdError,
+        UnreadableLine,
+    ) as error:
         if _is_of_machine(error):
             raise
         broken = None

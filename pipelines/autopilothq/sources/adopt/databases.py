@@ -24,7 +24,7 @@ from ...warehouses.duckdb_parts import split_table
 from ...warehouses.sql_files import sql_file
 from .buffer import ANY_ORDER, BufferedRows, Source, buffer_file, buffer_rows
 from .columns import Form, form_of
-from .files import TableFile, folded_name
+from .files import TableFile, folded_name, unchanged
 
 # By PostgreSQL's type, the form of a column, and a template of the SQL that selects it.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
@@ -299,9 +299,10 @@ AdoptedWork = TableFile | DatabaseTable
 
 
 def buffer_work(con: duckdb.DuckDBPyConnection, work: AdoptedWork, number: int, scratch: Path) -> BufferedRows:
-    """Buffers the rows of a file, or of a table of a database."""
+    """Buffers the rows of a file, or of a table of a database. Raises ArchiveError if the file changes meanwhile."""
     if isinstance(work, TableFile):
-        return buffer_file(con, work, number, scratch)
+        with unchanged(work):
+            return buffer_file(con, work, number, scratch)
     with work.database.opened(con, work) as source:
         return buffer_rows(con, source, number, work.table, scratch)
 

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -17,9 +18,10 @@ import duckdb
 
 from ...catalog import ARCHIVE_FOLDER, EXPORT_MARK, TABLES
 from ...disk import local_path
-from ...errors import ArchiveError
+from ...errors import ArchiveError, AutopilothqError
 from ...projection import engine
 from ...segment.naming import snake_case
+from ..adopted_rows import adopted_version
 from ..file_systems import check_not_empty, is_remote, open_bucket
 
 FileFormat = Literal["parquet", "csv", "json", "avro"]
@@ -87,6 +89,40 @@ def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
         f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
         "Export it again, or leave it out."
     )
+
+
+@contextmanager
+def unchanged(file: TableFile) -> Iterator[None]:
+    """Raises ArchiveError if a file on this machine is not the one that was listed, or changes while the block runs.
+
+    It is read several times: rows could be of two versions, and the last one not whole. What is in a bucket is copied.
+    """
+    before = None if file.fs else _local_state(file)
+    try:
+        yield
+        error = None
+    except (AutopilothqError, FileNotFoundError) as raised:
+        error = raised
+    if file.fs is None and (before is None or _local_state(file) != before):
+        raise ArchiveError(
+            f"Expected {file.url} to stay as it was when the files were listed, but it has changed since.\n"
+            "Adopt it once whatever writes it has ended."
+        ) from error
+    if error is not None:
+        raise error
+
+
+def _local_state(file: TableFile) -> tuple[int, int] | None:
+    """Returns what tells a listed file from others at its path; None if it has another version, or is not there."""
+    with suppress(FileNotFoundError):
+        state = os.stat(file.path)
+        if adopted_version(file.table, _local_version(state)) == file.version:
+            return state.st_dev, state.st_ino
+    return None
+
+
+def _local_version(state: os.stat_result) -> str:
+    return f"{state.st_size}-{state.st_mtime_ns}"
 
 
 def folded_name(name: str) -> str:
@@ -182,8 +218,8 @@ def _local_files(url: str) -> list[_FoundFile]:
     base = root.parent if root.is_file() else root
     found = []
     for path, state in [(root, os.stat(root))] if root.is_file() else _files_below(root):
-        version = f"{state.st_size}-{state.st_mtime_ns}"
-        found.append(_FoundFile(str(path), version, state.st_size, str(path), path.relative_to(base).as_posix()))
+        below = path.relative_to(base).as_posix()
+        found.append(_FoundFile(str(path), _local_version(state), state.st_size, str(path), below))
     return found
 
 
