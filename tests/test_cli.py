@@ -44,7 +44,7 @@ def loaded(prepared: Loaded) -> Iterator[Said]:
 def test_loads_an_archive_into_a_file_here(loaded: Said) -> None:
     said = loaded
     assert said.status == 0
-    assert said.out.splitlines()[:8] == [
+    assert said.out.splitlines()[:9] == [
         "table         rows",
         "_audit           1",
         "_rejects         1",
@@ -53,10 +53,14 @@ def test_loads_an_archive_into_a_file_here(loaded: Said) -> None:
         "",
         "3 lines, 1 stored, 1 duplicate, 1 rejected, 0 values discarded",
         "  1 not_json: not JSON",
+        "    what is there instead: see _rejects.message",
     ]
-    assert re.fullmatch(r"1 new file, 0 known, 0.0 MB, \d+\.\d s, \d+ events/s", said.out.splitlines()[8])
+    assert re.fullmatch(r"1 new file, 0 known, 0.0 MB, \d+\.\d s, \d+ events/s", said.out.splitlines()[9])
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id, event FROM autopilothq.tracks").fetchall() == [("m1", "email_opened")]
+
+
+CSV = "CSV, a table and not messages: see `adopt`"
 
 
 class Selected(NamedTuple):
@@ -77,7 +81,7 @@ class Selected(NamedTuple):
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory: pytest.TempPathFactory) -> Selected:
     with isolation(tmp_path_factory.mktemp("selected")):
-        Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "oops\n")
+        Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "id,email\n")
         names = "email_opened, Emial Clicked, Email Bounced"
         dry = command("load", "archive", "archive.ndjson", "--events", names, "--dry-run")
         files = [path.name for path in Path().iterdir()]
@@ -99,6 +103,7 @@ def test_some_events(selected: Selected) -> None:
     counts = ("lines", "stored", "rejected", "lines_skipped")
     dry = selected.dry.out.splitlines()
     assert "3 lines, 1 stored, 0 duplicates, 1 rejected, 1 skipped, 0 values discarded" in dry
+    assert dry[dry.index("  1 not_json: not JSON") + 1] == f"    1 likely {CSV}"
     [told] = errors(selected.dry)
     assert told == (
         "Warning: The name emial_clicked selects nothing: no event that was read has it, and neither Autopilot's events"
@@ -131,6 +136,7 @@ def test_json_has_every_count(selected: Selected) -> None:
         "rejected": 1,
         "mended": 0,
         "rejects": {"not_json": 1},
+        "reject_causes": {CSV: 1},
         "discards": 0,
         "beyond_limits": {},
         "rows": {"email_opened": 1, "tracks": 1, "_rejects": 1, "_audit": 1},

@@ -68,6 +68,8 @@ def same(folder: Path) -> None:
 
 # Columns of only one message, names to shorten, numbers that become text, and users in several partitions.
 MORE: list[Any] = [
+    b"id,email",  # no JSON, with a likely cause
+    b'{"a":1}{"b":2}',
     *(track(100 + n, event="Wide", properties={f"key_{n}": n, "x" * 90 + str(n % 3): "a"}) for n in range(9)),
     *(track(200 + n, properties={"mixed": n if n % 2 else n / 2, "late": "a" if n == 19 else n}) for n in range(20)),
     *(
@@ -77,7 +79,8 @@ MORE: list[Any] = [
     ),
 ]  # fmt: skip
 COUNTED = (
-    "files", "files_done", "bytes", "bytes_done", "lines", "stored", "duplicates", "rejected", "rejects", "discards",
+    "files", "files_done", "bytes", "bytes_done", "lines", "stored", "duplicates", "rejected", "rejects",
+    "reject_causes", "discards",
     "beyond_limits", "rows", "unfinished",
 )  # fmt: skip
 

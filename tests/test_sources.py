@@ -402,14 +402,16 @@ def test_each_file_has_its_own_requested_messages_by_the_name_in_the_destination
 def test_the_report_of_a_run_adds_up_its_loads() -> None:
     first = LoadReport(
         files=1, files_known=2, files_done=3, bytes=4, bytes_done=5, lines=6, stored=7, duplicates=8, rejected=9,
-        lines_skipped=10, rejects={"a": 1, "b": 2}, discards=11, beyond_limits={"x": {"t": 1}, "y": {"t": 2}},
+        lines_skipped=10, rejects={"a": 1, "b": 2}, reject_causes={"k": 1}, discards=11,
+        beyond_limits={"x": {"t": 1}, "y": {"t": 2}},
         rows={"tracks": 3, "_audit": 2}, unfinished={"u": "w"}, skipped={"s": 1}, skipped_examples={"s": ["e"]},
         contacts=12, contacts_total=13, people=14, people_total=15, cut_off="c", warnings=["w1"], seconds=1.5,
         mended=16, failed={"p": "why", "q": "first"}, tasks=17, tasks_done=18, people_found_by="x",
     )  # fmt: skip
     part = LoadReport(
         files=101, files_known=102, files_done=103, bytes=104, bytes_done=105, lines=106, stored=107, duplicates=108,
-        rejected=109, lines_skipped=110, rejects={"b": 20, "c": 30}, discards=111,
+        rejected=109, lines_skipped=110, rejects={"b": 20, "c": 30}, reject_causes={"k": 2, "l": 3},
+        discards=111,
         beyond_limits={"x": {"t": 10, "u": 1}, "z": {"t": 3}}, rows={"tracks": 30, "users": 1, "_audit": 1},
         unfinished={"v": "w"}, skipped={"r": 1}, skipped_examples={"r": ["f"]}, contacts=112, contacts_total=113,
         people=114, people_total=115, cut_off="d", warnings=["w2"], seconds=2.5,
@@ -417,7 +419,8 @@ def test_the_report_of_a_run_adds_up_its_loads() -> None:
     )  # fmt: skip
     assert first.then(part) == LoadReport(
         files=101, files_known=102, files_done=103, bytes=104, bytes_done=110, lines=112, stored=114, duplicates=116,
-        rejected=118, lines_skipped=120, rejects={"a": 1, "b": 22, "c": 30}, discards=122,
+        rejected=118, lines_skipped=120, rejects={"a": 1, "b": 22, "c": 30}, reject_causes={"k": 3, "l": 3},
+        discards=122,
         beyond_limits={"x": {"t": 11, "u": 1}, "y": {"t": 2}, "z": {"t": 3}},
         rows={"tracks": 33, "users": 1, "_audit": 2}, unfinished={"v": "w"}, skipped={"r": 1},
         skipped_examples={"r": ["f"]}, contacts=112, contacts_total=113, people=128, people_total=15, cut_off="d",

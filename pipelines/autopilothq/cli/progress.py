@@ -1,6 +1,7 @@
 """Shows the progress and the result of a load."""
 
 import dataclasses
+import itertools
 import re
 import time
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ Counted = Literal["files", "tables", "contacts", "people", "people read", "rows"
 """The unit of a run's progress: `tables` of a database, `people` to request events of, `people read` by a scan."""
 LOG_SECONDS = 5.0
 WIDE_TERMINAL = 120  # columns that have room for everything
+MOST_CAUSES = 3  # of lines that are not JSON
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _TASKS = ("tasks", "tasks_done")  # counts that only an engine has
 OF_FILES = {"files": "file", "tables": "table"}  # the units that a report counts as its files
@@ -213,6 +215,8 @@ def _print_tables_and_lines(report: LoadReport, dry_run: bool, totals: Iterable[
         out.print_wrapped(text)
     for reason, count in report.rejects.items():
         out.print_wrapped(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
+        if reason == "not_json":
+            _print_causes(report, dry_run)
     for reason, tables in report.beyond_limits.items():
         out.print_wrapped(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
@@ -221,6 +225,14 @@ def _print_tables_and_lines(report: LoadReport, dry_run: bool, totals: Iterable[
         names = report.skipped_examples[why]
         because = (LEFT_OUT | NOT_ADOPTED_BECAUSE)[why]
         out.print_wrapped(f"  {count:,} left out ({because}): {', '.join(names)}{', …' * (count > len(names))}")
+
+
+def _print_causes(report: LoadReport, dry_run: bool) -> None:
+    """Prints the most likely causes of lines that are not JSON, or where to find what they have."""
+    for cause, count in itertools.islice(report.reject_causes.items(), MOST_CAUSES):
+        out.print_wrapped(f"    {count:,} likely {cause}")
+    if not dry_run and sum(report.reject_causes.values()) < report.rejects["not_json"]:
+        out.print_line("    what is there instead: see _rejects.message")
 
 
 def _work(report: LoadReport, counted: Counted) -> str:

@@ -6,6 +6,7 @@ from datetime import UTC
 import pyarrow as pa
 
 from ..catalog import DISCARDS, KINDS, LIMIT_REASONS, REJECTS
+from ..segment.not_json import CAUSES
 from . import engine, texts
 from .context import CountedMessages, FileCount, ProjectionContext, TableRows, book_rows
 
@@ -51,6 +52,11 @@ def _added(first: FileCount, second: FileCount) -> FileCount:
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
     """Returns how many lines were rejected for each reason, the most frequent first."""
     return dict(context.con.execute(_SQL["rejects_by_reason"]).fetchall())
+
+
+def reject_causes(context: ProjectionContext) -> dict[str, int]:
+    """Returns how many lines have each likely cause of being no JSON, the most frequent first."""
+    return dict(context.con.execute(_SQL["reject_causes"], {"causes": CAUSES}).fetchall())
 
 
 def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | None:

@@ -18,6 +18,11 @@ WHERE list_contains(names, CASE kind {tables} ELSE coalesce(slug, '') END) <> al
 -- name: rejects_by_reason
 SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1
 
+-- name: reject_causes
+SELECT cause, count(*)
+FROM rejects JOIN (SELECT DISTINCT unnest($causes::VARCHAR[]) AS cause) ON suffix(message, '(' || cause || ')')
+WHERE reason = 'not_json' GROUP BY 1 ORDER BY 2 DESC, 1
+
 -- name: all_rejected
 -- The rows of `_rejects`; `files` are the files of the load. Each line of each file has a row of its own.
 SELECT nextval('row_numbers') AS number, file, line, reason, message, raw, $loaded_at::TIMESTAMPTZ AS rejected_at, seq,

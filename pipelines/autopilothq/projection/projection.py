@@ -218,6 +218,10 @@ class Deduplicated:
         """Returns how many lines were rejected for each reason, the most frequent first."""
         return audit.rejects_by_reason(self._context)
 
+    def reject_causes(self) -> dict[str, int]:
+        """Returns how many lines have each likely cause of being no JSON, the most frequent first."""
+        return audit.reject_causes(self._context)
+
     def rejects(self, files: Sequence[str]) -> TableRows | None:
         """Returns the rows of `_rejects`, or None if there are none; `files` are the names of the load's files."""
         return audit.rejects(self._context, files)

@@ -40,6 +40,18 @@ _SIGNATURES = {
     b"\0\0\xfe\xff": UTF_32,
 }
 """The likely causes by the first bytes of a file, which are those of its first line."""
+CAUSES = (
+    ON_ONE_LINE,
+    NO_LINE_ENDS,
+    JSON_ARRAY,
+    SPREAD,
+    UTF_16,
+    MARKUP,
+    TAR,
+    TABLE.format("CSV"),
+    *_SIGNATURES.values(),
+)
+"""All causes that the message of a reject may end with, in brackets."""
 
 
 def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:

@@ -143,7 +143,14 @@ class InProcess:
                 write_rows(load, files, made)
         counts = deduplicated.counts(load.counted_before())
         audit = audit_rows(load, counts, lines)
-        fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
+        fill_report(
+            load,
+            counts,
+            lines,
+            deduplicated.rejects_by_reason(),
+            deduplicated.beyond_limits(),
+            deduplicated.reject_causes(),
+        )
         return ProjectedLoad(files, audit)
 
     def _deduplicated(self, existing: ExistingTables, stored: ReadTable | None) -> Deduplicated:
@@ -248,6 +255,7 @@ def fill_report(
     lines: LinesRead,
     rejects: Mapping[str, int],
     beyond_limits: Mapping[str, Mapping[str, int]],
+    causes: Mapping[str, int],
 ) -> None:
     """Fills in the load's report: how many lines were stored, and why others were not."""
     report = load.report
@@ -257,6 +265,7 @@ def fill_report(
     report.lines_skipped = lines.skipped.total()
     report.lines += report.lines_skipped
     report.rejects = dict(rejects)
+    report.reject_causes = dict(causes)
     report.beyond_limits = {reason: dict(tables) for reason, tables in beyond_limits.items()}
     report.bytes = sum(file.size for file in load.work)
     report.unfinished = {load.work[number].url: why for number, why in lines.unfinished.items()}

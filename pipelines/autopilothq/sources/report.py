@@ -30,6 +30,7 @@ class LoadReport:
         mended: Cut texts of adopted rows that this load made whole.
         lines_skipped: Lines whose messages were not requested.
         rejects: Rejected lines by reason.
+        reject_causes: Lines that are not JSON, by the likely cause; those without a known one are left out.
         discards: Values that were discarded, as rows of `_discards`.
         beyond_limits: Values that a limit excluded, by reason and table.
         rows: Rows by table.
@@ -61,6 +62,7 @@ class LoadReport:
     mended: int = 0
     lines_skipped: int = 0
     rejects: dict[str, int] = field(default_factory=dict)
+    reject_causes: dict[str, int] = field(default_factory=dict)
     discards: int = 0
     beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class LoadReport:
             **counts,
             rows=rows,
             rejects=_sum(self.rejects, part.rejects),
+            reject_causes=_sum(self.reject_causes, part.reject_causes),
             beyond_limits={
                 reason: _sum(self.beyond_limits.get(reason, {}), part.beyond_limits.get(reason, {}))
                 for reason in self.beyond_limits | part.beyond_limits

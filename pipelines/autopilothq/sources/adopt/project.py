@@ -150,7 +150,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path) -> ProjectedLoad
     counts = list(_counts(load, tables, file_counts(adoption), lines))
     load.report.lines = sum(count.lines for count in counts)
     audit = audit_rows(load, counts, lines)
-    fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}))
+    fill_report(load, counts, lines, rejects_by_reason(adoption.context), beyond_limits(adoption.context, {}), {})
     return ProjectedLoad(files, audit)
 
 

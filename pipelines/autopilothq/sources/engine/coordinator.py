@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,6 +75,12 @@ def _owner(load: PlannedLoad) -> str:
     return f"{pipeline.pipeline_name}-{hashlib.sha256(target_of(pipeline).encode()).hexdigest()[:12]}"
 
 
+def _summed(numbers: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Returns the sums of numbers by name, the greatest first."""
+    found = sum(map(Counter, numbers), Counter[str]())
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
 class _MessagesRefused(Exception):
     """Messages cannot become rows. Its only argument is their errors by id."""
 
@@ -111,10 +117,9 @@ class Coordinator:
         rows.hand_over(parts, plans, files)
         counts = merge_counts(count for part in parts for count in part.counts)
         audit = audit_rows(load, counts, lines)
-        rejects = sum((Counter(part.rejects) for part in parts), Counter[str]())
-        frequent_first = dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0])))
+        rejects, causes = _summed(part.rejects for part in parts), _summed(part.causes for part in parts)
         limits = limits_exceeded([row for part in parts for row in part.limits], tables.without_table)
-        fill_report(load, counts, lines, frequent_first, limits)
+        fill_report(load, counts, lines, rejects, limits, causes)
         return ProjectedLoad(files, audit)
 
     def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:

@@ -47,6 +47,7 @@ class PartitionFiles:
     latest: dict[str, LatestFiles] = field(default_factory=dict)
     counts: list[FileCount] = field(default_factory=list)
     rejects: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
     limits: list[tuple[str, str, int]] = field(default_factory=list)
 
 
@@ -111,6 +112,7 @@ class RowsTask:
         done.rows = writer.written
         done.counts = rows.counts(self.counted)
         done.rejects = rows.rejects_by_reason()
+        done.causes = rows.reject_causes()
         done.limits = rows.discarded()
         return done
 
