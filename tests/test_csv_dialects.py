@@ -1,5 +1,6 @@
 """CSV files in all dialects that the engine knows give the same rows at once and in parts (docs/contract/adopt.md)."""
 
+import gzip
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from autopilothq.errors import ArchiveError
 from autopilothq.projection import engine
-from autopilothq.sources.adopt import buffer, columns, csv_dialect, csv_rows
+from autopilothq.sources.adopt import buffer, columns, csv_dialect, csv_rows, first_rows
 from autopilothq.sources.adopt.csv_rows import Signs
 from autopilothq.sources.adopt.files import TableFile
 
@@ -96,6 +97,7 @@ RAGGED = {
     "id,x,y\n2\n" + ROWS: "row 2 has 1 value, but the header in row 1 has 3",
     ROWS + '2,"a\nb",c,d\n': "row 42 has 4 values, but the header in row 1 has 3",
     "id,x\n" + "1,a\n" * 30_000 + "1,a,b\n": r"CSV Error on Line: \d+ Expected Number of Columns: 2 Found: 3",
+    ROWS + "2,\udcff,b\n": "Invalid unicode",
     ROWS + "2," + "a" * 2_000_000 + ",b\n": "Maximum line size of 2000000 bytes exceeded",
 }
 
@@ -107,7 +109,17 @@ def test_rows_that_differ_in_their_number_of_values_are_an_error(
     """Otherwise the engine would take a later row for the header, and lose all rows before it."""
     for text, why in RAGGED.items():
         with pytest.raises(ArchiveError, match=why):
-            read(con, tmp_path, monkeypatch, text.encode(), way)
+            read(con, tmp_path, monkeypatch, text.encode(errors="surrogateescape"), way)
+
+
+@pytest.mark.parametrize("name", ["shop.csv.gz", "shop.json.gz", "shop.csv", "shop.json"])
+def test_a_file_whose_text_is_blank_has_no_rows(con: duckdb.DuckDBPyConnection, tmp_path: Path, name: str) -> None:
+    """Exporters leave such files, which look empty only once they are decompressed."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"") if name.endswith(".gz") else b"\n")
+    file = TableFile(str(path), "", 0, "shop", "json" if "json" in name else "csv", str(path))
+    for found in (buffer.buffer_file(con, file, 0, tmp_path), first_rows.buffer_first_rows(con, file, 1, tmp_path)[0]):
+        assert con.execute(f"FROM '{found.path}'").fetchall() == []
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,11 @@ DEEP = "line 3 is nested too deeply to be read: more than 250 objects or arrays 
         ('{"id":"c","n":nan}\n\xff', "line 4 is not JSON: Expecting value"),
         ('{"id":"c","n":1.50}\n{"id":"d","n":1,"n":2}', 'line 4 repeats the key "n"'),
         ('{"id":"c","t":", ]","n":1.50 , }', "line 3 is not JSON: it has a comma before the end of an object or array"),
-        ('["na","nb"]\n{"id"', "line 4 is not JSON: Expecting ':' delimiter"),
+        ('{"id":"na"}\n{"id"', "line 4 is not JSON: Expecting ':' delimiter"),
+        ('["na","nb"]\n{"id"', "line 3 is JSON, but not an object"),
+        ('{"id":"b"}\n[{"id":"c"}]', "line 4 is JSON, but not an object"),
+        ('{"id":"b"}\n"c"', "line 4 is JSON, but not an object"),
+        (' null\r\n{"id":"b"}', "line 3 is JSON, but not an object"),
         ('{"id":"c","t":[1,]}\n', "line 3 is not JSON: it has a comma before the end of an object or array"),
     ],
 )

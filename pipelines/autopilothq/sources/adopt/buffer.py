@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from .avro import AvroTable, opened_avro
 from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
 from .csv_dialect import csv_in_parts, dialect_of
+from .csv_rows import has_null_marks
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import (
     LONGEST_OBJECT,
@@ -41,7 +41,6 @@ _Columns = tuple[
 ]  # the columns of a file with their forms, and the lost ones
 LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
 OTHER_TABLES = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}  # tables other than those of events
-_NULL = re.compile(rb"[,|;\t\r\n]\\N[,|;\t\r\n]")
 _CHUNK = 8 << 20
 ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
 _OF_MACHINE = re.compile("Could not write|No space left|Out of Memory")
@@ -278,9 +277,11 @@ def _is_of_machine(error: Exception) -> bool:
 
 
 def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
-    """Returns the source for the rows of a file on this machine."""
+    """Returns the source for the rows of a file on this machine; one whose text is blank has none."""
     if file.format == "parquet":
         return _parquet_source(con, local, scratch)
+    if not any(chunk.strip() for chunk in _contents(local)):
+        return Source("(SELECT '' AS id WHERE false)", ANY_ORDER, {"id": ("text", "{}")}, {"id": "VARCHAR"})
     if file.format == "csv":
         return _csv_source(con, local, scratch)
     return _json_source(con, local, scratch)
@@ -293,6 +294,8 @@ def _json_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> 
     read = partial(_READ_JSON.format, path=engine.glob_literal(str(local)))
     sql = read(size=LONGEST_OBJECT)
     types = _types(con, sql)
+    if [*types] == ["json"] and (broken := unreadable_line(partial(_contents, local))):
+        raise broken
     names = own_names(list(types), partial(json_names, con, local), in_order=False)
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
     types = {names[name]: type_ for name, type_ in types.items()}
@@ -333,28 +336,14 @@ def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) 
 
 
 def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
-    null = "\\N" if _has_null_marks(local) else ""
     path, contents, piece = engine.glob_literal(str(local)), partial(_contents, local), scratch / "few.csv"
+    # The engine would not notice that a compressed file is cut off, so it is read to its end.
+    null = "\\N" if has_null_marks(contents(), to_end=local.suffix in COMPRESSIONS) else ""
     dialect, at_once = dialect_of(con, path, contents, piece)
     names = own_names(dialect.columns, partial(csv_names, con, dialect.read(path, null, header=False)))
     columns = _columns(dict.fromkeys(dialect.columns, ("loose", "{}")), names)
     few = partial(csv_in_parts, contents, dialect, null, piece)
     return Source(dialect.read(path, null) if at_once else "", ANY_ORDER, columns, {}, few)
-
-
-def _has_null_marks(path: Path) -> bool:
-    r"""Returns whether a CSV file has nulls as `\N`. In other files an empty value without quotes is null.
-
-    A compressed file is read to its end, which raises an error if it is cut off: the engine would not notice.
-    """
-    kept, found = b"", False
-    for chunk in chain([b"\n"], _contents(path), [b"\n"]):
-        text = kept + chunk
-        found = found or (b"\\N" in text and bool(_NULL.search(text)))
-        if found and path.suffix not in COMPRESSIONS:
-            break
-        kept = text[-3:]
-    return found
 
 
 def _contents(path: Path) -> Iterator[bytes]:

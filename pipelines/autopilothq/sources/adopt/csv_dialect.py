@@ -75,14 +75,17 @@ def dialect_of(con: duckdb.DuckDBPyConnection, path: str, contents: Contents, pi
     `piece` is the path of a file that is made for the engine. Raises UnreadableLine if rows differ in their number of
     values.
     """
-    dialect, at_once = None, not has_long_rows(contents)
-    with suppress(duckdb.OutOfMemoryException):
-        dialect = _detected(con, path, contents) if at_once else None
-    if dialect is None:
-        _, dialect = first_csv_rows(con, contents(), BYTES_AT_ONCE, piece)
-        at_once = False
-    _check_header(dialect, contents)
-    return dialect, at_once
+    if not has_long_rows(contents):
+        with suppress(duckdb.OutOfMemoryException):
+            dialect = _detected(con, path, contents)
+            _check_header(dialect, contents)
+            return dialect, True
+    rows, sampled = first_csv_rows(con, contents(), BYTES_AT_ONCE, piece)
+    if sampled is None:
+        piece.write_bytes(rows)
+        sampled = _detected(con, engine.glob_literal(str(piece)), lambda: [rows])
+    _check_header(sampled, contents)
+    return sampled, False
 
 
 def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> Dialect:
@@ -102,10 +105,11 @@ def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> 
 
 def first_csv_rows(
     con: duckdb.DuckDBPyConnection, chunks: Iterable[bytes], size: int, piece: Path
-) -> tuple[bytes, Dialect]:
+) -> tuple[bytes, Dialect | None]:
     """Returns the first complete rows of a text: those within `size` bytes, or else some more; and their dialect.
 
-    `piece` is the path of a file that is made for the engine. Raises UnreadableLine if a row is too long.
+    A text that is no longer is returned as it is, without a dialect. `piece` is the path of a file that is made for the
+    engine. Raises UnreadableLine if a row is too long.
     """
     kept = b""
     for chunk in chunks:
@@ -114,8 +118,7 @@ def first_csv_rows(
             if dialect := _sampled(con, text, piece):
                 return text[: last_row_end(text, dialect.signs)], dialect
         check_row_length(len(kept))
-    piece.write_bytes(kept)
-    return kept, _detected(con, engine.glob_literal(str(piece)), lambda: [kept])
+    return kept, None
 
 
 def _sampled(con: duckdb.DuckDBPyConnection, text: bytes, piece: Path) -> Dialect | None:

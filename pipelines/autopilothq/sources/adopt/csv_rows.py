@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from ...segment.message import without_bom
 from ...warehouses.duckdb_parts import BYTES_AT_ONCE, LONG, VECTOR
 from .in_parts import Contents, check_row_length
+
+_NULL = re.compile(rb"[,|;\t\r\n]\\N[,|;\t\r\n]")
 
 
 class Signs(NamedTuple):
@@ -93,3 +95,18 @@ def has_long_rows(contents: Contents) -> bool:
         return False
     ends = row_ends(text, Signs(newline=r"\n" if b"\n" in text else r"\r"))
     return not any(islice(ends, len(text) * VECTOR // LONG, None))
+
+
+def has_null_marks(chunks: Iterable[bytes], to_end: bool) -> bool:
+    r"""Returns whether a CSV file has nulls as `\N`. In other files an empty value without quotes is null.
+
+    `to_end` says that the text is read to its end, which raises an error if it is cut off.
+    """
+    kept, found = b"", False
+    for chunk in chain([b"\n"], chunks, [b"\n"]):
+        text = kept + chunk
+        found = found or (b"\\N" in text and bool(_NULL.search(text)))
+        if found and not to_end:
+            break
+        kept = text[-3:]
+    return found

@@ -43,7 +43,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOCUMENT = "readme"  # a name that is not a table's, in a folder of exported files
 _HIVE = re.compile(r"[^/=]+=[^/]*")
 _OF_ARCHIVE = re.compile(rf"(.*/)?{ARCHIVE_FOLDER}/[^/]+/[0-9]{{12,14}}/[^/]+")
-_QUOTED_ROW = re.compile(r"(CSV Error on Line: \d+\n)Original Line: .*\n([^\n]+\n+Possible )", re.DOTALL)
+_QUOTED_ROW = re.compile(r"(CSV Error on Line: \d+\n)Original Line: .*?\n([^\n]+\n+Possible )", re.DOTALL)
 """What DuckDB says of a CSV file; the row may be so long that nobody would see the error."""
 NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT, ARCHIVED = "no_table", "no_format", "unfinished_export", "archived"
 NOT_ADOPTED_BECAUSE = {

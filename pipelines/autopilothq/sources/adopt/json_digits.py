@@ -29,12 +29,13 @@ _COLUMN = f"digits {token_hex(8)} "  # no key of a file begins with it
 # A comma before the end of an object or array, which the engine accepts. Texts, which may contain one, match first.
 _TRAILING_COMMA = r",\s*[}\]]"
 _TRAILING_COMMA_IN_LINE = re.compile(rb'"(?:[^"\\]|\\.)*"|(' + _TRAILING_COMMA.encode() + b")")
+_NULL_LINE = r"(?m)^[ \t]*null[ \t\r]*$"  # the engine would make a row of it
 # Numbers that the engine reads, but the decoder does not. Texts, which may contain such words, match first.
 _NOT_FINITE = re.compile(r'("(?:[^"\\]|\\.)*")|-?(?:nan|inf(?:inity)?)', re.IGNORECASE)
 
 
 def unreadable_line(contents: Contents) -> UnreadableLine | None:
-    """Returns the error for the first line that is no JSON, or repeats a key of its object; None if there is none."""
+    """Returns the error for the first line that is no object in JSON, or repeats a key of it; None if there is none."""
     number = 1
     for text in _whole_lines(contents()):
         for index, line in enumerate(text.split(b"\n"), number):
@@ -46,11 +47,15 @@ def unreadable_line(contents: Contents) -> UnreadableLine | None:
 
 def _unreadable(line: bytes) -> str:
     """Returns why a line cannot be read; empty if it can be, or is blank."""
+    if not line:
+        return ""
     try:
-        found = DECODER.decode(_NOT_FINITE.sub(lambda word: word[1] or "0", line.decode())) if line else []
+        found = DECODER.decode(_NOT_FINITE.sub(lambda word: word[1] or "0", line.decode()))
     except ValueError as error:
         return f"is not JSON: {getattr(error, 'msg', error)}"
-    keys = Counter(key for key, _ in found) if isinstance(found, JsonObject) else Counter[str]()
+    if not isinstance(found, JsonObject):
+        return "is JSON, but not an object"
+    keys = Counter(key for key, _ in found)
     return next((f"repeats the key {to_json(key)}" for key, times in keys.items() if times > 1), "")
 
 
@@ -87,7 +92,7 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _checked(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields pieces of whole lines. Raises UnreadableLine if a line is nested too deeply, or has a comma too many.
+    """Yields pieces of whole lines. Raises UnreadableLine for a null, a line nested too deeply, or a comma too many.
 
     The engine recurses over the levels of a line, and some tens of thousands end the process; a thousand may, in a
     thread with a small stack.
@@ -95,7 +100,10 @@ def _checked(texts: Iterable[bytes]) -> Iterator[bytes]:
     number = 1
     for text in texts:
         [may_trail] = pc.match_substring_regex(pa.array([text], pa.large_binary()), _TRAILING_COMMA).to_pylist()
+        [has_null] = pc.match_substring_regex(pa.array([text], pa.large_binary()), _NULL_LINE).to_pylist()
         for index, line in enumerate(text.split(b"\n"), number):
+            if has_null and line.strip() == b"null":
+                raise UnreadableLine(f"line {index} is JSON, but not an object")
             if may_trail and any(found[1] for found in _TRAILING_COMMA_IN_LINE.finditer(line)):
                 raise UnreadableLine(f"line {index} is not JSON: it has a comma before the end of an object or array")
             if len(line) > MAX_DEPTH and is_deeper(line, MAX_DEPTH):
