@@ -90,6 +90,32 @@ def test_a_file_has_the_same_rows_at_once_and_in_parts(
             assert read(con, tmp_path, monkeypatch, text, way) == rows, (way, text[:99])
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("lines", "values"),
+    [
+        (["1,a", "2,'b'", "3,'tis", "4,'c', 'd"], None),
+        (["1,a", "2,'b'", "3,c"], ["a", "'b'", "c"]),
+        (["1,'a'", "2,'b'", "3,'c'"], ["a", "b", "c"]),
+        (["1,a", "2,'b,'"], ["a", "b,"]),
+    ],
+)
+def test_apostrophes_are_quotes_only_if_a_column_or_the_number_of_values_needs_them(
+    con: duckdb.DuckDBPyConnection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
+    values: list[str] | None,
+    way: str,
+) -> None:
+    text = "\n".join(["id,x", *lines]).encode()
+    if values is None:
+        with pytest.raises(ArchiveError):
+            read(con, tmp_path, monkeypatch, text, way)
+    else:
+        assert [value for _, value in read(con, tmp_path, monkeypatch, text, way)] == values
+
+
 ROWS = "id,x,y\n" + "1,a,b\n" * 40
 RAGGED = {
     "My export\n\n" + ROWS + "id,x,y,z\n1,a,b,c\n": "row 44 has 4 values, but the header in row 3 has 3",

@@ -31,6 +31,7 @@ _USUAL_SIGNS = [
     for newline in (r"\n", r"\r")
 ]
 _DELIMITER = re.compile(r"[,;|\t]")
+SNIFFED_ROWS = 20_480  # at which the engine looks
 _SNIFF = """
 SELECT Delimiter, Quote, Escape, NewLineDelimiter, SkipRows, list_transform(Columns, lambda c: c.name)
 FROM sniff_csv({path}, all_varchar = true, header = true, comment = ''{more})
@@ -94,6 +95,8 @@ def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> 
     If only later rows have quotes, they are those that all rows fit, or the usual ones if there is no memory for all.
     """
     dialect = _sniffed(con, path)
+    if dialect.signs.quote == "'" and (plain := _without_apostrophes(con, path, dialect)):
+        dialect = plain
     if _may_have_late_signs(dialect.signs, contents()):
         try:
             late = _sniffed(con, path, ", sample_size = -1").signs
@@ -101,6 +104,21 @@ def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> 
             late = Signs()
         dialect = dialect._replace(signs=dialect.signs._replace(quote=late.quote, escape=late.escape))
     return dialect
+
+
+def _without_apostrophes(con: duckdb.DuckDBPyConnection, path: str, dialect: Dialect) -> Dialect | None:
+    """Returns the dialect in which apostrophes belong to the values; None if they are the quotes of a file.
+
+    They are if rows make no sense otherwise, or if they enclose all values of a column. A text may just begin and end
+    with them, as in `'Hello'`.
+    """
+    with suppress(duckdb.InvalidInputException):
+        plain = _sniffed(con, path, ", quote = '\"', escape = '\"'")
+        enclosed = " OR ".join(f"bool_and({engine.name(name)}[1] = chr(39)) IS TRUE" for name in plain.columns)
+        sql = f"SELECT {enclosed} FROM (FROM {plain.read(path, '')} LIMIT {SNIFFED_ROWS})"
+        if (plain.columns, plain.skip) == (dialect.columns, dialect.skip) and con.execute(sql).fetchone() == (False,):
+            return plain
+    return None
 
 
 def first_csv_rows(
@@ -177,7 +195,7 @@ def _check_header(dialect: Dialect, contents: Contents) -> None:
     header = width = 0
     for number, row in enumerate(islice(_rows(contents(), signs), most), 1):
         values = split_row(row, signs)
-        if width and row.strip() and len(values) != width:
+        if width and row.strip(b"\r\n") and len(values) != width:
             raise UnreadableLine(
                 f"row {number} has {plural(len(values), 'value')}, but the header in row {header} has {width:,}"
             )
@@ -194,6 +212,8 @@ def _rows(chunks: Iterable[bytes], signs: Signs) -> Iterator[bytes]:
         for end in row_ends(text, signs):
             yield text[start:end]
             start = end
+        if start < len(text):
+            yield text[start:]
 
 
 def _may_have_late_signs(signs: Signs, chunks: Iterable[bytes]) -> bool:
