@@ -109,12 +109,15 @@ def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> 
 def _without_apostrophes(con: duckdb.DuckDBPyConnection, path: str, dialect: Dialect) -> Dialect | None:
     """Returns the dialect in which apostrophes belong to the values; None if they are the quotes of a file.
 
-    They are if rows make no sense otherwise, or if they enclose all values of a column. A text may just begin and end
-    with them, as in `'Hello'`.
+    They are if rows make no sense otherwise, or if they enclose an id or all values of a column. A text may just begin
+    and end with them, as in `'Hello'`.
     """
     with suppress(duckdb.InvalidInputException):
         plain = _sniffed(con, path, ", quote = '\"', escape = '\"'")
-        enclosed = " OR ".join(f"bool_and({engine.name(name)}[1] = chr(39)) IS TRUE" for name in plain.columns)
+        enclosed = " OR ".join(
+            f"bool_{'or' if folded_name(name) == 'id' else 'and'}({engine.name(name)}[1] = chr(39)) IS TRUE"
+            for name in plain.columns
+        )
         sql = f"SELECT {enclosed} FROM (FROM {plain.read(path, '')} LIMIT {SNIFFED_ROWS})"
         if (plain.columns, plain.skip) == (dialect.columns, dialect.skip) and con.execute(sql).fetchone() == (False,):
             return plain
