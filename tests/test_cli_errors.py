@@ -296,7 +296,10 @@ def test_tables_of_another_program_have_no_columns_of_loads(call: Call) -> None:
         1,
         [
             f"Error: Expected id of tracks in {there} to be text, as loads make it.",
-            "If the table is another program's, name the dataset of loads: --dataset",
+            (
+                "If the table is another program's, name the dataset of loads: --dataset. If somebody changed the type,"
+                " change it back (ALTER TABLE ... ALTER COLUMN ... TYPE ... USING ...)."
+            ),
         ],
     )
     said = call("status", "--credentials", "other.duckdb")

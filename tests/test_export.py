@@ -3,10 +3,12 @@
 import errno
 import gzip
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -40,7 +42,7 @@ PLACES = {"id", "file", "line", "rejected_at"}
 class StoredTables:
     """Presents a store as the dataset that an export reads."""
 
-    dialect = "duckdb"
+    kind = dialect = "duckdb"
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -256,6 +258,66 @@ OF_DUCKDB = (
 """Columns of types that neither the contract nor Arrow has, except the second."""
 
 
+EXACT = {
+    "duckdb": {
+        "HUGEINT": "170141183460469231731687303715884105727",
+        "UHUGEINT": "340282366920938463463374607431768211455",
+        "UBIGINT": "18446744073709551615",
+        "USMALLINT": "7",
+        "BIGNUM": "9" * 30,
+        "DECIMAL(38,20)": "0.12345678901234567890",
+        "DECIMAL(4,2)": "1.5",
+        "FLOAT": "0.1",
+    },
+    "postgres": {
+        "numeric": "12345678901234567890.12",
+        "numeric(9,2)": "1.5",
+        "real": "0.1",
+        "decimal": f"1{'0' * 400}",
+    },
+}
+"""Numbers of types that the contract lacks, or that its types cannot hold: an archive has all their digits."""
+UNFIT = {
+    "duckdb": (
+        ("TIMESTAMP_NS", "infinity", "a time of the years 1 to 9999", "archive"),
+        ("HUGEINT", "9223372036854775808", "an integer of at most 64 bits", "parquet"),
+    ),
+    "postgres": (
+        ("timestamptz", "infinity", "a time of the years 1 to 9999", "archive"),
+        ("timestamp", "0001-12-31 23:59:59.999999 BC", "a time of the years 1 to 9999", "parquet"),
+        ("numeric", "12345678901234567890", "a number that a float can be", "parquet"),
+    ),
+}
+"""Values of a column that no message can have, or no Parquet: nothing is exported in their place."""
+
+
+def in_duckdb(file: str, statements: str) -> None:
+    with duckdb.connect(file) as con:
+        con.execute(statements)
+
+
+def check_odd_values(kind: str, target: Sequence[str], execute: Callable[[str], Any]) -> None:
+    """Checks what exports make of values in columns that somebody added to `identifies`."""
+    alter = "ALTER TABLE autopilothq.identifies"
+    columns = [f"n{number} {of} DEFAULT '{value}'" for number, (of, value) in enumerate(EXACT[kind].items())]
+    columns.append("last timestamptz DEFAULT '9999-12-31 23:59:59.999999+00'")
+    execute("; ".join(f"{alter} ADD COLUMN {column}" for column in columns))
+    said = command("export", f"{kind}-exact", *target)
+    assert (said.status, said.err) == (0, "")
+    [file] = Path(f"{kind}-exact").rglob("*.gz")
+    exact = gzip.decompress(file.read_bytes()).decode()
+    for number, value in enumerate(EXACT[kind].values()):
+        assert re.search(rf'"n{number}":{re.escape(value)}[,}}]', exact)
+    assert '"last":"9999-12-31T23:59:59.999999Z"' in exact
+    execute("; ".join(f"{alter} DROP COLUMN {column.partition(' ')[0]}" for column in columns))
+    for of, value, expected, form in UNFIT[kind]:
+        execute(f"{alter} ADD COLUMN odd {of} DEFAULT '{value}'")
+        said = command("export", f"{kind}-odd", "--format", form, *target)
+        told = rf'Error: Expected {expected} in the column odd of [".a-z]*identifies"?, but got {value}\.\nChange this '
+        assert (said.status, bool(re.match(told, said.err))) == (1, True)
+        execute(f"{alter} DROP COLUMN odd")
+
+
 def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgres: str) -> None:
     own = (
         'CREATE TABLE autopilothq."MyShoes" ("ShoeSize" integer, name text)',
@@ -273,15 +335,14 @@ def test_own_tables_are_exported_with_names_of_mixed_case(tmp_path: Path, postgr
             target = ("--destination", kind, "--credentials", url)
             assert command("load", "archive", "archive", *target).status == 0
             if kind == "duckdb":
-                with duckdb.connect(url) as con:
-                    wider = (f"ALTER TABLE autopilothq.MyShoes ADD COLUMN {column}" for column in OF_DUCKDB)
-                    for statement in (*own, *wider):
-                        con.execute(statement)
+                wider = (f"ALTER TABLE autopilothq.MyShoes ADD COLUMN {column}" for column in OF_DUCKDB)
+                in_duckdb(url, "; ".join((*own, *wider)))
             else:
                 ask(url, "; ".join((*own, *twins)))
             said = command("export", kind, "--format", "parquet", *target)
             left_out = "" if kind == "duckdb" else "Warning: Not exported: myshoes: Name\n"
             assert (said.status, said.err) == (0, left_out)
+            check_odd_values(kind, target, partial(ask if kind == "postgres" else in_duckdb, url))
         shoes = [{"shoesize": 43, "name": "brogue"}]
         assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == [
             shoes[0]

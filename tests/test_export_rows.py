@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.catalog import Type
+from autopilothq.errors import RunError
 from autopilothq.export import days
 from autopilothq.export.days import DayFiles
 from autopilothq.export.messages import DiscardedValue, MessageRows
 from autopilothq.export.target import ExportTarget, is_own_file
+from autopilothq.export.values import check_values, number_json
 from autopilothq.warehouses.hints import arrow_schema
 
 AT = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
@@ -297,3 +299,41 @@ def test_days_have_files_of_a_size_and_wait_in_memory_no_longer_than_there_is_ro
 )
 def test_files_of_an_export_are_known_by_their_names(name: str, own: bool) -> None:
     assert is_own_file(name) is own
+
+
+FIRST, LAST = AT.replace(1, 1, 1, 0, 0, 0, 0), AT.replace(9999, 12, 31, 23, 59, 59, 999_999)
+
+
+@pytest.mark.parametrize(
+    ("of", "fit", "unfit", "shown"),
+    [
+        (pa.timestamp("us", "UTC"), [FIRST, None, LAST], (1 << 63) - 1, "infinity"),
+        (pa.timestamp("us", "UTC"), [None], 1 - (1 << 63), "-infinity"),
+        (pa.timestamp("us", "UTC"), [AT], -62_135_596_800_000_001, "0000-12-31 23:59:59.999999Z"),
+        (pa.timestamp("us", "UTC"), [AT], 253_402_300_800_000_000, "10000-01-01 00:00:00.000000Z"),
+        (pa.float64(), [1e300, None], float("nan"), "nan"),
+        (pa.float64(), [-0.0], float("-inf"), "-inf"),
+        (pa.string(), ["1.5", "1e+20", None], "NaN", "NaN"),
+        (pa.string(), ["7"], "Infinity", "Infinity"),
+        (pa.string(), ["7"], "-inf", "-inf"),
+    ],
+)
+def test_a_value_that_no_message_can_have_is_named(of: pa.DataType, fit: list[Any], unfit: Any, shown: str) -> None:
+    texts, cells = pa.array(["nan"] * len(fit)), pa.array(fit, of)
+    check_values(pa.record_batch({"x": cells, "name": texts}), ["x"], "order")
+    with pytest.raises(
+        RunError, match=rf"^Expected a .* in the column x of order, but got {shown}\.\nChange this value"
+    ):
+        check_values(pa.record_batch({"name": texts[:1], "x": pa.array([unfit], of)}), ["x"], "order")
+
+
+@pytest.mark.parametrize(
+    ("text", "json"),
+    [
+        ("2", "2.0"), ("2.50", "2.5"), (".50", "0.5"), ("-.12345678901234567890", "-0.12345678901234567890"),
+        ("1e+20", "1e+20"), ("12345678901234567890", "12345678901234567890"), ("9" * 400, "9" * 400),
+        ("0.1", "0.1"), ("100000000000000000000000", "1e+23"),
+    ],
+)  # fmt: skip
+def test_a_number_that_a_float_cannot_be_keeps_its_digits(text: str, json: str) -> None:
+    assert number_json(text) == json

@@ -66,6 +66,8 @@ ODD = {"whole": ["b", "a"], "users": ["shape"], "shapes": ["shape"]}
 class Dataset:
     """Presents tables as the dataset that an export reads, in batches of three rows."""
 
+    kind = "duckdb"
+
     def __init__(self, tables: Tables, dialect: str = "duckdb") -> None:
         self.of, self.dialect = tables, dialect
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -13,11 +13,12 @@ from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
 from ..display import plural
 from ..errors import RunError
 from ..projection import engine
-from ..warehouses.dataset import Dataset, count_shared
+from ..warehouses.dataset import Columns, Dataset, NativeType, count_shared, read_with_texts
 from .changes import ChangedRows, rows_without_message
 from .days import DayFiles
 from .messages import DiscardedValue, MessageRows
 from .target import ExportTarget
+from .values import check_values, number_encoders
 
 LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; beyond that they spill to disk
 LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id")
@@ -66,7 +67,9 @@ class _Export:
         self._changed = ChangedRows()
         views = dataset.views()
         self._existing = {name: columns for name, columns in dataset.columns().items() if name not in views}
-        self._check_tables()
+        _check_tables(
+            dataset, self._existing, (TRACKS.name, *self._event_tables(), *(table.name for _, table, _ in KINDS))
+        )
         self._discards = self._read_discards()
 
     def run(self) -> ExportedArchive:
@@ -84,23 +87,6 @@ class _Export:
         self._left_out += rows_without_message(self._dataset, self._existing, self._con)
         self._days.flush()
         return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out, self._changed.texts())
-
-    def _check_tables(self) -> None:
-        """Raises RunError if another program has made `tracks`, or any other table of messages."""
-        missing = _TRACKS_COLUMNS - set(self._existing.get(TRACKS.name, _TRACKS_COLUMNS))
-        if missing:
-            raise RunError(
-                f"Expected {TRACKS.name} in {self._dataset.title}, to have the columns of loads, but it lacks"
-                f" {', '.join(sorted(missing))}.\nIf it is another program's, name the dataset of loads: --dataset"
-            )
-        for name in (TRACKS.name, *self._event_tables(), *(table.name for _, table, _ in KINDS)):
-            columns = self._existing.get(name, {})
-            wrong = [each for each in ("id", "event") if each in columns and columns[each].type != "text"]
-            if wrong:
-                raise RunError(
-                    f"Expected {' and '.join(wrong)} of {name} in {self._dataset.title}, to be text, as loads make"
-                    " it.\nIf the table is another program's, name the dataset of loads: --dataset"
-                )
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 
@@ -132,12 +118,14 @@ class _Export:
 
     def _export_table(self, kind: str, name: str, only: str | None = None) -> int:
         """Exports the rows of a table that meet the SQL condition `only`, by default all; returns their number."""
-        types = self._types(name)
-        rows = MessageRows(kind, types)
+        numbers = number_encoders(self._dataset, self._existing[name])
+        types = self._types(name, numbers)
+        rows = MessageRows(kind, types, numbers)
         # If somebody changed the type of that column, a load takes one of the message's other times.
         has_time = types.get("received_at") == "timestamp"
         count = 0
-        for batch in self._filtered(self._dataset.read(name, rows.columns), only):
+        for batch in self._filtered(read_with_texts(self._dataset, name, types, numbers), only):
+            check_values(batch, numbers, name)
             days = _days_of(batch["received_at"]) if has_time else [0] * len(batch)
             discards = self._discarded_values(name, batch)
             self._changed.add(name, batch, discards)
@@ -154,9 +142,13 @@ class _Export:
             with engine.registered(self._con, chosen=pa.Table.from_batches([batch])):
                 yield from self._con.sql(f"FROM chosen WHERE {only}").to_arrow_table().to_batches()
 
-    def _types(self, name: str) -> dict[str, Type]:
-        """Returns the types of a table's columns except the loader's own; notes those that are left out."""
-        found: Mapping[str, Type] = self._dataset.tables([name])[name]
+    def _types(self, name: str, texts: Collection[str]) -> dict[str, Type]:
+        """Returns the types of a table's columns except the loader's own; notes those that are left out.
+
+        `texts` are the columns that are read as text.
+        """
+        read_as_text: dict[str, Type] = dict.fromkeys(texts, "text")
+        found = {**self._dataset.tables([name])[name], **read_as_text}
         stamped = {"uuid_ts"} | ({"loaded_at"} if self._dataset.dialect == "bigquery" else set())
         types = {column: type_ for column, type_ in found.items() if column not in stamped}
         if others := sorted(self._existing[name].keys() - found.keys()):
@@ -206,6 +198,30 @@ class _Export:
         if left_out:
             self._left_out.append(f"{REJECTS.name}: {plural(left_out, 'line')} cut off, or of no archive")
         return count
+
+
+def _check_tables(dataset: Dataset, existing: Mapping[str, Columns], tables: Sequence[str]) -> None:
+    """Raises RunError if another program has made `tracks` or another of these tables, or somebody changed its ids."""
+    missing = _TRACKS_COLUMNS - set(existing.get(TRACKS.name, _TRACKS_COLUMNS))
+    if missing:
+        raise RunError(
+            f"Expected {TRACKS.name} in {dataset.title}, to have the columns of loads, but it lacks"
+            f" {', '.join(sorted(missing))}.\nIf it is another program's, name the dataset of loads: --dataset"
+        )
+    for name in tables:
+        columns = existing.get(name, {})
+        wrong = [each for each in ("id", "event") if each in columns and _is_no_text(columns[each])]
+        if wrong:
+            raise RunError(
+                f"Expected {' and '.join(wrong)} of {name} in {dataset.title}, to be text, as loads make it.\n"
+                "If the table is another program's, name the dataset of loads: --dataset. If somebody changed the type,"
+                " change it back (ALTER TABLE ... ALTER COLUMN ... TYPE ... USING ...)."
+            )
+
+
+def _is_no_text(native: NativeType) -> bool:
+    """Returns whether a value is not a single text. A list is one of the types that dlt takes for text."""
+    return native.type != "text" or native.name.endswith("]") or native.name == "ARRAY"
 
 
 def _days_of(times: pa.Array) -> list[int]:

@@ -5,11 +5,12 @@ sending are kept, and values that did not fit their column are put back from `_d
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 from json.encoder import encode_basestring
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,10 @@ from ..segment.json_text import DECODER, to_json
 from ..segment.message import BODIES, OWN_FIELDS, TIMESTAMP_FIELDS
 from ..segment.naming import column_name, snake_case
 from ..segment.rebuild import CONTEXT_PATHS, MESSAGE_KEYS, array_text, property_key
+from .values import Encoder
 
-Encoder = Callable[[Any], str]
 CELLS_OF_TEMPLATES = 100_000  # cells in all templates of a table that are cached, about 10 MB
+_NONE: Mapping[str, Encoder] = MappingProxyType({})
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
 
 
@@ -42,17 +44,19 @@ class DiscardedValue(NamedTuple):
 class MessageRows:
     """Turns the rows of a table of messages into lines; `kind` is the messages' type, `types` are the columns'.
 
+    `numbers` are the columns of text that is a number, each with the function that makes JSON of it.
     Example: `MessageRows("track", {"id": "text", …}).lines(batch, {})`.
     """
 
-    def __init__(self, kind: str, types: Mapping[str, Type]) -> None:
+    def __init__(self, kind: str, types: Mapping[str, Type], numbers: Mapping[str, Encoder] = _NONE) -> None:
         self._kind = kind
         self.columns = list(types)
         self._body = BODIES[kind]
         self._types = types
         own = OWN_FIELDS[kind].keys()
         self._top = {name for name in self.columns if name in _TOP and name in COMMON_NAMES} | own
-        self._encoders = [_encoder(types[name], name in self._top) for name in self.columns]
+        others = {name: encode for name, encode in numbers.items() if name not in self._top}  # ids are text
+        self._encoders = [others.get(name) or _encoder(types[name], name in self._top) for name in self.columns]
         self._template = lru_cache(max(1, CELLS_OF_TEMPLATES // len(types)))(self._new_template)
 
     def lines(self, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from ..dlt_internals.clients import client_for
 from ..requirements import no_warehouse
 from .delta import DeltaDataset, required_columns
 from .delta_versions import drop_old_versions, maintain
-from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
+from .interface import Columns, Dataset, NativeType, Row, cast_to_text, in_utc, placeholders
 from .loads import (
     AUDIT_COUNTS,
     MAX_SKEW,
@@ -26,7 +26,7 @@ from .loads import (
     loaded_files,
     newest,
 )
-from .queries import count_shared, qualified_name, rows_of_statement, spelling_of, table_path
+from .queries import count_shared, qualified_name, read_with_texts, rows_of_statement, spelling_of, table_path
 from .sql import (
     SqlDataset,
     are_named_alike,
@@ -43,9 +43,11 @@ from .sql import (
 from .sql_schema import partition_names
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
+from .unfit import CALENDAR, cell_text, unfit_error
 
 __all__ = [
     "AUDIT_COUNTS",
+    "CALENDAR",
     "MAX_SKEW",
     "Columns",
     "Connections",
@@ -60,6 +62,8 @@ __all__ = [
     "are_named_alike",
     "audit_row",
     "audit_sums",
+    "cast_to_text",
+    "cell_text",
     "check_dataset_name",
     "check_no_system_schema",
     "check_text_columns",
@@ -81,6 +85,7 @@ __all__ = [
     "placeholders",
     "qualified_name",
     "queryable_client",
+    "read_with_texts",
     "required_columns",
     "rows_of_statement",
     "spelling_of",
@@ -89,6 +94,7 @@ __all__ = [
     "table_path",
     "tables_of",
     "tables_that_hide_rows",
+    "unfit_error",
     "writes_text",
 ]
 

@@ -29,10 +29,16 @@ _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
 class NativeType(NamedTuple):
-    """A column's type: the destination's name for it, and dlt's."""
+    """A column's type: the destination's name for it, and dlt's, which is text if dlt does not know the type."""
 
     name: str
     type: TDataType
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values are compared as texts in DuckDB and PostgreSQL; a type that a user defined may be."""
+        name = self.name.lower()
+        return name.startswith(("varchar", "character", "text", "enum", "user-defined")) and not name.endswith("]")
 
 
 Columns = dict[str, NativeType]
@@ -118,6 +124,7 @@ class Dataset(ABC):
         """Yields columns of a table that `tables` has found, in the contract's types.
 
         With `ids`, only the rows with these ids are needed; others may be yielded, too, where reading all is quicker.
+        Raises RunError if the type of a column cannot hold one of its values.
         """
 
     @abstractmethod
@@ -189,6 +196,11 @@ class Dataset(ABC):
 def placeholders(values: Collection[Any]) -> str:
     """Returns the placeholders for a list of values. Example: `placeholders("ab") == "%s, %s"`."""
     return ", ".join(["%s"] * len(values))
+
+
+def cast_to_text(dataset: Dataset, table: str, column: str) -> str:
+    """Returns the SQL that reads a column as text."""
+    return f"CAST({dataset.quoted(table, column)} AS {dataset.text_type()})"
 
 
 def in_utc(value: Any) -> Any:

@@ -1,11 +1,15 @@
 """Runs queries over several tables, with names as the destination spells them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
+from ...catalog import Type
 from .delta import DeltaDataset, quoted
-from .interface import Dataset, Row
-from .sql import SqlDataset
+from .interface import Dataset, Row, cast_to_text
+from .sql import SqlDataset, read_columns
 
 
 def table_path(dataset: Dataset, table: str) -> list[str]:
@@ -32,13 +36,26 @@ def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
     return list(dataset.sql.stream(escaped, ())) if isinstance(dataset, SqlDataset) else []
 
 
+def read_with_texts(
+    dataset: Dataset, table: str, types: Mapping[str, Type], texts: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yields columns of a table that `tables` has found, in these types.
+
+    `texts` are columns of other types, of which the database makes text, so that numbers keep all digits.
+    """
+    if isinstance(dataset, SqlDataset):
+        return read_columns(dataset, table, types, texts=texts)
+    return dataset.read(table, list(types))
+
+
 def count_shared(dataset: Dataset, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
-    """Counts the rows of a table whose id is also in one of the other tables, by the values of the column `by`."""
-    column, id_ = dataset.quoted(table, by), dataset.quoted(table, "id")
-    ids = " UNION ALL ".join(
-        f"SELECT {dataset.quoted(other, 'id')} FROM {qualified_name(dataset, other)}" for other in others
-    )
-    statement = (
-        f"SELECT {column}, count(*) FROM {qualified_name(dataset, table)} WHERE {id_} IN ({ids}) GROUP BY {column}"
-    )
+    """Counts the rows of a table whose id is also in one of the other tables, by the values of the column `by`.
+
+    Ids of several types, of which somebody changed one, are compared as texts.
+    """
+    types = {dataset.columns()[each]["id"].name for each in (table, *others)}
+    column, id_ = dataset.quoted(table, by), dataset.quoted if len(types) == 1 else partial(cast_to_text, dataset)
+    ids = " UNION ALL ".join(f"SELECT {id_(other, 'id')} FROM {qualified_name(dataset, other)}" for other in others)
+    where = f"WHERE {id_(table, 'id')} IN ({ids})"
+    statement = f"SELECT {column}, count(*) FROM {qualified_name(dataset, table)} {where} GROUP BY {column}"
     return dict(rows_of_statement(dataset, statement.replace("%%", "%")))

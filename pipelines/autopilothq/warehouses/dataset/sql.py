@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -22,14 +22,13 @@ from ..dlt_internals import (
     VERSION_TABLE_NAME,
     DatabaseException,
     DuckDbCredentials,
-    SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,
 )
 from ..dlt_internals.clients import columns_of_table
 from ..merging import keys_of
 from ..native import shape_of
-from .interface import Columns, Dataset, Row, placeholders
+from .interface import Columns, Dataset, Row, cast_to_text, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table, selected
 from .sql_schema import (
     comments,
@@ -41,7 +40,7 @@ from .sql_schema import (
     text_lengths,
     unreadable_tables,
 )
-from .sql_statements import Connect, Statements
+from .sql_statements import Connect, Statements, keep_one_of_each
 
 ROWS_PER_INSERT = 100
 IDS_PER_QUERY = 1_000
@@ -147,14 +146,7 @@ class SqlDataset(Dataset):
 
     def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yields columns of a table that `tables` has found, in the contract's types."""
-        schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
-        with self.sql.open_in_dataset() as client:
-            select = ", ".join(selected(self.quoted(table, field.name), field.type, self.kind) for field in schema)
-            text = f"SELECT {select} FROM {self.sql.table(table)}"
-            name = self.sql.written(self.sql.table(table), ())
-            for where, values in _conditions(self, table, ids):
-                query = self.sql.written(text + where, values)
-                yield from read_table(client.sql_client, name, query, schema, self.kind)
+        return read_columns(self, table, {column: self._known[table][column] for column in columns}, ids)
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
@@ -219,6 +211,21 @@ def names_by_spelling(dataset: SqlDataset) -> dict[str, str]:
     """Returns the names of a PostgreSQL dataset's tables by PostgreSQL's spelling of them."""
     dataset.columns()  # notes the spellings
     return {spelt: name for (name, _), (spelt, _) in dataset.sql.spelt.items()}
+
+
+def read_columns(
+    dataset: SqlDataset, table: str, types: Mapping[str, Type], ids: Sequence[str] = (), texts: Collection[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """Yields columns of a table in these types; the database makes text of `texts`, which have other types."""
+    schema = pa.schema([(column, ARROW[of]) for column, of in types.items()])
+    cells = [cast_to_text(dataset, table, name) if name in texts else dataset.quoted(table, name) for name in types]
+    select = ", ".join(selected(*cell, dataset.kind) for cell in zip(cells, schema.types, strict=True))
+    with dataset.sql.open_in_dataset() as client:
+        text = f"SELECT {select} FROM {dataset.sql.table(table)}"
+        name = dataset.sql.written(dataset.sql.table(table), ())
+        for where, values in _conditions(dataset, table, ids):
+            query = dataset.sql.written(text + where, values)
+            yield from read_table(client.sql_client, name, query, schema, dataset.kind)
 
 
 def _conditions(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
@@ -306,7 +313,7 @@ def _drop_copies(dataset: SqlDataset) -> None:
         for name in found:
             keys = list(map(sql.escape_column_name, keys_of(schema.tables[name])))
             if keys:  # a transformer's table may have none: its copies cannot be recognized
-                _keep_one_of_each(sql, name, keys)
+                keep_one_of_each(sql, name, keys)
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:
@@ -366,22 +373,6 @@ def _native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
     """Returns the destination's type of a column that has one of the contract's types."""
     table: PreparedTableSchema = {"name": "", "columns": {}, "write_disposition": "append"}
     return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
-
-
-def _keep_one_of_each(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one of the rows with the same key; `keys` are the quoted names of the key's columns."""
-    table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
-    repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
-    if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
-        return
-    same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
-    which = "t" if client.capabilities.sqlglot_dialect == "mysql" else ""  # MariaDB has no other form with an alias
-    client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
-    client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({repeated}) c ON {same}")
-    with client.begin_transaction():
-        client.execute_sql(f"DELETE {which} FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
-        client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
-    client.execute_sql(f"DROP TABLE {copies}")
 
 
 def _path_or_url(client: SqlJobClientBase) -> str:

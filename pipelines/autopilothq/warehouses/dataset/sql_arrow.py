@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import isinf
 from typing import Any
 
 import pyarrow as pa
@@ -13,24 +16,46 @@ from ...projection.engine import lacks_memory
 from ...projection.types import ARROW
 from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
 from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, rowid_range, stored_column_names
+from .unfit import CALENDAR, EXPECTED, INFINITE, cell_text, unfit_error
 
 CELLS_PER_READ = 40_000
 BYTES_PER_READ = 16 << 20  # from a table with long texts
 _PERSON_IDS = {"anonymous_id", "user_id"}
 _NUMBERS = ("bigint", "double", "decimal")
 _CHAR = 1042  # PostgreSQL's number of its type `char(n)`, which adds blanks to values
+_ENDS = {datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)}
+"""What PostgreSQL's driver makes of the infinities. They may also be times of their own."""
+_BEYOND = """
+    SELECT {cell}::text FROM ({sql}) AS rows_of({names})
+    WHERE NOT {cell} BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00' LIMIT 1"""
 
 
-def _read_query(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
-    """Yields the result of a query in the types of a schema, in batches."""
+def _read_query(
+    client: SqlClientBase[Any], sql: str, table: str, schema: pa.Schema, kind: str
+) -> Iterator[pa.RecordBatch]:
+    """Yields the result of a query of a table in the types of a schema, in batches."""
     rows = max(CELLS_PER_READ // len(schema), 1)
     if kind == "postgres":
-        yield from _read_postgres(client, sql, schema, rows)
+        yield from _read_postgres(client, sql, table, schema, rows)
         return
     with client.execute_query(sql) as cursor:
         for chunk in cursor.iter_arrow(chunk_size=rows):
-            cells = [typed(column, field.type) for column, field in zip(chunk.columns, schema, strict=True)]
+            cells = [_fitted(column, field, table) for column, field in zip(chunk.columns, schema, strict=True)]
             yield from pa.table(cells, schema=schema).to_batches()
+
+
+def _fitted(column: pa.ChunkedArray, field: pa.Field, table: str) -> pa.ChunkedArray:
+    """Returns a column in the type of a field. Raises RunError with the first value that the type cannot hold."""
+    try:
+        return typed(column, field.type)
+    except pa.ArrowInvalid:
+        for number in range(len(column)):
+            try:
+                typed(column.slice(number, 1), field.type)
+            except pa.ArrowInvalid as error:
+                expected = EXPECTED.get(field.type, str(field.type))
+                raise unfit_error(expected, f"{field.name} of {table}", cell_text(column[number])) from error
+        raise
 
 
 def selected(name: str, type_: pa.DataType, kind: str) -> str:
@@ -52,7 +77,7 @@ def read_table(
     if longest * VECTOR > LONG and has_rowid(stored_column_names(client.execute_sql, table)):
         yield from _read_in_parts(client, table, sql, schema, max(1, BYTES_PER_READ // longest))
     else:
-        yield from _read_query(client, sql, schema, kind)
+        yield from _read_query(client, sql, table, schema, kind)
 
 
 def _longest_row(client: SqlClientBase[Any], table: str, schema: pa.Schema) -> int:
@@ -71,7 +96,7 @@ def _read_in_parts(
     while start <= last:
         part = f"{sql} WHERE rowid BETWEEN {start} AND {start + rows - 1}"
         try:
-            batches = list(_read_query(client, part, schema, "duckdb"))
+            batches = list(_read_query(client, part, table, schema, "duckdb"))
         except Exception as error:
             if rows == 1 or not lacks_memory(error):
                 raise
@@ -87,22 +112,55 @@ def _read_in_parts(
 
 
 def _read_postgres(
-    client: SqlClientBase[Any], sql: str, schema: pa.Schema, rows_at_once: int
+    client: SqlClientBase[Any], sql: str, table: str, schema: pa.Schema, rows_at_once: int
 ) -> Iterator[pa.RecordBatch]:
     """Yields the result from a named cursor: without one the driver would hold all of it in memory."""
+    is_checked = False
     with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
         # The driver reads no time that is not within the years 1 to 9999 in the session's zone; dlt sets none.
         client.execute_sql("SET LOCAL TimeZone = 'UTC'")
         cursor.execute(sql)
-        while rows := cursor.fetchmany(rows_at_once):
+        while rows := _fetched(client, sql, table, schema, cursor, rows_at_once):
             codes = [column.type_code for column in cursor.description]
-            columns = zip(zip(*rows, strict=True), schema.types, codes, strict=True)
-            yield pa.record_batch([_from_driver(*column) for column in columns], schema=schema)
+            columns = zip(zip(*rows, strict=True), schema, codes, strict=True)
+            batch = pa.record_batch([_from_driver(*column, table) for column in columns], schema=schema)
+            if not is_checked and any(map(_may_be_infinite, batch.columns)):
+                _check_times(client, sql, table, schema)
+                is_checked = True
+            yield batch
 
 
-def _from_driver(column: tuple[Any, ...], type_: pa.DataType, code: int) -> pa.Array:
+def _fetched(
+    client: SqlClientBase[Any], sql: str, table: str, schema: pa.Schema, cursor: Any, rows: int
+) -> list[tuple[Any, ...]]:
+    try:
+        found: list[tuple[Any, ...]] = cursor.fetchmany(rows)
+    except ValueError:  # the driver has no such year
+        _check_times(client, sql, table, schema)
+        raise
+    return found
+
+
+def _may_be_infinite(column: pa.Array) -> bool:
+    return pa.types.is_timestamp(column.type) and not _ENDS.isdisjoint(pc.min_max(column).as_py().values())
+
+
+def _check_times(client: SqlClientBase[Any], sql: str, table: str, schema: pa.Schema) -> None:
+    """Raises RunError with a time that is beyond the driver's calendar, if a query of a table of PostgreSQL has one."""
+    names = [f"c{number}" for number in range(len(schema))]
+    for name, field in zip(names, schema, strict=True):
+        if pa.types.is_timestamp(field.type):
+            query = _BEYOND.format(cell=name, sql=sql, names=", ".join(names))
+            for (value,) in client.execute_sql(query) or ():
+                raise unfit_error(CALENDAR, f"{field.name} of {table}", value)
+
+
+def _from_driver(column: tuple[Any, ...], field: pa.Field, code: int, table: str) -> pa.Array:
     """Returns the cells of a column as Arrow. The driver returns `numeric` as `Decimal`, `char(n)` with its blanks."""
+    type_ = field.type
     if pa.types.is_floating(type_):
+        for cell in filter(_loses_digits, column):
+            raise unfit_error(EXPECTED[type_], f"{field.name} of {table}", str(cell))
         column = tuple(None if cell is None else float(cell) for cell in column)
     elif code == _CHAR:
         column = tuple(None if cell is None else cell.rstrip(" ") for cell in column)
@@ -113,6 +171,14 @@ def _from_driver(column: tuple[Any, ...], type_: pa.DataType, code: int) -> pa.A
         return _texts(column).cast(type_)
 
 
+def _loses_digits(cell: Any) -> bool:
+    """Returns whether a number becomes another as a float. A decimal that is rounded does not count."""
+    if not isinstance(cell, Decimal) or (number := float(cell)) == cell:
+        return False
+    is_whole = isinf(number) or number == 0 or cell == cell.to_integral_value()
+    return is_whole and Decimal(repr(number)) != cell
+
+
 def _texts(cells: Iterable[Any]) -> pa.Array:
     """Returns values of any type as text."""
     return pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
@@ -121,8 +187,10 @@ def _texts(cells: Iterable[Any]) -> pa.Array:
 def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
     """Returns a column cast to a type. Times without a zone count as UTC; SQLite returns them as text.
 
-    Nanoseconds, which DuckDB may have, are left out.
+    Nanoseconds, which DuckDB may have, are left out. Raises ArrowInvalid if the type cannot hold a value.
     """
+    if column.type == pa.timestamp("ns") and pc.any(pc.equal(pc.abs(column.cast(pa.int64())), INFINITE)).as_py():
+        raise pa.ArrowInvalid("infinity")
     if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
         with suppress(pa.ArrowInvalid):  # raised for text with a zone
             column = column.cast(pa.timestamp(type_.unit))
