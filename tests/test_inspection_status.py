@@ -17,9 +17,10 @@ from autopilothq import archive, catalog, inspect, runner
 from autopilothq.errors import DatasetNotFound
 from autopilothq.inspect import Statistics, Status, TableInfo
 from autopilothq.inspect import status as of_status
+from autopilothq.inspect.changed_types import is_changed
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.inspect.views import AppliedModels
-from autopilothq.warehouses.dataset import tables_of
+from autopilothq.warehouses.dataset import NativeType, tables_of
 from autopilothq.warehouses.pipeline_names import PIPELINE
 from calling import Call
 from contract.duck import held
@@ -34,6 +35,27 @@ def load(credentials: str, file: str, destination: str = "duckdb") -> None:
     runner.configure(runtime__log_level="ERROR")
     with held(credentials) if destination == "duckdb" else nullcontext():
         runner.run(runner.pipeline(destination, credentials), archive(file))
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "kept", "changed"),
+    [
+        ("duckdb", "received_at", ["TIMESTAMP", "TIMESTAMP WITH TIME ZONE"], ["TIMESTAMP_NS", "TIMESTAMP[]", "DATE"]),
+        ("postgres", "rejected_at", ["timestamp without time zone"], ["date", "ARRAY", "text"]),
+        ("duckdb", "user_id", ["VARCHAR", "ENUM('a[]', 'b')"], ["UUID", "VARCHAR[]", "VARCHAR[3]", "FLOAT", "UBIGINT"]),
+        ("postgres", "user_id", ["character varying", "character", "USER-DEFINED"], ["uuid", "ARRAY", "real", "jsonb"]),
+        ("snowflake", "user_id", ["VARIANT"], []),
+    ],
+)
+def test_types_that_are_read_as_those_of_the_contract(
+    kind: str, column: str, kept: list[str], changed: list[str]
+) -> None:
+    found = {
+        name: is_changed(SimpleNamespace(kind=kind), {column: NativeType(name, "text")}, column)  # type: ignore[arg-type]
+        for name in (*kept, *changed)
+    }
+    assert found == dict.fromkeys(kept, False) | dict.fromkeys(changed, True)
+    assert not is_changed(SimpleNamespace(kind=kind), {}, column)  # type: ignore[arg-type]
 
 
 # ---- destinations --------------------------------------------------------------------------------------------------

@@ -468,16 +468,15 @@ def run(target: tuple[str, str], statement: str) -> None:
             cursor.execute(statement)
 
 
-def test_a_dataset_whose_times_are_no_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["VARCHAR", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP[]"])
+def test_a_dataset_whose_times_are_no_times(of: str, tmp_path: Path) -> None:
     file = str(tmp_path / "other.duckdb")
     with duckdb.connect(file) as con:
         con.execute(
-            "CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.email_opened (received_at TEXT, timestamp TEXT)"
+            f"CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.email_opened (received_at {of}, timestamp {of})"
         )
-    with pytest.raises(
-        RunError,
-        match=r"Expected the column timestamp of email_opened in .*, to be timestamp, but somebody made it VARCHAR",
-    ):
+    told = f"Expected the column timestamp of email_opened in .*, to be timestamp, but somebody made it {re.escape(of)}"
+    with pytest.raises(RunError, match=told):
         read(("duckdb", file))
 
 

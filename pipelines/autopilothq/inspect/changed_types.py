@@ -2,16 +2,17 @@
 
 from collections.abc import Collection
 
-from ..catalog import COMMON, EVENT, EVENT_TABLES, MESSAGE_TABLES
+from ..catalog import COMMON, DISCARDS, EVENT, EVENT_TABLES, MESSAGE_TABLES, REJECTS
 from ..display import shortened
 from ..errors import RunError
 from ..warehouses.dataset import Columns, Dataset, tables_of
-from .diff import type_of
 
-_EXPECTED = {column.name: column.type for column in COMMON + EVENT}
-_NO_TEXT = ("json", "jsonb", "uuid")  # other types that are in no family, such as `citext`, may be compared as texts
+_EXPECTED = {column.name: column.type for column in COMMON + EVENT + REJECTS.columns + DISCARDS.columns}
+# DuckDB compares its types of other units, such as `TIMESTAMP_NS`, with no times that have a zone.
+_TIMES = ("timestamp", "timestamp with time zone", "timestamp without time zone")
 _TABLES = tuple(table.name for table in (*EVENT_TABLES, *MESSAGE_TABLES))
 TIMES = ("received_at", "uuid_ts")
+TIMES_OF_BOOKS = ("rejected_at", "discarded_at")
 _OF_MODELS = ("anonymous_id", "user_id", "timestamp", *TIMES)
 _UNITED = ("id", "event")
 """Columns that models only unite and count. PostgreSQL unites no text with another type; DuckDB makes text of it."""
@@ -43,8 +44,5 @@ def is_changed(dataset: Dataset, existing: Columns, column: str) -> bool:
     """
     if column not in existing or dataset.kind not in ("duckdb", "postgres"):
         return False
-    name = existing[column].name.lower()
-    if _EXPECTED[column] == "timestamp":
-        return not name.startswith("timestamp") or name.endswith("]")
-    family = type_of(name, dataset.dialect).family
-    return family != "text" and (family != "other" or name in _NO_TEXT)
+    native = existing[column]
+    return native.name.lower() not in _TIMES if _EXPECTED[column] == "timestamp" else not native.is_text

@@ -50,7 +50,7 @@ def mend_rows(plan: Sequence[Removal], tables: Sequence[PersonTables], person: P
                 # Staged rows are not read again, and the next load makes them anew.
                 unknown = some if part.is_staging else _mend(part, latest, some, messages, person)
                 if unknown:
-                    where = f"{part.dataset.quoted(latest.table.name, 'id')} IN ({placeholders(unknown)})"
+                    where = f"{part.text(latest.table.name, 'id')} IN ({placeholders(unknown)})"
                     part.dataset.delete(latest.table.name, where, unknown)
 
 
@@ -61,10 +61,10 @@ def _affected(
     ids, messages = set[str](), set[str]()
     keys = {latest.table.name: "id", latest.messages.name: latest.key}
     for removal in plan:
-        key, dataset = keys.get(removal.name), removal.tables.dataset
-        if key is not None and key in removal.tables.columns[removal.name]:
-            select = f"SELECT {dataset.quoted(removal.name, key)}, {dataset.quoted(removal.name, 'id')} FROM"
-            found = list(dataset.stream(select, removal.name, f"WHERE {removal.where}", removal.values))
+        key, of = keys.get(removal.name), removal.tables
+        if key is not None and key in of.columns[removal.name]:
+            select = f"SELECT {of.text(removal.name, key)}, {of.text(removal.name, 'id')} FROM"
+            found = list(of.dataset.stream(select, removal.name, f"WHERE {removal.where}", removal.values))
             ids.update(about for about, _ in found if about is not None)
             messages.update(id_ for _, id_ in found if removal.name == latest.messages.name)
     positions = [part.positions.get((latest.table.name, "id"), -1) for part in tables]
@@ -80,9 +80,9 @@ def _mend(
     loaded = dict.fromkeys((name for name in _OF_LOAD if name in part.columns[table]), datetime.now(UTC))
     persons = {name: set(person.cells.get(part.positions[table, name], ())) for name in part.kinds[table]}
     persons.pop("id", None)
-    where = f"WHERE {dataset.quoted(table, 'id')} IN ({placeholders(ids)})"
-    select = f"SELECT {', '.join(dataset.quoted(table, name) for name in ('id', *columns))} FROM"
-    rows, unknown = list(dataset.stream(select, table, where, ids)), []
+    id_text = part.text(table, "id")
+    select = f"SELECT {', '.join((id_text, *(dataset.quoted(table, name) for name in columns)))} FROM"
+    rows, unknown = list(dataset.stream(select, table, f"WHERE {id_text} IN ({placeholders(ids)})", ids)), []
     known = _last_values(part, latest, ids, messages)
     for id_, *cells in rows:
         row = dict(zip(columns, map(in_utc, cells), strict=True))
@@ -90,7 +90,7 @@ def _mend(
         if made is None:
             unknown.append(id_)
         elif changes := {name: value for name, value in made.items() if value != row[name]}:
-            dataset.update(table, changes | loaded, f"{dataset.quoted(table, 'id')} = %s", [id_])
+            dataset.update(table, changes | loaded, f"{id_text} = %s", [id_])
     return unknown
 
 
@@ -121,8 +121,9 @@ def _last_values(
     if latest.key not in part.columns.get(name, {}):
         return {}
     traits = _traits(part, latest)
-    select = ", ".join(dataset.quoted(name, column) for column in (latest.key, "id", _RECEIVED_AT, *traits))
-    where = f"WHERE {dataset.quoted(name, latest.key)} IN ({placeholders(ids)})"
+    keys = part.text(name, latest.key), part.text(name, "id")
+    select = ", ".join((*keys, *(dataset.quoted(name, column) for column in (_RECEIVED_AT, *traits))))
+    where = f"WHERE {keys[0]} IN ({placeholders(ids)})"
     found: dict[str, _LastValues] = {}
     for row in dataset.stream(f"SELECT {select} FROM", name, where, ids):
         about, message, received_at, *values = map(in_utc, row)

@@ -7,19 +7,18 @@ from typing import NamedTuple
 
 import duckdb
 
-from ..catalog import LATEST, SUPPRESSIONS, TABLES
+from ..catalog import SUPPRESSIONS, TABLES
 from ..display import visible
 from ..projection import suppression
 from ..projection.engine import batched
 from ..segment.identity import Id, forms, id_of, kinds_of
-from ..warehouses.dataset import Dataset, partitions_of, placeholders, tables_of
+from ..warehouses.dataset import Dataset, cast_to_text, partitions_of, placeholders, tables_of
 from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
-_PADDED = "character"  # PostgreSQL's type of text that is padded with blanks; a cast to another text type removes them
-_MENDED = frozenset(table.name for latest in LATEST for table in (latest.messages, latest.table))
-"""Tables whose ids are also compared as they are: PostgreSQL compares no text with numbers."""
-_INEXACT = ("uuid", "array", "json")  # types that dlt takes for text, or may
+_KNOWN = ("duckdb", "postgres")  # destinations whose names of types are known; in others, text is what dlt calls text
+_PLAIN = ("varchar", "text", "character varying")
+"""Types that need no cast to text. PostgreSQL pads `character` with blanks, and compares no enum with other texts."""
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
@@ -75,9 +74,9 @@ class PersonTables:
 
     def text(self, table: str, column: str) -> str:
         """Returns the SQL that reads a column as text."""
-        name, of = self.dataset.quoted(table, column), self.columns[table][column]
-        is_plain = of.type == "text" and of.name != _PADDED
-        return name if is_plain else f"CAST({name} AS {self.dataset.text_type()})"
+        of = self.columns[table][column]
+        is_plain = of.name.lower() in _PLAIN if self.dataset.kind in _KNOWN else of.type == "text"
+        return self.dataset.quoted(table, column) if is_plain else cast_to_text(self.dataset, table, column)
 
     def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
         """Returns the SQL condition that a row has one of the cells, and its values. Without cells it is never true.
@@ -97,22 +96,22 @@ class PersonTables:
         return not same or any(self.kinds[table] or "id" in self.columns[table] for table in same)
 
     def changed_ids(self) -> list[tuple[str, str, str]]:
-        """Returns the contract's columns of ids that are not text or whole numbers: the table, the column and its type.
+        """Returns the contract's columns of ids that are not text: the table, the column and its type.
 
-        Only in DuckDB and PostgreSQL. Other programs' tables, and traits such as a contact's id, may have any type.
+        Left out are whole numbers, and uuids of messages, which nobody spells. Only in DuckDB and PostgreSQL. Other
+        programs' tables, and traits such as a contact's id, may have any type.
         """
-        kind = self.dataset.kind
-        known = [table for table in self.kinds if table in TABLES] if kind in ("duckdb", "postgres") else []
         return [
-            (table, column.name, native.name)
-            for table in known
-            for column in TABLES[table].columns
-            if column.name in self.kinds[table] and column.type == "text"
-            for native in [self.columns[table][column.name]]
-            if native.type not in ("text", *(["bigint"] if kind == "duckdb" or table not in _MENDED else []))
-            or native.name.lower().startswith(_INEXACT)
-            or native.name.endswith("]")
+            (table, column.name, self.columns[table][column.name].name)
+            for table in (self.kinds if self.dataset.kind in _KNOWN else ())
+            for column in (TABLES[table].columns if table in TABLES else ())
+            if column.type == "text" and column.name in self.columns[table] and self._is_changed(table, column.name)
         ]
+
+    def _is_changed(self, table: str, column: str) -> bool:
+        native, is_of_person = self.columns[table][column], column in self.kinds[table]
+        is_exact = native.type == "bigint" if is_of_person else native.name.lower() == "uuid"
+        return not native.is_text and not is_exact and (is_of_person or column == "id")
 
     def add_to(self, graph: Graph) -> None:
         """Adds the ids of all rows to a graph. Rows with equal ids are added once."""

@@ -70,7 +70,7 @@ def _direct(tables: PersonTables, person: PersonIds) -> tuple[list[Removal], dic
             continue
         # A message's id is text. A table that somebody added may have ids of another type, or rows without an id.
         has_id = "id" in tables.columns[table] and tables.columns[table]["id"].type == "text"
-        key = dataset.quoted(table, "id") if has_id else "1"
+        key = tables.text(table, "id") if has_id else "1"
         found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
         if has_id and table != USERS.name:
             ids[table] = {str(id_) for id_ in found if id_ is not None}
@@ -107,17 +107,10 @@ def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
 
 def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
     for part in map(list, batched(sorted(ids), PARAMETERS)) if table in tables.columns else ():
-        where = f"{_id_text(tables, table)} IN ({placeholders(part)})"
+        where = f"{tables.text(table, 'id')} IN ({placeholders(part)})"
         [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
         if count:
             yield Removal(tables, table, where, part, count)
-
-
-def _id_text(tables: PersonTables, table: str) -> str:
-    """Returns the SQL that reads a row's id as text, because a table that somebody added may have other ids."""
-    name = tables.dataset.quoted(table, "id")
-    of_messages = tables.columns.get(TRACKS.name, {}).get("id")
-    return name if tables.columns[table]["id"] == of_messages else f"CAST({name} AS {tables.dataset.text_type()})"
 
 
 def _discards(
