@@ -504,19 +504,26 @@ def test_the_settings_of_a_destination_with_a_name_of_its_own_are_named(
 CAST = 'column "n" is of type text but expression is of type bigint'
 
 
+OF_KEY = 'column "list_id" is of type uuid but expression is of type character varying'
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "column", "dropped"),
     [
-        LoadClientJobRetry("1", "opened.0.parquet", 1, 1, f"{COPIED}\n. SQLSTATE: 08P01\n", OSError()),
-        LoadClientJobFailed("1", "opened.0.sql", f"{CAST}\nLINE 1: INSERT INTO", OSError()),
-        OSError(f'{COPIED}: "5"'),
+        (LoadClientJobRetry("1", "opened.0.parquet", 1, 1, f"{COPIED}\n. SQLSTATE: 08P01\n", OSError()), "n", "column"),
+        (LoadClientJobFailed("1", "opened.0.sql", f"{CAST}\nLINE 1: INSERT INTO", OSError()), "n", "column"),
+        (OSError(f'{COPIED}: "5"'), "n", "column"),
+        (OSError(COPIED.removesuffix("n") + "id"), "id", "table"),
+        (LoadClientJobFailed("1", "lists.0.sql", OF_KEY, OSError()), "list_id", "table"),
     ],
 )
-def test_the_column_that_somebody_changed_is_named(error: Exception) -> None:
+def test_the_column_that_somebody_changed_is_named(error: Exception, column: str, dropped: str) -> None:
+    """Without a column of its key no table can be loaded, so it is no advice to drop that column."""
     _, _, advice = explain.error_message(error).partition("\n")
+    table = "lists" if column == "list_id" else "opened"
     assert advice == (
-        "Somebody changed the type of the column n of opened: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE),"
-        " or drop the column: the next run creates it again, empty."
+        f"Somebody changed the type of the column {column} of {table}: change it back (ALTER TABLE ... ALTER COLUMN"
+        f" ... TYPE), or drop the {dropped}: the next run creates it again, empty."
     )
 
 

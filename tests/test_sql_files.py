@@ -86,6 +86,12 @@ CREATE TRIGGER c BEFORE INSERT ON odd.keyed EXECUTE FUNCTION odd.omit();
 CREATE TRIGGER t BEFORE INSERT ON odd.typed FOR EACH ROW EXECUTE FUNCTION odd.omit();
 ALTER TABLE odd.typed DISABLE TRIGGER t;
 CREATE SCHEMA named;
+CREATE SCHEMA texts; CREATE TYPE texts.mood AS ENUM ('sad'); CREATE DOMAIN texts.word AS varchar(9);
+CREATE TABLE texts.plain (
+    a text, b varchar(9), c char(3), d texts.word, e text COLLATE "C", f boolean, g smallint, h int, i bigint,
+    j numeric(9, 2), k float8, l date, m timestamp, n timestamptz);
+CREATE TABLE texts.odd (id uuid, "Mood" texts.mood, name name, sums real[], bytes bytea, at inet, span int4range);
+ALTER TABLE texts.odd DROP COLUMN span;
 CREATE TABLE named.opened (id text, received_at timestamptz);
 CREATE TABLE named.opened_earlier (received_at timestamp, id varchar(9)) PARTITION BY LIST (id);
 CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none;
@@ -124,6 +130,13 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
         [
             ("keyed", "id"), ("keyed", "note"), ("plain", "at"), ("plain", "few"), ("plain", "id"), ("staged", "id"),
             ("staged", "other"), ("typed", "id"), ("waits", "id"),
+        ],
+    ),
+    "unknown_types_postgres.sql": (
+        ["texts"],
+        [
+            ("odd", "Mood", "texts.mood", False), ("odd", "at", "inet", False), ("odd", "bytes", "bytea", False),
+            ("odd", "id", "uuid", False), ("odd", "name", "name", True), ("odd", "sums", "real[]", False),
         ],
     ),
     "primary_keys_postgres.sql": (["odd"], [("keyed", "id"), ("keyed", "n"), ("staged", "id"), ("waits", "id")]),

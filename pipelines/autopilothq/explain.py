@@ -14,6 +14,7 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from .catalog import key_of
 from .display import gist
 from .errors import AutopilothqError, BusyError, RunError, causes
 from .extras import is_own_import_error
@@ -36,8 +37,8 @@ _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameErr
 _WRAPPED = ("exception", "__cause__")  # where dlt and Python keep the error that another one wraps
 _REPORT = "This is a fault of autopilothq: please report what `autopilothq --debug` shows of it."
 _RETYPED = (
-    "Somebody changed {}: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column: the next run"
-    " creates it again, empty."
+    "Somebody changed {}: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the {}: the next run creates"
+    " it again, empty."
 )
 _TIMED_OUT = "Allow more: statement_timeout (seconds) under [destination.{}]."
 # For errors in which Python does not name the file.
@@ -224,7 +225,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         text = f"{type(root).__name__}: {text}".rstrip(": ")
     advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
     if advice == _RETYPED:
-        advice = advice.format(_retyped(text, chain))
+        advice = advice.format(*_retyped(text, chain))
     if advice == _TIMED_OUT:
         advice = advice.format(_postgres_name())
     if advice == _UNNAMED:
@@ -265,13 +266,18 @@ def _postgres_name() -> str:
     return destination.destination_name if destination is not None and is_postgres else "postgres"
 
 
-def _retyped(text: str, chain: list[BaseException]) -> str:
-    """Returns what somebody changed: the type of the column that an error names, if it names one."""
+def _retyped(text: str, chain: list[BaseException]) -> tuple[str, str]:
+    """Returns what somebody changed, the type of the column if an error names it, and what to drop for the old type.
+
+    Without a column of its key no table can be loaded, so the table must be dropped.
+    """
     copied = next(filter(None, (_COPIED.search(str(cause)) for cause in chain)), None)
     mistyped = _MISTYPED.search(text)
     job = next((cause for cause in chain if isinstance(cause, LoadClientJobException)), None)
     if copied:
-        return f"the type of the column {copied[2]} of {copied[1]}"
-    if mistyped and job:
-        return f"the type of the column {mistyped[1]} of {job.job_id.partition('.')[0]}"
-    return "a column's type"
+        table, column = copied.groups()
+    elif mistyped and job:
+        table, column = job.job_id.partition(".")[0], mistyped[1]
+    else:
+        return "a column's type", "column"
+    return f"the type of the column {column} of {table}", "table" if column in key_of(table) else "column"

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from ..catalog import COMMON, DISCARDS, EVENT, EVENT_TABLES, MESSAGE_TABLES, REJECTS
 from ..display import shortened
 from ..errors import RunError
-from ..warehouses.dataset import Columns, Dataset, tables_of
+from ..warehouses.dataset import Columns, Dataset, tables_of, unknown_types
 
 _EXPECTED = {column.name: column.type for column in COMMON + EVENT + REJECTS.columns + DISCARDS.columns}
 # DuckDB compares its types of other units, such as `TIMESTAMP_NS`, with no times that have a zone.
@@ -20,12 +20,14 @@ _UNITED = ("id", "event")
 
 def check_types(dataset: Dataset, tables: Collection[str], columns: Collection[str]) -> None:
     """Raises RunError if a column of the contract among these has a type that its values cannot be read from."""
+    unknown = {of: found.name for of, found in unknown_types(dataset).items() if not found.is_text}
     for table, existing in tables_of(dataset).items():
         for column in columns if table in tables else ():
-            if is_changed(dataset, existing, column):
+            if is_changed(dataset, existing, column) or (table, column) in unknown:
+                made = unknown.get((table, column), existing[column].name)
                 raise RunError(
                     f"Expected the column {column} of {shortened(table)} in {dataset.title}, to be"
-                    f" {_EXPECTED[column]}, but somebody made it {shortened(existing[column].name)}.\n"
+                    f" {_EXPECTED[column]}, but somebody made it {shortened(made)}.\n"
                     "Change its type back (ALTER TABLE ... ALTER COLUMN ... TYPE ... USING ...) and check its values:"
                     " text made of JSON keeps its quotes. If values were lost, drop the table and load its messages"
                     " again. If it is another program's table, rename it."

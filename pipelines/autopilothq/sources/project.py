@@ -219,8 +219,8 @@ def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTable
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     existing = {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
-    for name in filter(load.fills, existing.keys() & {*tables, *TABLES}):
-        check_text_columns(dataset, name, existing[name], key_of(name))
+    filled = sorted(filter(load.fills, existing.keys() & {*tables, *TABLES}))
+    check_text_columns(dataset, existing, {name: key_of(name) for name in filled})
     return existing
 
 

@@ -10,6 +10,7 @@ from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
 from ..dlt_internals.clients import client_for
 from ..requirements import no_warehouse
+from .creation import create_statement
 from .delta import DeltaDataset, required_columns
 from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, cast_to_text, in_utc, placeholders
@@ -19,7 +20,6 @@ from .loads import (
     Loaded,
     audit_row,
     audit_sums,
-    check_text_columns,
     deleted_persons,
     first_event_of_others,
     last_load,
@@ -33,7 +33,6 @@ from .sql import (
     check_dataset_name,
     check_no_system_schema,
     connected,
-    create_statement,
     lacking_characters,
     names_by_spelling,
     stored_schema,
@@ -43,6 +42,7 @@ from .sql import (
 from .sql_schema import partition_names
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
+from .text_columns import check_text_columns, unknown_types
 from .unfit import CALENDAR, cell_text, unfit_error
 
 __all__ = [
@@ -95,6 +95,7 @@ __all__ = [
     "tables_of",
     "tables_that_hide_rows",
     "unfit_error",
+    "unknown_types",
     "writes_text",
 ]
 

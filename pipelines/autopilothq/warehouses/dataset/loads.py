@@ -1,17 +1,17 @@
 """The queries that a load needs: loaded files, completed loads, deleted persons, and other libraries' first event."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ...catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
-from ...errors import NotSupported
+from ...catalog import AUDIT, SUPPRESSIONS, TRACKS
 from ...segment.identity import NOBODY, HashedIds
 from ...utc import parse_time, to_utc
 from .. import suppression_key
 from ..dlt_internals import LOADS_TABLE_NAME
 from ..selection import Selected, from_text
 from .interface import Dataset
+from .text_columns import check_text_columns
 
 MAX_SKEW = timedelta(days=1)
 """How far in the future the time of a load may be; a later time is from a wrong clock."""
@@ -33,28 +33,12 @@ class Loaded(NamedTuple):
     mended: int = 0
 
 
-def check_text_columns(dataset: Dataset, table: str, types: Mapping[str, Type], columns: Sequence[str]) -> None:
-    """Raises NotSupported if an existing table with these `types` lacks one of these columns, or it is not text.
-
-    The table may belong to another program that chose the same name.
-    """
-    missing = next((column for column in columns if types.get(column) != "text"), None)
-    if missing is not None:
-        got = f"it has the type {types[missing]}" if missing in types else "there is no such column"
-        raise NotSupported(
-            f"Expected {table} in the dataset {dataset.name} to have a text column {missing}, by which loads find its"
-            f" rows, but {got}.\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or"
-            " load into another dataset (--dataset, dataset_name). If the column was changed, change it back, or drop"
-            " the table: the load makes it again."
-        )
-
-
 def loaded_files(dataset: Dataset, complete: Collection[str]) -> dict[tuple[str, str], Loaded]:
     """Returns what complete loads have loaded, by file and version; `complete` are the ids of those that count."""
     existing = dataset.tables([AUDIT.name]).get(AUDIT.name)
     if existing is None:
         return {}
-    check_text_columns(dataset, AUDIT.name, existing, (*AUDIT.key, "load_id"))
+    check_text_columns(dataset, {AUDIT.name: existing}, {AUDIT.name: (*AUDIT.key, "load_id")})
     names = ("file", "version", "load_id", "stored", "tables", "mended")
     columns = [name for name in names if name in existing]
     return {
@@ -98,9 +82,8 @@ def deleted_persons(dataset: Dataset) -> HashedIds:
     if dataset.lacks(SUPPRESSIONS.name):
         return NOBODY
     columns = ["salt", "id"]
-    check_text_columns(
-        dataset, SUPPRESSIONS.name, dataset.tables([SUPPRESSIONS.name]).get(SUPPRESSIONS.name, {}), columns
-    )
+    existing = dataset.tables([SUPPRESSIONS.name]) or {SUPPRESSIONS.name: {}}
+    check_text_columns(dataset, existing, {SUPPRESSIONS.name: columns})
     batches = dataset.read(SUPPRESSIONS.name, columns)
     return suppression_key.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
 

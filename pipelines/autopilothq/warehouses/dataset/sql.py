@@ -10,13 +10,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 from dlt import Schema
-from dlt.common.destination.typing import PreparedTableSchema
 
 from ...catalog import Table, Type
 from ...errors import NotSupported
 from ...projection import ExistingTables
 from ...projection.types import ARROW
-from ..comments import COMMENTED, catalogue_comments
 from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
@@ -27,12 +25,11 @@ from ..dlt_internals import (
 )
 from ..dlt_internals.clients import columns_of_table
 from ..merging import keys_of
-from ..native import shape_of
+from .creation import create_missing, native_type
 from .interface import Columns, Dataset, Row, cast_to_text, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table, selected
 from .sql_schema import (
     comments,
-    indexed_columns,
     lacking_units,
     primary_keys,
     secured_tables,
@@ -158,13 +155,13 @@ class SqlDataset(Dataset):
 
     def text_type(self) -> str:
         """Returns the destination's type of text."""
-        return _native_type(self.client, "text", "text")
+        return native_type(self.client, "text", "text")
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def create(self, table: Table) -> None:
         """Creates a table of the catalogue, and the dataset, if they are missing."""
-        _create(self, table)
+        create_missing(self.sql, table, self.kind, self.transaction)
         self._columns = None
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -249,23 +246,6 @@ def connected(dataset: Dataset) -> AbstractContextManager[None]:
 def tables_that_hide_rows(dataset: Dataset) -> list[str]:
     """Returns the tables of PostgreSQL in which row-level security applies to the user, so that rows may be hidden."""
     return secured_tables(dataset.sql) if isinstance(dataset, SqlDataset) and dataset.kind == "postgres" else []
-
-
-def _create(dataset: SqlDataset, table: Table) -> None:
-    with dataset.sql.open_in_dataset() as client:
-        sql = client.sql_client
-        if not sql.has_dataset():
-            sql.create_dataset()
-        indexes = shape_of(table.name, {}, dataset.kind).indexes
-        with dataset.transaction() if indexes else nullcontext():
-            sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
-            # An older version may have created the table without indexes.
-            for column in set(indexes) - indexed_columns(dataset.sql, table.name) if indexes else ():
-                # A hash index takes ids of any length; a B-tree at most 2,700 bytes of one.
-                where = f"{sql.make_qualified_table_name(table.name)} USING hash ({sql.escape_column_name(column)})"
-                sql.execute_sql(f"CREATE INDEX ON {where}")
-        for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
-            sql.execute_sql(statement)
 
 
 def lacking_characters(dataset: Dataset, units: Sequence[str]) -> tuple[str, set[str]] | None:
@@ -357,22 +337,6 @@ def writes_text(client: SqlJobClientBase) -> bool:
     """Returns whether dlt knows how text is quoted in the destination's statements."""
     literal: Any = client.capabilities.escape_literal
     return literal is not None and literal("'") != "'"  # without quotes, an id from outside would run as SQL
-
-
-def create_statement(client: SqlJobClientBase, table: Table, create: str = "CREATE TABLE") -> str:
-    """Returns the statement that creates a table of the catalogue, in dlt's types and without a key."""
-    sql = client.sql_client
-    columns = [
-        f"{sql.escape_column_name(column.name)} {_native_type(client, column.name, column.type)}"
-        for column in table.columns
-    ]
-    return f"{create} {sql.make_qualified_table_name(table.name)} ({', '.join(columns)})"
-
-
-def _native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
-    """Returns the destination's type of a column that has one of the contract's types."""
-    table: PreparedTableSchema = {"name": "", "columns": {}, "write_disposition": "append"}
-    return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
 
 
 def _path_or_url(client: SqlJobClientBase) -> str:

@@ -1,0 +1,48 @@
+"""Columns that must be text, and compared as it is spelt: loads find rows by their keys."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ...display import shortened
+from ...errors import NotSupported
+from ...projection import ExistingTables
+from ..sql_files import sql_file
+from .interface import Dataset
+from .sql import SqlDataset
+
+
+class UnknownType(NamedTuple):
+    """A type that dlt takes for text, but that differs from it. `is_text` is whether the database takes it for text.
+
+    Example: `UnknownType("uuid", False)`, `UnknownType("citext", True)`.
+    """
+
+    name: str
+    is_text: bool
+
+
+def unknown_types(dataset: Dataset) -> Mapping[tuple[str, str], UnknownType]:
+    """Returns the columns of PostgreSQL, by table and name, that dlt takes for text, but that differ from it."""
+    if not isinstance(dataset, SqlDataset) or dataset.kind != "postgres":
+        return {}
+    found = dataset.sql.by_schema(sql_file("unknown_types_postgres.sql"))
+    return {(table, column): UnknownType(*of) for table, column, *of in found}
+
+
+def check_text_columns(dataset: Dataset, existing: ExistingTables, columns: Mapping[str, Sequence[str]]) -> None:
+    """Raises NotSupported if a table lacks one of the `columns` by which loads find its rows, or it is no plain text.
+
+    The table may belong to another program that chose the same name.
+    """
+    unknown = unknown_types(dataset) if columns else {}
+    for table, column in ((table, column) for table, names in columns.items() for column in names):
+        native = unknown.get((table, column))
+        found = native.name if native else existing[table].get(column)
+        if found != "text":
+            raise NotSupported(
+                f"Expected {table} in the dataset {dataset.name} to have a text column {column}, by which loads find"
+                f" its rows, but {f'it has the type {shortened(found)}' if found else 'there is no such column'}.\n"
+                "If it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or load into another"
+                " dataset (--dataset, dataset_name). If the column was changed, change it back, or drop the table: the"
+                " load makes it again."
+            )
