@@ -85,6 +85,15 @@ CREATE TRIGGER b BEFORE UPDATE ON odd.keyed FOR EACH ROW EXECUTE FUNCTION odd.om
 CREATE TRIGGER c BEFORE INSERT ON odd.keyed EXECUTE FUNCTION odd.omit();
 CREATE TRIGGER t BEFORE INSERT ON odd.typed FOR EACH ROW EXECUTE FUNCTION odd.omit();
 ALTER TABLE odd.typed DISABLE TRIGGER t;
+CREATE SCHEMA published;
+CREATE TABLE published.keyed (id text PRIMARY KEY); CREATE TABLE published.plain (id text UNIQUE);
+CREATE TABLE published.added (id text); CREATE TABLE published.whole (id text); CREATE TABLE published.never (id text);
+ALTER TABLE published.whole REPLICA IDENTITY FULL; ALTER TABLE published.never REPLICA IDENTITY NOTHING;
+CREATE TABLE published.deleted (id text); CREATE TABLE published.apart (id text);
+CREATE PUBLICATION changes FOR TABLE published.keyed, published.plain, published.whole, published.never
+    WITH (publish = 'insert, update');
+CREATE PUBLICATION deletes FOR TABLE published.deleted WITH (publish = 'delete');
+CREATE PUBLICATION additions FOR TABLE published.added, odd.plain WITH (publish = 'insert, truncate');
 CREATE SCHEMA named;
 CREATE SCHEMA texts; CREATE TYPE texts.mood AS ENUM ('sad'); CREATE DOMAIN texts.word AS varchar(9);
 CREATE TABLE texts.plain (
@@ -172,6 +181,7 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
             ("words", "other"),
         ],
     ),
+    "unidentified_rows_postgres.sql": (["published"], [("deleted",), ("plain",)]),
     "view_comments_postgres.sql": (
         ["odd"],
         [

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import dlt
 
 from .. import runner
+from ..catalog import LATEST
 from ..display import plural, shortened
 from ..errors import DatasetNotFound, RunError
 from ..explain import explained
@@ -23,7 +24,7 @@ from ..segment.identity import HashedIds, Id
 from ..sources.archive.listing import File
 from ..warehouses import lock
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, dataset_of, queryable_client, tables_that_hide_rows
+from ..warehouses.dataset import Dataset, dataset_of, let_rows_change, queryable_client, tables_that_hide_rows
 from ..warehouses.dlt_internals import SqlJobClientBase
 from ..warehouses.resolve import Target, resolve_target
 from ..warehouses.settings import CONFIGURED_TARGET, TargetOptions
@@ -167,6 +168,9 @@ def _remove(
     In between, rows of `users` and `accounts` that are about others are mended, so that they are not deleted.
     """
     listed.create()
+    latest = [each.table.name for each in LATEST]
+    for part in tables:
+        let_rows_change(part.dataset, [*latest, *(each.name for each in plan if each.tables is part)])
     with dataset.transaction():
         listed.add(person.ids, person.spelt, person.persons)
         mend_rows(plan, tables, person)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ..catalog import SUPPRESSIONS
 from ..segment.identity import KEYED, Id, hash_of
 from ..warehouses import suppression_key
-from ..warehouses.dataset import Dataset, Row
+from ..warehouses.dataset import Dataset, Row, let_rows_change
 
 KILL_POINT_LIST_OPENED = f"{__name__}:SuppressionList.__init__"  # for tests/faults
 KILL_POINT_SUPPRESSED = f"{__name__}:SuppressionList.add"  # for tests/faults
@@ -44,9 +44,10 @@ class SuppressionList:
         return [pair for pair, person in self.persons.items() if person in persons]
 
     def create(self) -> None:
-        """Creates the table if it is missing."""
+        """Creates the table if it is missing, and lets its rows change."""
         if SUPPRESSIONS.name not in self._dataset.columns():
             self._dataset.create(SUPPRESSIONS)
+        let_rows_change(self._dataset, [SUPPRESSIONS.name])
 
     def add(self, ids: Collection[Id], spelt: Collection[Id], persons: Collection[str]) -> None:
         """Adds the ids that are not listed, and merges `persons` into one.

@@ -220,7 +220,14 @@ class TableLeases(Connections):
 
     def begin(self, owner: str) -> None:
         """Writes a first lease. Raises RunError if it could not be dropped again, or the table is somebody else's."""
-        self.drop(owner)  # fails without the right to delete, before there is a lease that could not be dropped
+        try:
+            self.drop(owner)  # fails without the right to delete, before there is a lease that could not be dropped
+        except DatabaseException as error:
+            if "replica identity" not in str(error):
+                raise
+            with suppress(DatabaseException), self.open() as client, self._in_its_dataset(client):
+                self._identify_rows(client)  # the table is from a version that did not
+            self.drop(owner)
         self._insert(owner)
 
     def put(self, owner: str) -> bool:
@@ -286,9 +293,12 @@ class TableLeases(Connections):
         with self._pipeline.destination_client() as opened:
             client = cast(SqlJobClientBase, opened)
             client.sql_client.execute_sql(create_statement(client, LOCK_TABLE._replace(name=self._table)))
-            if client.capabilities.sqlglot_dialect == "postgres":  # rows of a published table change only with this
-                table = client.sql_client.make_qualified_table_name(self._table)
-                client.sql_client.execute_sql(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+            if client.capabilities.sqlglot_dialect == "postgres":
+                self._identify_rows(client.sql_client)
+
+    def _identify_rows(self, client: Any) -> None:
+        """Lets PostgreSQL change rows of the table although a publication has it."""
+        client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name(self._table)} REPLICA IDENTITY FULL")
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []  # stays empty if an upgrade has dropped the table in the events' dataset

@@ -25,6 +25,7 @@ from ..dlt_internals import (
 )
 from ..dlt_internals.clients import columns_of_table
 from ..merging import keys_of
+from ..sql_files import sql_file
 from .creation import create_missing, native_type
 from .interface import Columns, Dataset, Row, cast_to_text, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table, selected
@@ -162,6 +163,7 @@ class SqlDataset(Dataset):
     def create(self, table: Table) -> None:
         """Creates a table of the catalogue, and the dataset, if they are missing."""
         create_missing(self.sql, table, self.kind, self.transaction)
+        let_rows_change(self, [table.name])
         self._columns = None
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -246,6 +248,19 @@ def connected(dataset: Dataset) -> AbstractContextManager[None]:
 def tables_that_hide_rows(dataset: Dataset) -> list[str]:
     """Returns the tables of PostgreSQL in which row-level security applies to the user, so that rows may be hidden."""
     return secured_tables(dataset.sql) if isinstance(dataset, SqlDataset) and dataset.kind == "postgres" else []
+
+
+def let_rows_change(dataset: Dataset, tables: Collection[str]) -> None:
+    """Lets PostgreSQL change and delete rows of these tables although a publication has them.
+
+    They get a replica identity if they lack one. If the user does not own them, nothing happens: the error about the
+    first changed row says what to do.
+    """
+    if isinstance(dataset, SqlDataset) and dataset.kind == "postgres":
+        found = {str(name) for (name,) in dataset.sql.by_schema(sql_file("unidentified_rows_postgres.sql"))}
+        for name in sorted(found & set(tables)):
+            with suppress(DatabaseException):
+                dataset.sql.run(f"ALTER TABLE {dataset.sql.table(name)} REPLICA IDENTITY FULL", ())
 
 
 def lacking_characters(dataset: Dataset, units: Sequence[str]) -> tuple[str, set[str]] | None:
