@@ -140,6 +140,13 @@ def test_text_in_mysql_is_long_and_compared_byte_by_byte(is_mariadb: bool, colla
         made = mapper.to_destination_type({"name": "id", "data_type": "text"}, {})
         assert made.compile(dialect=dialect) == f"LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"
         assert str(mapper.to_destination_type({"data_type": "text", "precision": 9}, {})) == "VARCHAR(9)"
+        for table, of in (
+            ({"name": "tracks", "x-segment-table": True}, "LONGTEXT"),
+            ({"name": "_dlt_version"}, "LONGTEXT"),
+            ({"name": "words"}, "TEXT"),  # a pipeline of a user may have tables of its own
+        ):
+            made = mapper.to_destination_type({"name": "id", "data_type": "text"}, table)
+            assert made.compile(dialect=dialect).split()[0] == of
 
 
 def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from ..warehouses.dataset import (
 )
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.dlt_internals import resources as dlt_resources
+from ..warehouses.dlt_internals.mysql import use_exact_text
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
@@ -115,7 +116,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     if pipeline is None:
         return LoadTarget(temporary_folder(keeper))
     _check_run(pipeline)
-    dlt_resources.dataset_of_run(pipeline)
+    _prepare_run(pipeline)
     table_format = dlt.current.resource().table_format
     strategies = merge_strategies(pipeline, table_format)
     if dlt_resources.has_import_schema(pipeline):
@@ -170,6 +171,13 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
             " 0: dlt would repeat for ever a job whose error it takes for temporary, and the run would never end.\n"
             "Remove it under [load] in .dlt/config.toml, or LOAD__RAISE_ON_MAX_RETRIES."
         )
+
+
+def _prepare_run(pipeline: dlt.Pipeline) -> None:
+    """Fixes the dataset of the run, and how text is stored and compared in a new table of MySQL or MariaDB."""
+    dlt_resources.dataset_of_run(pipeline)
+    if pipeline.destination.destination_type.endswith(".sqlalchemy"):
+        use_exact_text()
 
 
 def _check_merging(extraction: Extraction, strategies: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ from ..projection import (
 )
 from ..projection.deduplicate import LeftOut
 from ..segment.message import Batch
-from ..warehouses.dataset import Dataset, check_text_columns
+from ..warehouses.dataset import Dataset, check_exact_keys, check_text_columns
 from ..warehouses.duckdb_open import reopen_database
 from ..warehouses.repair import has_lost, repair_tables
 from .adopted_rows import rows_of_messages, with_older_rows
@@ -219,8 +219,9 @@ def existing_tables(load: PlannedLoad, tables: Collection[str]) -> ExistingTable
         repair_tables(pipeline, load.extraction.schema.name)
         known = dataset.tables(names)
     existing = {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
-    filled = sorted(filter(load.fills, existing.keys() & {*tables, *TABLES}))
-    check_text_columns(dataset, existing, {name: key_of(name) for name in filled})
+    keys = {name: key_of(name) for name in sorted(filter(load.fills, existing.keys() & {*tables, *TABLES}))}
+    check_text_columns(dataset, existing, keys)
+    check_exact_keys(dataset, keys)
     return existing
 
 

@@ -43,7 +43,7 @@ from .sql import (
 from .sql_schema import partition_names
 from .sql_statements import Connections
 from .table_names import TableNames, table_names
-from .text_columns import check_text_columns, unknown_types
+from .text_columns import check_exact_keys, check_text_columns, unknown_types
 from .unfit import CALENDAR, cell_text, unfit_error
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "cast_to_text",
     "cell_text",
     "check_dataset_name",
+    "check_exact_keys",
     "check_no_system_schema",
     "check_text_columns",
     "connected",

@@ -1,4 +1,4 @@
-"""Columns that must be text, and compared as it is spelt: loads find rows by their keys."""
+"""Checks columns that must be text, and compared as it is spelt, because loads find rows by their keys."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -46,3 +46,27 @@ def check_text_columns(dataset: Dataset, existing: ExistingTables, columns: Mapp
                 " dataset (--dataset, dataset_name). If the column was changed, change it back, or drop the table: the"
                 " load makes it again."
             )
+
+
+def check_exact_keys(dataset: Dataset, keys: Mapping[str, Sequence[str]]) -> None:
+    """Raises NotSupported if MySQL or MariaDB takes different keys for the same, with the statements that mend that.
+
+    Tables of dlt's own making are like that, and so are those of earlier versions: there `Bob`, `bob` and `bob ` are
+    the same key, and a merge deletes rows of others. The load does not change the columns itself, because that locks
+    and writes each table as a whole, and does not bring back rows that are lost already.
+    """
+    if not isinstance(dataset, SqlDataset) or dataset.dialect != "mysql":
+        return
+    sql, changes = sql_file("inexact_texts_mysql.sql"), dict[str, str]()
+    for part in (part for part in dataset.parts() if isinstance(part, SqlDataset)):
+        for table, column, collation, exact in part.sql.by_schema(sql):
+            if column in keys.get(table, ()):
+                name, change = part.sql.table(table).replace("%%", "%"), f"MODIFY {part.quoted(table, column)} {exact}"
+                changes[f"ALTER TABLE {name} {change};"] = f"{column} of {name} has the collation {collation}"
+    if changes:
+        raise NotSupported(
+            f"Expected keys that are compared byte by byte, but {next(iter(changes.values()))}: rows whose keys differ"
+            " only in their case would replace each other.\n"
+            "Run these statements, then the load again. If rows of earlier loads are missing, they come back with the"
+            " archive: DELETE FROM _audit makes the next load read it again.\n" + "\n".join(changes)
+        )

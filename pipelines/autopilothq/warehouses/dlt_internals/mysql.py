@@ -7,12 +7,16 @@ dlt makes columns of type TEXT with the server's collation. In these a text has 
 from functools import cache
 from typing import Any
 
+from ..native import SEGMENT_TABLE_HINT
+from . import DLT_NAME_PREFIX
+
 
 @cache
 def use_exact_text() -> None:
     """Makes dlt, once per process, create columns of text as LONGTEXT that is compared byte by byte.
 
-    It affects new tables of MySQL and MariaDB. The package `sqlalchemy` must be installed.
+    It affects new tables of this package, and dlt's own, in MySQL and MariaDB; a user's other tables stay as dlt makes
+    them. The package `sqlalchemy` must be installed.
     """
     from dlt.destinations.impl.sqlalchemy.dialect import MysqlDialectCapabilities, register_dialect_capabilities
     from dlt.destinations.impl.sqlalchemy.type_mapper import MysqlVariantTypeMapper
@@ -30,7 +34,9 @@ def use_exact_text() -> None:
     class ExactTypeMapper(MysqlVariantTypeMapper):
         def db_type_from_text_type(self, column: Any, table: Any) -> Any:
             usual = super().db_type_from_text_type(column, table)
-            return ExactText() if isinstance(usual, Text) else usual
+            name = table.get("name", "")
+            is_foreign = name and not name.startswith(DLT_NAME_PREFIX) and not table.get(SEGMENT_TABLE_HINT)
+            return ExactText() if isinstance(usual, Text) and not is_foreign else usual
 
     class ExactCapabilities(MysqlDialectCapabilities):
         def type_mapper_class(self) -> type[MysqlVariantTypeMapper]:
