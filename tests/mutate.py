@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 # Modules that the sources share and that can be tested without a load; tests in contract/ cover the others.
 SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans", "spool", "times")
+ADOPT = ("buffer", "column_names", "columns", "first_rows", "kept", "latest", "project", "row_width", "rows", "verify")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
 FILES = "tests/faults/test_memory_files.py"
@@ -232,6 +233,31 @@ TARGETS = {
         ["export/*.py"],
         [f"tests/test_export{name}.py" for name in ("", "_rows", "_tables", "_targets")],
         ["exported_and_loaded", "names_of_mixed_case", "same_tables_again"],
+    ),
+    "cursors": Target(["sources/cursors.py", "sources/dropped.py"], ["tests/test_cursors.py", "tests/test_dropped.py"]),
+    "completion": Target(
+        ["sources/completion.py", "sources/own_rows.py"], ["tests/test_completion.py", "tests/test_own_rows.py"]
+    ),
+    "hints": Target(
+        ["sources/user_hints.py"],
+        ["tests/dlt_habits/test_refused_hints.py", "tests/dlt_habits/test_steps.py", "tests/test_given_to_dlt.py"],
+    ),
+    "adopt": Target(
+        [f"sources/adopt/{name}.py" for name in ADOPT],
+        [
+            *(f"tests/test_{name}.py" for name in ("column_names", "csv_quotes", "json_digits", "adopt_values")),
+            *(f"tests/test_adopt{name}.py" for name in ("_avro", "_rudderstack", "_schema", "")),
+            *contract("adopted_rows"),
+        ],
+    ),
+    "engine": Target(
+        [f"sources/engine/{name}.py" for name in ("executors", "shares", "stored", "work_folder", "workspace")],
+        [f"tests/faults/test_engine_{name}.py" for name in ("faults", "folder", "workers")],
+    ),
+    "counted": Target(
+        ["inspect/changed_types.py", "inspect/completeness.py"],
+        ["tests/test_ortto_completeness.py"],
+        ["the_status_shows"],
     ),
     "profiles": Target(
         [f"sources/profiles/{name}.py" for name in ("events", "people", "pull")],

@@ -151,11 +151,11 @@ def activate(mutant: str) -> None:
 
 
 def empty_caches() -> None:
-    """Empties the caches of the package's functions."""
+    """Empties the caches of the package's functions, except of those without a result, which change dlt only once."""
     for name, module in list(sys.modules.items()):
         if name.startswith("autopilothq."):
             for value in list(vars(module).values()):
-                if isinstance(value, CACHED):
+                if isinstance(value, CACHED) and value.__annotations__.get("return", Any) is not None:
                     value.cache_clear()
 
 

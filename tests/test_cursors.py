@@ -48,7 +48,8 @@ def test_a_cursor_may_have_to_have_further_values() -> None:
 
 def test_only_some_older_cursors_are_kept() -> None:
     for end in range(8):
-        write_cursor("feed", "a", at(end))
+        for _ in range(2):  # a load may write its cursor several times
+            write_cursor("feed", "a", at(end))
     assert [read_cursor("feed", "a", {f"load {end}"}) for end in range(8)] == [{}, {}, *map(at, range(2, 8))]
 
 
@@ -62,7 +63,7 @@ def test_the_last_complete_loads_cursor_is_kept_while_later_loads_fail() -> None
 @pytest.mark.parametrize("key", ["begun", "started_at"])
 def test_what_began_after_now_does_not_count(key: str) -> None:
     """A clock was wrong then. Another machine's may be a little ahead."""
-    for end, hours in enumerate((-1, 23, 25)):
+    for end, hours in enumerate((-1, 24, 25)):
         write_cursor("feed", "a", at(end) | {key: (NOW + timedelta(hours=hours)).isoformat()})
     assert read_cursor("feed", "a", {"load 0", "load 1", "load 2"})["end"] == 1
     assert read_cursor("feed", "a", {"load 2"}) == {}

@@ -43,7 +43,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> State:
     monkeypatch.setattr(dropped, "dropped_tables", lambda: found.lost)
     monkeypatch.setattr(dropped, "replaced_resources", lambda: found.replaced)
     monkeypatch.setattr(dropped, "running_pipeline", lambda: SimpleNamespace(pipeline_name=found.name))
-    monkeypatch.setattr(dropped, "stored_states", lambda _: found.stored)
+    monkeypatch.setattr(dropped, "stored_states", lambda of: found.stored if of.pipeline_name == found.name else ())
     return found
 
 
@@ -125,8 +125,9 @@ def test_what_is_replaced_begins_again_in_other_pipelines(state: State) -> None:
     """In the pipeline that replaces it, the load requests everything anyway."""
     dropped_before({"a", "b"}, "1")
     state.replaced = {"a"}
-    assert dropped_before({"a", "b"}, "2") == {}
-    assert dropped._drops([{"sources": {"s": state}}])["a"] == {"data/x": 1}
+    for count in (1, 2):
+        assert dropped_before({"a", "b"}, "2") == {}
+        assert dropped._drops([{}, {"sources": {"s": state}}])["a"] == {"data/x": count}  # one pipeline has no sources
 
 
 def test_what_a_load_without_cursors_drops_begins_again(state: State) -> None:
@@ -137,6 +138,17 @@ def test_what_a_load_without_cursors_drops_begins_again(state: State) -> None:
     assert dropped._drops([{"sources": {"s": state}}]) == {
         "tracks": {"data/x": 1}, "other_events": {"data/x": 1}, "users": {"data/x": 1}, "email_opened": {},
     }  # fmt: skip
+
+
+def test_each_drop_of_a_load_without_cursors_is_counted_with_those_of_other_pipelines(state: State) -> None:
+    state.stored = [{"sources": {"autopilothq": {"resources": {"users": {dropped._DROPS: {"data/y": 3}}}}}}]
+    for count, name in enumerate(("users", "groups"), 1):
+        dropped.note_dropped({"users", name}, str(count), "data")
+        assert dropped._drops([{"sources": {"s": state}}])["users"] == {"data/x": count, "data/y": 3}
+    assert state["begun"] == ["groups", "users"]
+    dropped.note_dropped({"tracks"}, "3", "data")
+    state.drop("users")
+    assert dropped_before({"users", "groups", "tracks"}, "4") == {"groups": "2", "tracks": "3", "users": "4"}
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "filesystem"])

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
 import dlt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dlt.destinations.exceptions import DatabaseTerminalException, DestinationConnectionError
 from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
@@ -17,7 +20,9 @@ from dlt.sources import DltSource
 import stock
 from autopilothq import archive
 from autopilothq.sources import own_rows
+from autopilothq.sources.earlier_load import BOOK_TIMES, Brought
 from autopilothq.warehouses.dlt_internals.clients import file_of
+from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from dlt_habits.habits import archive_of, at, identify, track
 
@@ -90,6 +95,61 @@ def test_all_rows_are_merged_from_staging_tables_that_keep_times_otherwise(postg
     pipeline.run(source_of("a").with_resources(*types))
     with pipeline.sql_client() as client:
         assert [client.execute_sql(f"SELECT id FROM {table}") for table in types] == [[("a",)], [("a",)], [("ia",)]]
+
+
+def test_a_loads_own_rows_have_its_times_in_staging_tables_that_keep_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all staged rows are merged. The tables are looked up once per load and dataset."""
+    client, other = (
+        dlt.pipeline("a", destination=stock.duckdb("own.duckdb"), dataset_name=name).destination_client()
+        for name in ("data", "other")
+    )
+    assert isinstance(client, SqlJobClientBase)
+    assert isinstance(other, SqlJobClientBase)
+    ours: Any = {SEGMENT_TABLE_HINT: True}
+    names = ("pages", "_rejects", "rounded", "tracks", "mine", "_discards")
+    hinted = ours | {"columns": {"discarded_at": {"precision": 0}}}
+    for each in (client, other):
+        each.schema.tables.update(dict.fromkeys(names, ours) | {"mine": {}, "_discards": hinted})
+    one, two = datetime(2019, 3, 20, 10, tzinfo=UTC), datetime(2019, 3, 20, 10, 0, 0, 1, UTC)
+    noted = {(tmp_path, "1.0"): [Brought(one.isoformat(), {"pages": 2})]}
+    monkeypatch.setattr(own_rows, "rows_noted", lambda *of: noted.get(of, ()))
+
+    def condition(table: str, *times: object, load: str = "1.0", suffix: str = "parquet", of: Any = client) -> Any:
+        path = tmp_path / "load" / "normalized" / load / "completed_jobs" / f"{table}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        column = BOOK_TIMES.get(table, "uuid_ts")
+        pq.write_table(pa.table({column: pa.array(times, pa.timestamp("us", "UTC"))}), path)
+        return own_rows._condition(of, table, [path])
+
+    def stage(table: str, column: str = "uuid_ts", type_: str = "TIMESTAMPTZ") -> None:
+        client.sql_client.execute_sql(f"CREATE TABLE data_staging.{table} ({column} {type_})")
+
+    first, second = (f"TIMESTAMPTZ '{at.isoformat()}'" for at in (one, two))
+    of_one = f'"uuid_ts" IN ({first})'
+    with client:
+        client.sql_client.execute_sql("CREATE SCHEMA data_staging")
+        columns = ((), ("rejected_at",), ("uuid_ts", "TIMESTAMP_MS"), ("id",), (), ("discarded_at",))
+        for table, more in zip(names, columns, strict=True):
+            stage(table, *more)
+        assert condition("pages", two, one, one) == f'"uuid_ts" IN ({first}, {second})'
+        assert client.sql_client.native_connection  # it was open before
+    assert condition("_rejects", one) == f'"rejected_at" IN ({first})'
+    assert condition("pages") == "1 = 0"
+    assert [condition(name, one) for name in names[2:]] == [None] * 4
+    assert condition("pages", None) is None
+    assert condition("pages", one, of=other) is None  # it has no staging tables
+    loads = ("1.0", "2.0")  # of the second one nothing is noted
+    assert [condition("pages", suffix="insert_values", load=load) for load in loads] == [of_one, None]
+    with client:
+        client.sql_client.execute_sql("DROP TABLE data_staging.pages")
+    assert [condition("pages", one, load=load) for load in ("1.0", "3.0")] == [of_one, None]
+    for load, catalogue in (("4.0", "elsewhere"), ("5.0", "own")):
+        monkeypatch.setattr(client.sql_client, "catalog_name", lambda name=catalogue, **_: name)
+        assert bool(condition("_rejects", one, load=load)) is (catalogue == "own")
+    monkeypatch.setattr(client.capabilities, "sqlglot_dialect", "snowflake")
+    assert condition("_rejects", one) is None
 
 
 def test_all_rows_are_merged_if_the_staging_tables_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:

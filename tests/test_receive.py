@@ -578,6 +578,7 @@ def _stored() -> list[Any]:
     ("words", "text"),
     [
         (["--listen", "8080"], "Expected an address and a port, such as 127.0.0.1:8080, but got '8080'."),
+        (["--listen", "a:²"], "Expected an address and a port, such as 127.0.0.1:8080, but got 'a:²'."),
         (["--rotate", "16"], "Expected a time or a size, such as 60s or 16MB, but got '16'."),
         (["--rotate", "0s"], "Expected more than 0, got 0."),
         (["--dataset", "x"], "Expected --load-every with a target: without it nothing is loaded."),

@@ -159,7 +159,9 @@ def test_workers_have_the_coordinators_versions() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["processes", "processes:0", "processes:many", "dask:", "ray", "spark:local", ""])
+@pytest.mark.parametrize(
+    "name", ["processes", "processes:0", "processes:many", "processes:²", "dask:", "ray", "spark:local", ""]
+)
 def test_other_engines_are_refused(name: str) -> None:
     with pytest.raises(EngineError, match="Expected an engine like processes:8"):
         engine_of(name)

@@ -23,7 +23,7 @@ class _Address(click.ParamType[tuple[str, int]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         """Parses the address."""
         host, _, port = str(value).rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65_535:
+        if not host or not port.isdecimal() or int(port) > 65_535:
             self.fail(f"Expected an address and a port, such as 127.0.0.1:8080, but got {value!r}.", param, ctx)
         return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -30,7 +30,7 @@ def engine_of(name: str) -> EngineFactory:
     Raises EngineError for any other text.
     """
     kind, _, where = name.partition(":")
-    if kind == "processes" and where.isdigit() and int(where):
+    if kind == "processes" and where.isdecimal() and int(where):
         return lambda: processes(int(where))
     if kind == "dask" and where:
         return lambda: _dask(where)
