@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 # Modules that the sources share and that can be tested without a load; tests in contract/ cover the others.
 SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans", "spool", "times")
-ADOPT = ("buffer", "column_names", "columns", "first_rows", "kept", "latest", "project", "row_width", "rows", "verify")
+ADOPT = ("buffer", "column_names", "columns", "first_rows", "kept", "latest", "row_width", "rows", "verify")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
 FILES = "tests/faults/test_memory_files.py"
@@ -246,17 +246,26 @@ TARGETS = {
         [f"sources/adopt/{name}.py" for name in ADOPT],
         [
             *(f"tests/test_{name}.py" for name in ("column_names", "csv_quotes", "json_digits", "adopt_values")),
-            *(f"tests/test_adopt{name}.py" for name in ("_avro", "_rudderstack", "_schema", "")),
+            "tests/test_adopt_avro.py",
             *contract("adopted_rows"),
         ],
     ),
+    "adopting": Target(
+        [f"sources/adopt/{name}.py" for name in ("databases", "files", "origin", "project", "schema", "source")],
+        [f"tests/test_adopt{name}.py" for name in ("", "_rudderstack", "_schema")],
+    ),
     "engine": Target(
-        [f"sources/engine/{name}.py" for name in ("executors", "shares", "stored", "work_folder", "workspace")],
-        [f"tests/faults/test_engine_{name}.py" for name in ("faults", "folder", "workers")],
+        [f"sources/engine/{name}.py" for name in ("executors", "shares", "work_folder", "workspace")],
+        ["tests/test_shares.py", *(f"tests/faults/test_engine_{name}.py" for name in ("faults", "folder", "workers"))],
+        ["worker_is_killed", "cannot_become", "coordinator", "deleted_persons", "in_buckets", "cannot_ask_for_it"],
     ),
     "counted": Target(
         ["inspect/changed_types.py", "inspect/completeness.py"],
-        ["tests/test_ortto_completeness.py"],
+        [
+            "tests/test_ortto_completeness.py",
+            "tests/test_inspection_status.py::test_a_column_is_changed_if_its_values_cannot_be_read",
+            "tests/test_inspection_status.py::test_models_need_the_types_of_the_columns_that_they_read",
+        ],
         ["the_status_shows"],
     ),
     "profiles": Target(

@@ -1,10 +1,10 @@
 """Before dlt completes a load, its rows must be where it staged or merged them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import duckdb
@@ -16,9 +16,10 @@ from dlt import Schema
 import stock
 from autopilothq.sources import completion
 from autopilothq.sources.completion import tables_without_rows
-from autopilothq.sources.earlier_load import Brought
+from autopilothq.sources.earlier_load import BOOK_TIMES, Brought
 from autopilothq.sources.own_rows import rows_by_time
 from autopilothq.warehouses.dataset import Dataset, connected, open_dataset
+from autopilothq.warehouses.dlt_internals import logger
 from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 
 AT = datetime(2019, 3, 20, 10, tzinfo=UTC)
@@ -50,7 +51,7 @@ class Destination:
         self, staged: Staged, stored: Staged, counts: dict[datetime, int], table: str = "tracks", in_parts: bool = True
     ) -> list[str]:
         """Fills the staging table and the table; returns which tables lack rows of the load."""
-        column = "rejected_at" if table == "_rejects" else "uuid_ts"
+        column = BOOK_TIMES.get(table, "uuid_ts")
         self.fill(f"data_staging.{table}", staged, column)
         self.fill(f"data.{table}", stored, column)
         return tables_without_rows(self.parts(), {table: counts}, {table} if in_parts else ())
@@ -85,7 +86,11 @@ def test_a_table_has_rows_if_these_and_no_others_are_staged_or_else_if_they_are_
 
 def test_staged_rows_are_known_by_their_time_in_whatever_zone_the_driver_reads_it(destination: Destination) -> None:
     """Also if the time lost digits, and in SQLite, which stores text."""
-    same = [AT + timedelta(hours=5, minutes=45), AT - timedelta(hours=8, microseconds=900)]
+    same = [
+        AT + timedelta(hours=5, minutes=45),
+        AT - timedelta(hours=8, microseconds=900),
+        AT + timedelta(milliseconds=1),
+    ]
     others = [AT + timedelta(hours=1, milliseconds=2), AT - timedelta(milliseconds=2), None]
     for time in same + others:
         assert destination.lacks([("m1", time)], [], {AT: 1}) == ([] if time in same else ["tracks"])
@@ -94,12 +99,18 @@ def test_staged_rows_are_known_by_their_time_in_whatever_zone_the_driver_reads_i
         assert tables_without_rows(destination.parts(), {"tracks": {AT: 1}}, ()) == lacking
 
 
+def test_rows_of_destinations_without_staging_tables_are_counted(destination: Destination) -> None:
+    for stored, lacking in (([A], ["tracks"]), ([A, B], [])):
+        destination.fill("data.tracks", stored)
+        assert tables_without_rows(destination.parts()[:1], {"tracks": TWO}, ()) == lacking
+
+
 def test_rows_are_counted_if_another_load_dropped_the_table_in_which_they_were_staged(
     destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other tables of the same statement are still looked up."""
     tables = ["groups", "tracks", "pages"]
-    for each in (1, 50):
+    for each in (1, 2, 50):
         monkeypatch.setattr(completion, "_TABLES_PER_QUERY", each)
         for name in tables:
             destination.fill(f"data_staging.{name}", [A])
@@ -122,7 +133,8 @@ def test_rows_whose_times_are_not_compared_count_as_missing_once_a_load_was_cut_
 
 def test_ids_of_rejects_may_repeat(destination: Destination) -> None:
     """A file may have the same reject several times, of which the destination keeps one row."""
-    assert destination.lacks([A, A], [], TWO, "_rejects") == []
+    assert destination.lacks([A, A], [], TWO, "_rejects") == destination.lacks([], [A, B], TWO, "_rejects") == []
+    assert destination.lacks([A, A], [], TWO, "_audit") == []  # `id` is not its key
     assert destination.lacks([A, A], [], TWO) == ["tracks"]
 
 
@@ -173,17 +185,55 @@ def test_where_times_are_exact_only_rows_with_the_very_same_ones_count_as_merged
 def test_of_files_that_are_not_parquet_the_loads_note_says_what_they_have(
     destination: Destination, more: dict[str, Any], are_there: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    class Client(nullcontext[None]):
-        schema = Schema("autopilothq")
-        capabilities = stock.duckdb().capabilities()
-
-    tables: dict[str, Any] = {"tracks": {SEGMENT_TABLE_HINT: True, **more}}
-    monkeypatch.setattr(Client.schema, "_schema_tables", tables)
+    client = Client({"tracks": more})
     noted = [Brought(AT.isoformat(), {"tracks": 2}), Brought(LATER.isoformat(), {"pages": 1})]
-    monkeypatch.setattr(completion, "dataset_of", lambda _: destination.dataset)
-    monkeypatch.setattr(completion, "rows_noted", lambda *_: noted)
+    monkeypatch.setattr(completion, "dataset_of", {client: destination.dataset}.__getitem__)
+    monkeypatch.setattr(completion, "rows_noted", lambda *of: {(tmp_path, "1"): noted}[of])
     files = {"tracks": [tmp_path / "tracks.insert_values"]}
     for staged, found in (([A, B], True), ([A], are_there)):
         destination.fill("data_staging.tracks", staged)
         destination.fill("data.tracks", [A])
-        assert completion._has_staged_rows(Client(), tmp_path, "1", files) is found  # type: ignore[arg-type]
+        assert completion._has_staged_rows(client, tmp_path, "1", files) is found  # type: ignore[arg-type]
+
+
+class Client(nullcontext[None]):
+    """A client of DuckDB whose schema has tables of this package, with further hints."""
+
+    capabilities = stock.duckdb().capabilities()
+
+    def __init__(self, tables: dict[str, dict[str, Any]]) -> None:
+        super().__init__()
+        self.schema = Schema("autopilothq")
+        self.schema.tables.update({name: cast(Any, {SEGMENT_TABLE_HINT: True, **of}) for name, of in tables.items()})
+
+
+def test_parquet_files_tell_of_each_table_what_it_has(
+    destination: Destination, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rounded = {"columns": {"discarded_at": {"precision": 0}}}
+    client, said = Client({"tracks": {}, "_rejects": {}, "pages": {}, "_discards": rounded}), list[str]()
+    monkeypatch.setattr(completion, "dataset_of", {client: destination.dataset}.__getitem__)
+    monkeypatch.setattr(logger, "warning", said.append)
+
+    def is_whole(table: str, *files: Sequence[Any], more: Collection[str] = ()) -> bool:
+        paths = {name: [tmp_path / f"{name}-{n}.parquet" for n in range(len(files))] for name in (table, *more)}
+        for name, of_table in paths.items():
+            for path, times in zip(of_table, files, strict=True):
+                pq.write_table(pa.table({BOOK_TIMES.get(name, "uuid_ts"): times}), path)
+        return completion._has_staged_rows(client, tmp_path, "1", paths)  # type: ignore[arg-type]
+
+    zoned = pa.timestamp("us", "UTC")
+    destination.lacks([A, A], [], TWO)
+    assert is_whole("tracks", pa.array([AT, AT], zoned))
+    assert not is_whole("tracks", pa.array([AT], zoned), pa.array([AT], zoned))  # one of two files was staged twice
+    assert not is_whole("tracks", pa.array([AT + timedelta(microseconds=1)] * 2, zoned))
+    for table, time in (("_rejects", AT), ("_discards", AT), ("pages", str(AT))):
+        destination.lacks([], [], TWO, table)
+        assert is_whole(table, [time]) is (table != "_rejects")  # only its times are known and not rounded
+    said.clear()
+    assert not is_whole("_rejects", pa.array([AT], zoned), more=["tracks"])
+    [text] = said
+    assert text == (
+        "Rows that this load had staged for _rejects, tracks are missing: another load was at work at the same time,"
+        " and took them away. This one does not count as complete, and the next run reads again what it read."
+    )

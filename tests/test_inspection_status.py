@@ -14,10 +14,10 @@ import duckdb
 import pytest
 
 from autopilothq import archive, catalog, inspect, runner
-from autopilothq.errors import DatasetNotFound
+from autopilothq.errors import DatasetNotFound, RunError
 from autopilothq.inspect import Statistics, Status, TableInfo
 from autopilothq.inspect import status as of_status
-from autopilothq.inspect.changed_types import is_changed
+from autopilothq.inspect.changed_types import check_types_of_models, is_changed
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.inspect.views import AppliedModels
 from autopilothq.warehouses.dataset import NativeType, tables_of
@@ -384,3 +384,43 @@ def test_the_last_run_here(loaded: Path) -> None:
     last, summary, _ = told()
     assert (last.result, summary.stored) == ("failed", 1)
     assert last.error == "the load step: Constraint Error: NOT NULL constraint failed: tracks.more"
+
+
+# ---- changed types -------------------------------------------------------------------------------------------------
+
+
+def dataset_with(kind: str, **tables: dict[str, str]) -> Any:
+    """Returns a dataset in a kind of destination; `tables` have the types of their columns."""
+    columns = {table: {name: NativeType(type_, "text") for name, type_ in of.items()} for table, of in tables.items()}
+    return SimpleNamespace(kind=kind, dialect=kind, columns=lambda: columns, title="the dataset")
+
+
+@pytest.mark.parametrize(
+    ("column", "kept", "changed"),
+    [
+        ("received_at", ["timestamp with time zone", "TIMESTAMP"], ["VARCHAR", "DATE", "TIMESTAMP[]", "TIMESTAMP_S"]),
+        (
+            "event",
+            ["text", "VARCHAR", "USER-DEFINED"],
+            ["BIGINT", "boolean", "DATE", "JSON", "jsonb", "UUID", "text[]"],
+        ),
+    ],
+)
+def test_a_column_is_changed_if_its_values_cannot_be_read(column: str, kept: list[str], changed: list[str]) -> None:
+    for kind in ("duckdb", "postgres", "snowflake"):
+        dataset = dataset_with(kind)
+        found = [type_ for type_ in kept + changed if is_changed(dataset, {column: NativeType(type_, "text")}, column)]
+        assert found == (changed if kind != "snowflake" else [])
+        assert not is_changed(dataset, {}, column)
+
+
+def test_models_need_the_types_of_the_columns_that_they_read() -> None:
+    changed = {"id": "bigint", "anonymous_id": "json"}
+    check_types_of_models(dataset_with("duckdb", tracks={"id": "bigint"}, mine=changed))
+    for kind, column, type_ in (("duckdb", "anonymous_id", "json"), ("postgres", "id", "bigint")):
+        with pytest.raises(RunError) as raised:
+            check_types_of_models(dataset_with(kind, mine=changed, tracks={column: type_}))
+        assert str(raised.value).startswith(
+            f"Expected the column {column} of tracks in the dataset, to be text, but somebody made it {type_}.\n"
+        )
+        check_types_of_models(dataset_with(kind, tracks={column: type_}), ["pages"])

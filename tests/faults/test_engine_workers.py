@@ -4,14 +4,17 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from autopilothq.errors import EngineError
+from autopilothq.extras import install
 from autopilothq.sources.engine import executors
 from autopilothq.sources.engine.executors import Workers, engine_of
 from test_engine import Inline
@@ -96,3 +99,90 @@ def test_ray_is_imported_with_nothing_to_print(
         with engine_of("ray:auto")():
             skipped = sys.modules["ray"].SKIPPED
     assert skipped == found
+
+
+@pytest.mark.parametrize(("engine", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_an_engine_without_its_package_or_its_cluster_says_so(
+    engine: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError("no route")
+
+    make = engine_of(f"{engine}:somewhere:1")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EngineError) as missing:
+        make()
+    stub = SimpleNamespace(Client=refuse, init=refuse, is_initialized=lambda: False)
+    monkeypatch.setitem(sys.modules, package, stub)
+    with pytest.raises(EngineError) as absent:
+        make()
+    where = {"dask": "Dask's scheduler", "ray": "Ray"}[engine]
+    assert str(absent.value) == f"Expected {where} at somewhere:1, but got ConnectionRefusedError: no route"
+    assert str(missing.value) == (
+        f"The engine {engine} needs the package {package}, which is not installed.\nInstall it: {install(engine)}"
+    )
+
+
+def test_a_cluster_is_left_if_this_load_joined_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that run on a Ray cluster have joined it before."""
+    calls: list[Any] = []
+
+    def note(name: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: calls.append((name, *args, kwargs))
+
+    class Client:
+        close = staticmethod(note("close"))
+
+        def __init__(self, address: str, **options: Any) -> None:
+            calls.append((address, options))
+
+        def get_executor(self, **options: Any) -> Inline:
+            calls.append(options)
+            return Inline()
+
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=Client))
+    with Workers(engine_of("dask:tcp://a:1")) as workers:
+        assert workers.run([Nothing()], calls.append) == [None]
+    # Equal tasks are not the same one, and each runs.
+    assert calls == [("tcp://a:1", {"set_as_default": False}), {"pure": False}, None, ("close", {})]
+    quiet = {"address": "auto", "log_to_driver": False, "configure_logging": False}
+    for has_joined, called in ((True, []), (False, [("init", quiet), ("shutdown", {})])):
+        calls.clear()
+        stub = SimpleNamespace(
+            is_initialized=lambda joined=has_joined: joined, init=note("init"), shutdown=note("shutdown")
+        )
+        monkeypatch.setitem(sys.modules, "ray", stub)
+        with Workers(engine_of("ray:auto")):
+            pass
+        assert calls == called
+
+
+class Pool(Inline):
+    """An executor that notes how it is shut down; it breaks as its task `breaks_at` is submitted."""
+
+    def __init__(self, breaks_at: int = 0) -> None:
+        super().__init__()
+        self.breaks_at = breaks_at
+        self.ended: list[tuple[bool, bool]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        if self.calls + 1 == self.breaks_at:
+            raise BrokenProcessPool("a process died")
+        return super().submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.ended.append((wait, cancel_futures))
+
+
+def test_an_executor_is_replaced_when_it_breaks_and_shut_down_in_the_end_if_it_was_made_for_the_load() -> None:
+    with Workers(given := Pool()) as workers:
+        workers.run([Nothing()], lambda _: None)
+    pools = [Pool(breaks_at=2), Pool()]
+    waiting = iter(pools)
+    with Workers(lambda: next(waiting)) as workers:
+        workers.run([Nothing()] * 3, lambda _: None)
+    failed = Pool()
+    with pytest.raises(ZeroDivisionError), Workers(lambda: failed):
+        failed.submit(divmod, 1, 0).result()
+    assert [pool.calls for pool in pools] == [1, 2]
+    assert [pool.ended for pool in (given, *pools, failed)] == [[], [(False, True)], [(True, True)], [(False, True)]]
