@@ -24,7 +24,7 @@ from autopilothq.catalog import OTHER_LIMITS
 from autopilothq.errors import ArchiveError
 from autopilothq.projection import context
 from autopilothq.sources.adopt import buffer
-from autopilothq.sources.adopt.buffer import column_names
+from autopilothq.sources.adopt.buffer import column_names, lost_columns
 from autopilothq.sources.adopt.csv_rows import has_null_marks
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.sources.adopt.origin import AdoptedTables
@@ -368,6 +368,16 @@ def test_columns_of_rudderstack_get_segments_names_and_those_of_loaders_go() -> 
         "id": "id", "context_request_ip": "context_ip", "context_passed_ip": "context_passed_ip", "score": "score",
     }  # fmt: skip
     assert "channel" in column_names({"id": None, "channel": None}, "app_opened")
+    lost: dict[tuple[str, ...], dict[str, tuple[str, str]]] = {
+        ("context_request_ip", "Context_Request_IP", "channel", "Channel"): {
+            "Context_Request_IP": ("context_ip", "same_column")
+        },
+        ("context_ip", "context_request_ip", "Context_Request_IP"): {
+            "Context_Request_IP": ("context_request_ip", "same_column")
+        },
+        ("channel", "Channel", "é", "Loaded_At"): {"Channel": ("channel", "same_column"), "é": ("é", "no_column")},
+    }
+    assert {names: lost_columns(names, column_names(dict.fromkeys(names), "tracks")) for names in lost} == lost
 
 
 # ---- odd rows --------------------------------------------------------------------------------------------------------

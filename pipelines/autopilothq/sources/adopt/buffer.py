@@ -159,10 +159,11 @@ def lost_columns(columns: Iterable[str], names: Mapping[str, str]) -> dict[str, 
     taken, lost = set(names.values()), {}
     for name in columns:
         column = folded_name(name)
+        same = [called for called in (column, RUDDERSTACK_COLUMNS.get(column)) if called in taken]
         if not column:
             lost[name] = name, "no_column"
-        elif name not in names and column in taken:
-            lost[name] = column, "same_column"
+        elif name not in names and same:
+            lost[name] = same[0], "same_column"
     return lost
 
 
