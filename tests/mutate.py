@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 # Modules that the sources share and that can be tested without a load; tests in contract/ cover the others.
 SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans", "spool", "times")
-ADOPT = ("buffer", "column_names", "columns", "first_rows", "kept", "latest", "row_width", "rows", "verify")
+ADOPT = ("buffer", "column_names", "columns", "first_rows", "kept", "row_width", "rows", "verify")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
 FILES = "tests/faults/test_memory_files.py"
@@ -248,6 +248,17 @@ TARGETS = {
             *(f"tests/test_{name}.py" for name in ("column_names", "csv_quotes", "json_digits", "adopt_values")),
             "tests/test_adopt_avro.py",
             *contract("adopted_rows"),
+        ],
+    ),
+    "latest": Target(
+        ["sources/adopt/latest.py"],
+        [
+            f"tests/contract/test_adopted_rows.py::test_{name}"
+            for name in (
+                "rows_of_users_are_older_than_what_messages_and_stored_rows_say",
+                "a_row_of_users_has_no_more_values_than_fit_a_page_and_is_kept",
+                "a_file_all_of_whose_rows_are_rejected_is_counted",
+            )
         ],
     ),
     "adopting": Target(

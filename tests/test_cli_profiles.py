@@ -153,6 +153,12 @@ def test_what_is_missing_is_said(
     assert server.requests == []
 
 
+def test_a_query_is_told_from_a_path() -> None:
+    queries = "SELECT 1", "select\t1", " \n(with p AS (FROM t) FROM p)", "from t", "-- who\n/* *\n/ */((SELECT 1))"
+    paths = "people.txt", "select.txt", "my/from t", "-- select 1", "selected 1.txt", ""
+    assert [text for text in (*queries, *paths) if is_query(text)] == list(queries)
+
+
 def test_a_path_behind_what_looks_like_comments_takes_no_time() -> None:
     assert not is_query("/**/" * 40 + "people.txt")  # there are 2**39 ways to match these comments
 
