@@ -258,6 +258,7 @@ TARGETS = {
                 "rows_of_users_are_older_than_what_messages_and_stored_rows_say",
                 "a_row_of_users_has_no_more_values_than_fit_a_page_and_is_kept",
                 "a_file_all_of_whose_rows_are_rejected_is_counted",
+                "a_trait_of_two_types_has_one_that_holds_both",
             )
         ],
     ),

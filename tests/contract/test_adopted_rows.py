@@ -366,6 +366,16 @@ def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> Non
     assert at == {"told": 4, "only": 4, "both": 4, "own": 4, "stored": 4, "whole": 3}
 
 
+def test_a_trait_of_two_types_has_one_that_holds_both() -> None:
+    store = Adopting()
+    told = opened("i", user_id="told", ratio=1.5, plan="pro", age=30)
+    found = store.adopt(("identifies", [told]), ("users", [opened("own", ratio=1, plan=2, age=40)]))
+    assert [(row["id"], row["ratio"], row["plan"], row["age"]) for row in found["users"]] == [
+        ("own", 1.0, "2", 40), ("told", 1.5, "pro", 30),
+    ]  # fmt: skip
+    assert [store.types["users"][name] for name in ("ratio", "plan", "age")] == ["double", "text", "bigint"]
+
+
 def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> None:
     store = Adopting()
     store.adopt(("email_opened", [opened("a", EARLY), opened("b", LATE), opened("n", None), opened("z", LATE)]))

@@ -69,15 +69,14 @@ def _with_own_rows(adoption: Adoption, latest: Latest, made: TableRows | None, c
     """
     context, name = adoption.context, latest.table.name
     con, buffered = context.con, adoption.buffered[name]
-    types = {column: type_ for column, type_ in columns.types.items() if column != "uuid_ts"}
     con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
     discard_misfits(adoption, buffered, name, columns.types, "duplicates")
     every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.existing.get(name, {})}
     cells = ", ".join(f"NULL::{SQL_TYPES[type_]} AS {engine.name(column)}" for column, type_ in every.items())
     texts.create_table(context, "layers", f'SELECT NULL::INTEGER AS "layer:", {cells} WHERE false')
-    named = [columns.names.get(column, column) for column in types]
+    named = [columns.names.get(column, column) for column in columns.types]
     own = ", ".join(f"{aliased(column)} AS {engine.name(column)}" for column in named)
-    rows = buffered.select(types, columns.names)
+    rows = buffered.select(columns.types, columns.names)
     kept = f'SELECT {own}, 1 AS "layer:" FROM ({rows}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)'
     texts.insert(context, "layers", kept)
     if made is not None:
