@@ -328,7 +328,7 @@ def test_a_row_of_users_has_no_more_values_than_fit_a_page_and_is_kept() -> None
 
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
     store = Adopting()
-    both = opened("both", EARLY, plan="old", city="Rome", size="small")
+    both = opened("both", EARLY, plan="old", city="Rome", size="small", shoe=42)
     # Values may have the names of the queries' own columns.
     named: Row = {"seq": 70, "layer": 71, "raw": 72, "row": 73}
     found = store.adopt(("pages", [opened("p", **named)]), ("users", [opened("named", **named)]))
@@ -357,13 +357,16 @@ def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> Non
     } == {
         "told": {"received_at": LATE, "plan": "new", "city": "Bern"},
         "only": {"received_at": LATE, "plan": "new"},
-        "both": {"received_at": LATE, "plan": "new", "city": "Bern", "size": "small"},
+        "both": {"received_at": LATE, "plan": "new", "city": "Bern", "size": "small", "shoe": 42},
         "own": {"received_at": DAY, "plan": "own", "city": "Bern"},
         "stored": {"received_at": DAY, "plan": "old", "city": "Rome", "size": "big"},
         "whole": {"received_at": EARLY, "plan": "old"},
     }
     at = {row["id"]: row["uuid_ts"].day for row in found["users"]}
     assert at == {"told": 4, "only": 4, "both": 4, "own": 4, "stored": 4, "whole": 3}
+    found = store.adopt(("identifies", [opened("early", DAY, user_id="only", plan="early", city="Oslo")]))
+    [only] = [filled(row) for row in found["users"] if row["id"] == "only"]
+    assert only == {"id": "only", "received_at": LATE, "plan": "new", "city": "Oslo"}  # a stored message came later
 
 
 def test_a_trait_of_two_types_has_one_that_holds_both() -> None:
