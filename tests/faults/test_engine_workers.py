@@ -145,16 +145,38 @@ def test_a_cluster_is_left_if_this_load_joined_it(monkeypatch: pytest.MonkeyPatc
         assert workers.run([Nothing()], calls.append) == [None]
     # Equal tasks are not the same one, and each runs.
     assert calls == [("tcp://a:1", {"set_as_default": False}), {"pure": False}, None, ("close", {})]
+
+    class Remote:
+        def __init__(self, call: Callable[..., Any]) -> None:
+            self.call = call
+
+        def options(self, **options: Any) -> "Remote":
+            calls.append(options)
+            return self
+
+        def remote(self, *args: Any) -> Any:
+            return SimpleNamespace(future=lambda: Inline().submit(self.call, *args))
+
     quiet = {"address": "auto", "log_to_driver": False, "configure_logging": False}
-    for has_joined, called in ((True, []), (False, [("init", quiet), ("shutdown", {})])):
+    once = {"max_retries": 0, "name": "run_task"}  # `Workers` itself tries again
+    for has_joined, called in ((True, [once, None]), (False, [("init", quiet), once, None, ("shutdown", {})])):
         calls.clear()
         stub = SimpleNamespace(
-            is_initialized=lambda joined=has_joined: joined, init=note("init"), shutdown=note("shutdown")
+            is_initialized=lambda joined=has_joined: joined,
+            init=note("init"),
+            shutdown=note("shutdown"),
+            remote=Remote,
         )
         monkeypatch.setitem(sys.modules, "ray", stub)
-        with Workers(engine_of("ray:auto")):
-            pass
+        with Workers(engine_of("ray:auto")) as workers:
+            assert workers.run([Nothing()], calls.append) == [None]
         assert calls == called
+
+
+def test_processes_of_this_machine_inherit_no_connections() -> None:
+    with engine_of("processes:3")() as pool:
+        made = vars(pool)
+        assert (made["_max_workers"], made["_mp_context"].get_start_method()) == (3, "spawn")
 
 
 class Pool(Inline):
