@@ -214,6 +214,26 @@ TARGETS = {
             "tests/test_dialects.py::test_columns_have_the_types_of_the_contract",
         ],
     ),
+    "loads": Target(
+        ["warehouses/dataset/loads.py"],
+        [
+            "tests/test_sql_dataset.py",
+            "tests/test_inspection_status.py",
+            f"{HABITS}::test_a_foreign_table_with_the_name_of_one_of_these_is_refused",
+        ],
+        ["postgres"],
+    ),
+    "datasets": Target(
+        [f"warehouses/dataset/{name}.py" for name in ("sql", "sql_statements", "sql_schema")],
+        [
+            *(f"tests/test_{name}.py" for name in ("attached", "cli_inspect", "delivery_log", "sql_dataset")),
+            "tests/faults/test_refused_characters.py",
+            "tests/test_inspection_status.py::test_the_status_without_a_row",
+            "tests/test_segment_postgres.py::test_the_printed_statements_are_those_that_make_the_tables",
+            "tests/test_cli_errors.py",
+        ],
+        ["a_load_goes_on_without_messages"],
+    ),
     "halving": Target(
         ["destination/halving.py", "destination/requests.py"], ["tests/test_contact_writer.py", "tests/test_halving.py"]
     ),

@@ -105,7 +105,7 @@ def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
     """
     found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
     at = newest([at for _, at in found], now)
-    return next(((load_id, at) for load_id, loaded_at in found if loaded_at == at), None) if at else None
+    return next(((load_id, loaded_at) for load_id, loaded_at in found if loaded_at == at), None)
 
 
 def newest(times: Sequence[datetime], now: datetime) -> datetime | None:

@@ -1,0 +1,183 @@
+"""The tables of a dataset in DuckDB or PostgreSQL, as another program may have left them, are read and written."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+from dlt import Schema
+
+from autopilothq.catalog import AUDIT
+from autopilothq.errors import NotSupported
+from autopilothq.warehouses.dataset import (
+    SqlDataset,
+    audit_row,
+    audit_sums,
+    dataset_of,
+    deleted_persons,
+    first_event_of_others,
+    last_load,
+    loaded_files,
+    newest,
+)
+from autopilothq.warehouses.dataset.loads import Loaded
+from autopilothq.warehouses.dlt_internals.clients import client_for
+from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.hints import SOURCE
+from autopilothq.warehouses.postgres import postgres
+from autopilothq.warehouses.selection import ALL_MESSAGES
+from servers import ask
+
+NOW = datetime(2019, 3, 20, 10, tzinfo=UTC)
+
+
+@contextmanager
+def opened(folder: Path, destination: Any) -> Iterator[SqlDataset]:
+    """Yields the dataset `data` of a destination, with an open connection."""
+    pipeline = dlt.pipeline("p", str(folder), destination=destination, dataset_name="data")
+    with client_for(pipeline, Schema(SOURCE)) as client:
+        dataset = dataset_of(client)
+        assert isinstance(dataset, SqlDataset)
+        yield dataset
+
+
+@pytest.fixture
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as con:
+        con.execute("CREATE SCHEMA data")
+        yield con
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> Iterator[SqlDataset]:
+    with opened(tmp_path, direct(con)) as dataset:
+        yield dataset
+
+
+# What loads ask for -------------------------------------------------------------------------------------------------
+
+
+def test_what_complete_loads_have_of_each_file(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
+    complete = {"1", "3"}
+    assert loaded_files(dataset, complete) == {}
+    con.execute(  # as an earlier version made it
+        "CREATE TABLE data._audit AS FROM (VALUES ('a', 'v', '1', 7), ('a', 'w', '2', 8), ('b', 'v', '3', NULL))"
+        " AS t(file, version, load_id, stored)"
+    )
+    assert loaded_files(dataset, complete) == {("a", "v"): Loaded("1", 7, None), ("b", "v"): Loaded("3", 0, None)}
+    con.execute(
+        "ALTER TABLE data._audit ADD COLUMN tables VARCHAR; ALTER TABLE data._audit ADD COLUMN mended BIGINT;"
+        """UPDATE data._audit SET tables = '{"contacts": "all"}', mended = 5 WHERE load_id = '3'"""
+    )
+    assert loaded_files(dataset, complete) == {
+        ("a", "v"): Loaded("1", 7, None, 0), ("b", "v"): Loaded("3", 0, {"contacts": ALL_MESSAGES}, 5),
+    }  # fmt: skip
+    con.execute("ALTER TABLE data._audit ALTER load_id TYPE BIGINT")
+    with pytest.raises(NotSupported, match=r"^Expected _audit in the dataset data .* load_id, .* the type bigint"):
+        loaded_files(dataset, complete)
+
+
+def test_the_row_of_a_file_in_the_books(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
+    assert audit_row(dataset, "a", "v") is None
+    con.execute("CREATE TABLE data._audit AS FROM (VALUES ('a', 'v'), ('a', 'w')) AS t(file, version)")
+    nothing = dict.fromkeys((column.name for column in AUDIT.columns), None)
+    assert audit_row(dataset, "a", "v") == {**nothing, "file": "a", "version": "v"}
+    con.execute("ALTER TABLE data._audit ADD COLUMN lines BIGINT; UPDATE data._audit SET lines = rowid + 1")
+    for version, lines in (("v", 1), ("w", 2)):
+        assert audit_row(dataset, "a", version) == {**nothing, "file": "a", "version": version, "lines": lines}
+    assert audit_row(dataset, "v", "a") is audit_row(dataset, "b", "v") is None
+    con.execute("ALTER TABLE data._audit DROP COLUMN version")
+    assert audit_row(dataset, "a", "v") is None
+
+
+def test_counts_that_came_later_are_summed_where_they_are(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
+    assert audit_sums(dataset_of(dataset.client), ["lines", "mended"]) == "sum({lines}), 0"
+    con.execute("CREATE TABLE data._audit (file VARCHAR, mended BIGINT)")
+    assert audit_sums(dataset, ["lines", "skipped", "mended"]) == "sum({lines}), 0, sum({mended})"
+
+
+def test_the_first_event_of_another_library(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
+    assert first_event_of_others(dataset, "api") is None
+    con.execute("CREATE TABLE data.tracks (timestamp TIMESTAMP)")
+    assert first_event_of_others(dataset, "api") is None
+    con.execute("ALTER TABLE data.tracks ADD COLUMN context_library_name VARCHAR")
+    for hour, library, first in ((9, "'api'", None), (8, "'web'", 8), (7, "NULL", 7), (6, "'api'", 7)):
+        con.execute(f"INSERT INTO data.tracks VALUES ('2019-03-20 {hour:02}:00:00', {library})")
+        assert first_event_of_others(dataset, "api") == (first and NOW.replace(hour=first))
+
+
+def test_the_last_load_is_not_in_the_future(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
+    assert last_load(dataset_of(dataset.client), NOW) is None
+    con.execute("CREATE TABLE data._dlt_loads (load_id VARCHAR, status BIGINT, inserted_at TIMESTAMP)")
+    assert last_load(dataset, NOW) is None
+    ahead, skewed = NOW + timedelta(days=1, seconds=1), NOW + timedelta(days=1)
+    for load, status, at, last in (
+        ("1", 0, ahead, ("1", ahead)),
+        ("2", 0, NOW - timedelta(hours=2), ("2", NOW - timedelta(hours=2))),
+        ("3", 1, NOW, ("2", NOW - timedelta(hours=2))),  # not complete
+        ("4", 0, NOW - timedelta(hours=3), ("2", NOW - timedelta(hours=2))),
+        ("5", 0, skewed, ("5", skewed)),
+    ):
+        con.execute("INSERT INTO data._dlt_loads VALUES (?, ?, ?)", [load, status, at.replace(tzinfo=None)])
+        assert last_load(dataset, NOW) == last
+    assert newest([], NOW) is None
+
+
+def test_nobody_is_deleted_without_a_list(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
+    assert list(deleted_persons(dataset).pairs()) == []
+    con.execute("CREATE TABLE data._suppressions AS FROM (VALUES ('s', 'h', 1)) AS t(salt, id, other)")
+    assert list(deleted_persons(dataset).pairs()) == [("s", "h")]
+    con.execute("ALTER TABLE data._suppressions DROP COLUMN salt")
+    with pytest.raises(NotSupported, match=r"^Expected _suppressions in the dataset data .* column salt, .* no such"):
+        deleted_persons(dataset)
+
+
+# Tables of others ---------------------------------------------------------------------------------------------------
+
+
+Place = tuple[SqlDataset, Callable[[str], list[tuple[Any, ...]]]]
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A new dataset, and a function that runs SQL beside it."""
+    if request.param == "duckdb":
+        con: duckdb.DuckDBPyConnection = request.getfixturevalue("con")
+        with opened(tmp_path, direct(con)) as dataset:
+            yield dataset, lambda sql: con.execute(sql).fetchall()
+        return
+    url: str = request.getfixturevalue("postgres")
+    ask(url, "CREATE SCHEMA data")
+    with opened(tmp_path, postgres(url)) as dataset:
+        yield dataset, partial(ask, url)
+
+
+def test_names_in_any_spelling_are_found(place: Place) -> None:
+    dataset, run = place
+    run('CREATE TABLE data."Own %s Table" ("Id" VARCHAR, "a %" BIGINT, came TIMESTAMPTZ, day DATE, n DOUBLE PRECISION)')
+    spelt = {"id": "text", "a %": "bigint", "came": "timestamp"}
+    name = "own %s table"
+    types = {column: of.type for column, of in dataset.columns()[name].items()}
+    assert types == {**spelt, "day": "date", "n": "double"}
+    assert dataset.tables([name, "nothing", name]) == {name: {**spelt, "n": "double"}}
+    assert (dataset.widths, dataset.zoned) == ({name: 5, "nothing": 0}, {name})
+    assert dataset.column_names == {name: {*spelt, "day", "n"}, "nothing": set()}
+    assert dataset.sql.path(name)[-2:] == ["data", "Own %s Table"]
+    assert [dataset.sql.spelling(name, column) for column in ("id", "other")] == ["Id", "other"]
+    run("""INSERT INTO data."Own %s Table" VALUES ('x', 1, NULL, NULL, 0.5), ('%s', 2, NULL, NULL, NULL)""")
+    assert [batch.to_pydict() for batch in dataset.read(name, ["id", "a %"])] == [{"id": ["x", "%s"], "a %": [1, 2]}]
+    for ids, rows in (([], ["x", "%s"]), (["%s"], ["%s"]), (["y"], [])):
+        got = [id_ for batch in dataset.read(name, ["id"], ids) for id_ in batch.to_pydict()["id"]]
+        assert got == (rows if dataset.kind == "postgres" else ["x", "%s"])
+    for where, values in (("{id} = %s", ("%s",)), ("{id} LIKE '%%s' AND {a %} > %s", (1,)), ("{id} LIKE '%%s'", ())):
+        assert dataset.rows("{a %}", name, f"WHERE {where}", *values) == [(2,)]
+    dataset.update(name, {"a %": None}, dataset.template(name, "{id} = %s"), ["%s"])
+    dataset.delete(name, dataset.template(name, "{id} = %s"), ["x"])
+    assert run('SELECT * FROM data."Own %s Table"') == [("%s", None, None, None, None)]
+    run('DROP TABLE data."Own %s Table"')
+    assert dataset.tables([name]) == {}
