@@ -26,10 +26,12 @@ from autopilothq.warehouses.dataset import (
     newest,
 )
 from autopilothq.warehouses.dataset.loads import Loaded
+from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.hints import SOURCE
 from autopilothq.warehouses.postgres import postgres
+from autopilothq.warehouses.repair import repair_tables
 from autopilothq.warehouses.selection import ALL_MESSAGES
 from servers import ask
 
@@ -181,3 +183,14 @@ def test_names_in_any_spelling_are_found(place: Place) -> None:
     assert run('SELECT * FROM data."Own %s Table"') == [("%s", None, None, None, None)]
     run('DROP TABLE data."Own %s Table"')
     assert dataset.tables([name]) == {}
+
+
+def test_a_table_that_cannot_be_read_is_not_one_that_lacks_columns(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    """The error about those says to drop it. Snowflake spells the columns like this."""
+    names = Schema(SOURCE).tables["_dlt_version"]["columns"]
+    cells = ", ".join(f"error('a reason') AS {name.upper()}" for name in names)
+    con.execute(f"CREATE VIEW data._dlt_version AS SELECT {cells}")
+    with pytest.raises(DatabaseException, match="a reason"):
+        repair_tables(dlt.pipeline("p", str(tmp_path), destination=direct(con), dataset_name="data"))

@@ -78,9 +78,9 @@ def _read_schema(client: SqlJobClientBase, name: str, known: Schema | None) -> S
         return stored_schema(client, name, known)
     except DatabaseException as error:
         client.schema = known or Schema(name)
-        columns = client.schema.tables[VERSION_TABLE_NAME]["columns"]
-        missing = columns.keys() - dict(client.get_storage_tables([VERSION_TABLE_NAME]))[VERSION_TABLE_NAME].keys()
-        if not missing:
+        stored = dict(client.get_storage_tables([VERSION_TABLE_NAME]))
+        missing = _missing(client, client.schema, stored).get(VERSION_TABLE_NAME)
+        if not missing or not stored[VERSION_TABLE_NAME]:  # a user sees no columns of a table that it may not read
             raise
         of = _name(client, VERSION_TABLE_NAME)
         raise RunError(
