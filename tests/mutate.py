@@ -207,6 +207,8 @@ TARGETS = {
             "tests/faults/test_destinations.py::test_a_duckdb_file_that_another_process_holds",
         ],
     ),
+    "opened": Target(["warehouses/duckdb_open.py"], ["tests/test_duckdb_pool.py"]),
+    "copies": Target(["warehouses/postgres_copies.py"], ["tests/test_indexes_last.py"]),
     "names": Target(
         ["warehouses/dataset/table_names.py"],
         [
@@ -226,13 +228,12 @@ TARGETS = {
     "datasets": Target(
         [f"warehouses/dataset/{name}.py" for name in ("sql", "sql_statements", "sql_schema")],
         [
-            *(f"tests/test_{name}.py" for name in ("attached", "cli_inspect", "delivery_log", "sql_dataset")),
+            "tests/test_sql_dataset.py",
+            "tests/test_delivery_log.py",
+            "tests/test_attached.py",
             "tests/faults/test_refused_characters.py",
-            "tests/test_inspection_status.py::test_the_status_without_a_row",
-            "tests/test_segment_postgres.py::test_the_printed_statements_are_those_that_make_the_tables",
-            "tests/test_cli_errors.py",
         ],
-        ["a_load_goes_on_without_messages", "every_option_is_documented"],
+        ["a_load_goes_on_without_messages", "in_a_lake", "what_complete_loads", "the_row_of_a_file", "first_event"],
     ),
     "halving": Target(
         ["destination/halving.py", "destination/requests.py"], ["tests/test_contact_writer.py", "tests/test_halving.py"]

@@ -223,6 +223,39 @@ def test_where_a_database_is_is_asked_once_and_no_connection_stays_open_if_it_ca
     duckdb.connect(file, read_only=True).close()  # fails if the file is still open for writing
 
 
+def is_open(file: Path) -> bool:
+    return any(os.path.realpath(each) == str(file) for each in Path("/proc/self/fd").iterdir())
+
+
+def test_a_file_stays_open_until_the_outermost_block_ends(file: Path) -> None:
+    pipeline = dlt.pipeline("opened", destination=dlt.destinations.duckdb(str(file)), dataset_name="autopilothq")
+    duckdb_open.reopen_database(pipeline)
+    assert not is_open(file)
+    with duckdb_open.close_database_after(pipeline):
+        assert not is_open(file)
+        duckdb_open.reopen_database(pipeline)
+        assert is_open(file)
+        duckdb_open.close_database(pipeline)
+        assert not is_open(file)
+        with duckdb_open.keep_database_open(pipeline):
+            assert is_open(file)
+        assert is_open(file)
+    assert not is_open(file)
+    with duckdb_open.keep_database_open(pipeline):
+        assert is_open(file)
+    duckdb_open.reopen_database(pipeline)
+    duckdb_open.close_database(pipeline)
+    assert not is_open(file)
+
+
+def test_nothing_is_opened_for_what_has_no_file() -> None:
+    nowhere = dlt.destinations.postgres("postgresql://me:secret@127.0.0.1:1/there")
+    for pipeline in (None, dlt.pipeline("unopened", destination=nowhere, dataset_name="autopilothq")):
+        with duckdb_open.close_database_after(pipeline):
+            duckdb_open.reopen_database(pipeline)
+            duckdb_open.close_database(pipeline)
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
     is_kept: bool, file: Path, monkeypatch: pytest.MonkeyPatch
@@ -234,25 +267,22 @@ def test_a_file_is_open_as_long_as_dlt_loads_it_and_no_longer(
     monkeypatch.setenv("LOAD__WORKERS", "1")
     seen, run_managed = list[bool](), RunnableLoadJob.run_managed
 
-    def is_open() -> bool:
-        return any(os.path.realpath(each) == str(file) for each in Path("/proc/self/fd").iterdir())
-
     def noted(*what: Any) -> None:
-        seen.append(is_open())
+        seen.append(is_open(file))
         run_managed(*what)
 
     pipeline = dlt.pipeline("opened", destination=dlt.destinations.duckdb(str(file)), dataset_name="autopilothq")
     pipeline.extract(archive("email.ndjson"))
     pipeline.normalize()
-    assert not is_open()
+    assert not is_open(file)
     monkeypatch.setattr(RunnableLoadJob, "run_managed", noted)
     # Arrow's unused memory is released: a load of a million events through steps held 1.3 GB.
-    released, unused = list[bool](), SimpleNamespace(release_unused=lambda: released.append(is_open()))
+    released, unused = list[bool](), SimpleNamespace(release_unused=lambda: released.append(is_open(file)))
     monkeypatch.setattr(pa, "default_memory_pool", lambda: unused)
     pipeline.load()
     assert all(seen) is is_kept
     assert released == [False]
-    assert not is_open()
+    assert not is_open(file)
 
 
 def test_a_load_is_given_up_also_where_the_file_cannot_be_opened(file: Path) -> None:

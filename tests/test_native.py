@@ -8,8 +8,10 @@ from dlt import Schema
 
 from autopilothq.catalog import LIMITS, TABLES, Type
 from autopilothq.sources.table_hints import TableHints
+from autopilothq.warehouses.duckdb import _is_direct
 from autopilothq.warehouses.merging import merges_by_key_alone, replaces_by_key
 from autopilothq.warehouses.native import TableShape, avoid_view_name, holds_messages, native_of, shape_of
+from autopilothq.warehouses.repair import _in_files
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
 NUMERIC = {"n": "numeric"}
@@ -124,6 +126,45 @@ def test_what_hints_leave_of_a_merge_by_the_key_alone(
     named = {name: {"name": name, **of} for name, of in columns.items()}
     table: Any = {"name": "users", "columns": named, **MERGED, **hints}
     assert (merges_by_key_alone([table]), replaces_by_key(table, schema)) == merged
+
+
+@pytest.mark.parametrize(
+    ("hints", "direct"),
+    [
+        ({}, True),
+        ({"write_disposition": "replace"}, False),
+        ({"write_disposition": "append"}, False),
+        ({"x-merge-strategy": "delete-insert"}, False),
+        ({"file_format": "insert_values"}, False),  # of rows that a step made dicts of
+    ],
+)
+def test_only_parquet_files_of_new_messages_go_straight_into_duckdbs_tables(
+    hints: dict[str, Any], direct: bool
+) -> None:
+    table: Any = {**MERGED, "x-merge-strategy": "insert-only", "file_format": "parquet", **hints}
+    assert _is_direct(table) is direct
+
+
+@pytest.mark.parametrize(
+    ("made", "stored", "in_files"),
+    [
+        ("double", "decimal", "double"),
+        ("decimal", "decimal", "decimal"),
+        (None, "decimal", "double"),
+        ("double", "bigint", "bigint"),
+    ],
+)
+def test_the_types_of_files_for_columns_that_somebody_changed(made: Any, stored: Any, in_files: str) -> None:
+    schema = Schema("s")
+    columns: Any = {"n": {"name": "n", "data_type": made}} if made else {}
+    schema.tables["an_event"] = {"name": "an_event", "columns": columns}
+    schema.tables["users"] = {"name": "users", "columns": {"id": {"name": "id", "data_type": "text"}}}
+    now: Any = {"n": {"name": "n", "data_type": stored}}
+    for dialect, of in (("postgres", in_files), ("duckdb", stored)):
+        client = SimpleNamespace(capabilities=SimpleNamespace(sqlglot_dialect=dialect))
+        assert _in_files(client, schema, "an_event", now)["n"]["data_type"] == of
+        # The contract's own columns keep their types.
+        assert _in_files(client, schema, "users", {"id": now["n"]})["id"]["data_type"] == "text"
 
 
 def test_a_table_with_others_below_it_is_merged_as_dlt_does() -> None:

@@ -18,17 +18,20 @@ from autopilothq.warehouses.dataset import (
     SqlDataset,
     audit_row,
     audit_sums,
+    connected,
     dataset_of,
     deleted_persons,
     first_event_of_others,
     last_load,
     loaded_files,
     newest,
+    open_dataset,
+    table_path,
 )
 from autopilothq.warehouses.dataset.loads import Loaded
 from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.dlt_internals.clients import client_for
-from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.duckdb import DirectClient, direct
 from autopilothq.warehouses.hints import SOURCE
 from autopilothq.warehouses.postgres import postgres
 from autopilothq.warehouses.repair import repair_tables
@@ -169,7 +172,7 @@ def test_names_in_any_spelling_are_found(place: Place) -> None:
     assert dataset.tables([name, "nothing", name]) == {name: {**spelt, "n": "double"}}
     assert (dataset.widths, dataset.zoned) == ({name: 5, "nothing": 0}, {name})
     assert dataset.column_names == {name: {*spelt, "day", "n"}, "nothing": set()}
-    assert dataset.sql.path(name)[-2:] == ["data", "Own %s Table"]
+    assert table_path(dataset, name)[-2:] == ["data", "Own %s Table"]
     assert [dataset.sql.spelling(name, column) for column in ("id", "other")] == ["Id", "other"]
     run("""INSERT INTO data."Own %s Table" VALUES ('x', 1, NULL, NULL, 0.5), ('%s', 2, NULL, NULL, NULL)""")
     assert [batch.to_pydict() for batch in dataset.read(name, ["id", "a %"])] == [{"id": ["x", "%s"], "a %": [1, 2]}]
@@ -183,6 +186,56 @@ def test_names_in_any_spelling_are_found(place: Place) -> None:
     assert run('SELECT * FROM data."Own %s Table"') == [("%s", None, None, None, None)]
     run('DROP TABLE data."Own %s Table"')
     assert dataset.tables([name]) == {}
+
+
+def test_a_block_has_one_connection_and_asks_for_the_dataset_until_it_is_there(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, is_there = list[Any](), DirectClient.is_storage_initialized
+
+    def noted(client: DirectClient) -> bool:
+        clients.append(client)
+        return is_there(client)
+
+    monkeypatch.setattr(DirectClient, "is_storage_initialized", noted)
+    dataset = open_dataset(dlt.pipeline("p", str(tmp_path), destination=direct(con), dataset_name="data"))
+    con.execute("CREATE TABLE data.a (id VARCHAR)")
+    found = {"a": {"id": "text"}}
+    assert [dataset.tables(["a"]) for _ in range(2)] == [found] * 2
+    con.execute("DROP SCHEMA data CASCADE")
+    with connected(dataset):
+        assert dataset.tables(["a"]) == {}
+        con.execute("CREATE SCHEMA data; CREATE TABLE data.a (id VARCHAR)")
+        assert [dataset.tables(["a"]) for _ in range(2)] == [found] * 2
+    con.execute("DROP SCHEMA data CASCADE")
+    assert dataset.tables(["a"]) == {}
+    assert [clients.index(client) for client in clients] == [0, 1, 2, 2, 4]
+
+
+def test_the_staging_dataset_has_tables_of_its_own(place: Place) -> None:
+    dataset, run = place
+    run("CREATE TABLE data.a (id TEXT)")
+    assert dataset.parts() == [dataset]
+    run(
+        "CREATE SCHEMA data_staging; CREATE TABLE data_staging.a (id TEXT, n BIGINT);"
+        " CREATE VIEW data_staging.v AS SELECT 1 AS n"
+    )
+    [_, staged] = parts = dataset.parts()
+    assert [part.name for part in parts] == ["data", "data_staging"]
+    assert [{table: list(columns) for table, columns in part.columns().items()} for part in parts] == [
+        {"a": ["id"]}, {"a": ["id", "n"], "v": ["n"]},
+    ]  # fmt: skip
+    assert [part.views() for part in parts] == [set(), {"v"}]
+    assert [part.tables(["a"]) for part in parts] == [{"a": {"id": "text"}}, {"a": {"id": "text", "n": "bigint"}}]
+    assert staged.lacks("a") is staged.lacks("v") is False
+    assert (dataset.lacks("v"), staged.lacks("b")) == (True, True)
+    run("INSERT INTO data_staging.a VALUES ('x', 1)")
+    assert [part.rows("{id}", "a") for part in parts] == [[], [("x",)]]
+    assert staged.rows("{n}", "a", "WHERE {id} || '%%' = %s", "x%") == [(1,)]
+    assert [table_path(part, "b")[-2:] for part in parts] == [["data", "b"], ["data_staging", "b"]]
+    assert [batch.to_pydict() for batch in staged.read("a", ["id"])] == [{"id": ["x"]}]
+    staged.delete("a", "1 = 1", [])
+    assert run("SELECT * FROM data_staging.a") == []
 
 
 def test_a_table_that_cannot_be_read_is_not_one_that_lacks_columns(

@@ -197,11 +197,10 @@ class BooksClient(SqlJobClientBase):
         return made
 
     def _is_any_lacking(self, tables: Iterable[str] | None) -> bool:
-        known = [name for name in tables or () if name in self.schema.tables]
         with_case = self.capabilities.generates_case_sensitive_identifiers()
         return any(
             self.schema.get_new_table_columns(name, columns, case_sensitive=with_case)
-            for name, columns in self.get_storage_tables(known)
+            for name, columns in self.get_storage_tables(tables or ())
         )
 
     def get_storage_tables(self, table_names: Iterable[str]) -> Iterable[tuple[str, TTableSchemaColumns]]:

@@ -90,7 +90,7 @@ class SqlDataset(Dataset):
 
     def tables(self, names: Sequence[str]) -> ExistingTables:
         """Returns the tables among these that exist, with the contract's types of their columns."""
-        with self.sql.open() as client:
+        with self.sql.open_in_dataset() as client:
             if not self.sql.exists(client):
                 return {}
             own = {name: spelt for name in names if (spelt := self.sql.own_spelling(name))}
