@@ -26,6 +26,8 @@ from autopilothq.warehouses.dataset import (
     loaded_files,
     newest,
     open_dataset,
+    sql_schema,
+    table_names,
     table_path,
 )
 from autopilothq.warehouses.dataset.loads import Loaded
@@ -186,6 +188,31 @@ def test_names_in_any_spelling_are_found(place: Place) -> None:
     assert run('SELECT * FROM data."Own %s Table"') == [("%s", None, None, None, None)]
     run('DROP TABLE data."Own %s Table"')
     assert dataset.tables([name]) == {}
+
+
+def test_what_is_known_of_tables_beyond_their_columns(place: Place) -> None:
+    dataset, run = place
+    assert (dataset.keys(), dataset.comments(), dataset.lengths(), dataset.views()) == ({}, {}, {}, set())
+    run('CREATE TABLE data."Keyed" ("B" VARCHAR(1), a VARCHAR(65534), c VARCHAR(65535), PRIMARY KEY ("B", a))')
+    run("""COMMENT ON TABLE data."Keyed" IS 'of all'""")
+    run("""COMMENT ON COLUMN data."Keyed"."B" IS 'of one'""")
+    run("CREATE TABLE data.kept (id TEXT, received_at TIMESTAMP)")
+    run('CREATE VIEW data."Seen" AS SELECT 1 AS n')
+    dataset.columns()
+    assert dataset.keys() == {"keyed": ("b", "a")}
+    assert dataset.comments() == {("keyed", None): "of all", ("keyed", "b"): "of one"}
+    is_limited = dataset.kind == "postgres"
+    assert dataset.lengths() == ({("keyed", "b"): 1, ("keyed", "a"): 65_534} if is_limited else {})
+    assert dataset.views() == {"seen"}
+    found = table_names(dataset)
+    assert found.messages == {"kept"}
+    assert found.views == {"Seen" if is_limited else "seen"}
+    assert found.others >= ({"Keyed", "Keyed_pkey"} if is_limited else {"keyed"})
+    # Other warehouses are asked by views that these have, too.
+    assert sql_schema.primary_keys(dataset.sql, "other") == {"keyed": ("b", "a")}
+    assert sql_schema.comments(dataset.sql, "other") == {}
+    others = sql_schema.taken_names(dataset.sql, "other", None)
+    assert others == {"messages": {"keyed", "kept"}, "view": {"seen"}, "other": set()}
 
 
 def test_a_block_has_one_connection_and_asks_for_the_dataset_until_it_is_there(
