@@ -31,6 +31,7 @@ from autopilothq.warehouses.dataset import (
     table_path,
 )
 from autopilothq.warehouses.dataset.loads import Loaded
+from autopilothq.warehouses.dataset.sql_statements import _lowered
 from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.duckdb import DirectClient, direct
@@ -188,6 +189,22 @@ def test_names_in_any_spelling_are_found(place: Place) -> None:
     assert run('SELECT * FROM data."Own %s Table"') == [("%s", None, None, None, None)]
     run('DROP TABLE data."Own %s Table"')
     assert dataset.tables([name]) == {}
+
+
+@pytest.mark.parametrize(
+    ("fold", "spelt", "names"),
+    [
+        (str.lower, ["Tracks", "tracks", "TRACKS"], {"Tracks": "Tracks", "tracks": "tracks", "TRACKS": "TRACKS"}),
+        (str.lower, ["Tracks", "TRACKS"], {"Tracks": "Tracks", "TRACKS": "tracks"}),
+        (str.upper, ["Tracks", "TRACKS"], {"Tracks": "Tracks", "TRACKS": "tracks"}),
+        (str.upper, ["tracks", "TRACKS"], {"TRACKS": "tracks"}),  # Snowflake's table, and not somebody's beside it
+        (str.upper, ["tracks"], {"tracks": "tracks"}),
+    ],
+)
+def test_of_names_that_differ_in_case_the_destinations_own_is_the_one_in_lower_case(
+    fold: Callable[[str], str], spelt: list[str], names: dict[str, str]
+) -> None:
+    assert list(_lowered(spelt, fold).items()) == list(names.items())
 
 
 def test_what_is_known_of_tables_beyond_their_columns(place: Place) -> None:

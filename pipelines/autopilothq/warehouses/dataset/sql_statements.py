@@ -197,11 +197,17 @@ class Statements(Connections):
 
 
 def _lowered(spelt: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
-    """Returns the lower-case names of spellings. Of two that differ only in case, one keeps its spelling."""
-    found: dict[str, str] = {}
+    """Returns the lower-case names of spellings. Of two that differ only in case, one keeps its spelling.
+
+    If that is the other's lower-case name, it is left out.
+    """
+    found, taken = dict[str, str](), set[str]()
     for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):
-        found[name] = name if name.lower() in found.values() else name.lower()
-    return {name: found[name] for name in spelt}
+        lowered = name if name.lower() in taken else name.lower()
+        if lowered not in taken:
+            found[name] = lowered
+            taken.add(lowered)
+    return {name: found[name] for name in spelt if name in found}
 
 
 _VIEWS = {
