@@ -232,6 +232,21 @@ def test_what_is_known_of_tables_beyond_their_columns(place: Place) -> None:
     assert others == {"messages": {"keyed", "kept"}, "view": {"seen"}, "other": set()}
 
 
+def test_books_are_looked_for_where_they_belong(tmp_path: Path, con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(
+        "CREATE TABLE data.tracks (id VARCHAR); CREATE TABLE data._rejects (id VARCHAR); CREATE SCHEMA books;"
+        " CREATE TABLE books.tracks (n BIGINT); CREATE TABLE books._audit (file VARCHAR PRIMARY KEY)"
+    )
+    with opened(tmp_path, direct(con, books_dataset="books")) as dataset:
+        tables = {"tracks": {"id": "text"}, "_audit": {"file": "text"}}
+        assert {table: list(columns) for table, columns in dataset.columns().items()} == {
+            table: list(columns) for table, columns in tables.items()
+        }
+        assert dataset.tables(["tracks", "_rejects", "_audit"]) == tables
+        assert dataset.keys() == {"_audit": ("file",)}
+        assert table_path(dataset, "_audit")[-2:] == ["books", "_audit"]
+
+
 def test_a_block_has_one_connection_and_asks_for_the_dataset_until_it_is_there(
     tmp_path: Path, con: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
