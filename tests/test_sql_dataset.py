@@ -134,6 +134,7 @@ def test_the_first_event_of_another_library(dataset: SqlDataset, con: duckdb.Duc
 
 def test_the_last_load_is_not_in_the_future(dataset: SqlDataset, con: duckdb.DuckDBPyConnection) -> None:
     assert last_load(dataset_of(dataset.client), NOW) is None
+    assert dataset.complete_loads() == set()
     con.execute("CREATE TABLE data._dlt_loads (load_id VARCHAR, status BIGINT, inserted_at TIMESTAMP)")
     assert last_load(dataset, NOW) is None
     ahead, skewed = NOW + timedelta(days=1, seconds=1), NOW + timedelta(days=1)
@@ -146,6 +147,7 @@ def test_the_last_load_is_not_in_the_future(dataset: SqlDataset, con: duckdb.Duc
     ):
         con.execute("INSERT INTO data._dlt_loads VALUES (?, ?, ?)", [load, status, at.replace(tzinfo=None)])
         assert last_load(dataset, NOW) == last
+    assert dataset.complete_loads() == {"1", "2", "4", "5"}
     assert newest([], NOW) is None
 
 
@@ -185,8 +187,9 @@ def test_names_in_any_spelling_are_found(place: Place) -> None:
     types = {column: of.type for column, of in dataset.columns()[name].items()}
     assert types == {**spelt, "day": "date", "n": "double"}
     assert dataset.tables([name, "nothing", name]) == {name: {**spelt, "n": "double"}}
-    assert (dataset.widths, dataset.zoned) == ({name: 5, "nothing": 0}, {name})
-    assert dataset.column_names == {name: {*spelt, "day", "n"}, "nothing": set()}
+    assert dataset.tables(["other"]) == {}
+    assert (dataset.widths, dataset.zoned) == ({name: 5, "nothing": 0, "other": 0}, {name})
+    assert dataset.column_names == {name: {*spelt, "day", "n"}, "nothing": set(), "other": set()}
     assert table_path(dataset, name)[-2:] == ["data", "Own %s Table"]
     assert [dataset.sql.spelling(name, column) for column in ("id", "other")] == ["Id", "other"]
     run("""INSERT INTO data."Own %s Table" VALUES ('x', 1, NULL, NULL, 0.5), ('%s', 2, NULL, NULL, NULL)""")
