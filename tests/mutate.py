@@ -296,7 +296,7 @@ TARGETS = {
         ["inspect/changed_types.py", "inspect/completeness.py"],
         [
             "tests/test_ortto_completeness.py",
-            "tests/test_inspection_status.py::test_a_column_is_changed_if_its_values_cannot_be_read",
+            "tests/test_inspection_status.py::test_types_that_are_read_as_those_of_the_contract",
             "tests/test_inspection_status.py::test_models_need_the_types_of_the_columns_that_they_read",
         ],
         ["the_status_shows"],

@@ -1,5 +1,6 @@
-"""A file that changes while it is adopted is an error: its rows would be of two versions (docs/contract/adopt.md)."""
+"""Errors of files: one that changes while it is adopted would have rows of two versions (docs/contract/adopt.md)."""
 
+import gzip
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from autopilothq.errors import ArchiveError
 from autopilothq.projection import engine
 from autopilothq.sources.adopt import buffer, columns
+from autopilothq.sources.adopt.buffer import raising_archive_error
 from autopilothq.sources.adopt.databases import buffer_work
+from autopilothq.sources.adopt.files import TableFile
 from autopilothq.sources.adopt.origin import AdoptedTables
 
 FORMATS = {"csv": "HEADER, FORCE_QUOTE *", "json": "", "parquet": "", "csv.gz": "HEADER, COMPRESSION gzip"}
@@ -75,3 +78,21 @@ def test_a_file_that_has_grown_since_it_was_listed_is_an_error(con: duckdb.DuckD
     grow(path)
     with pytest.raises(ArchiveError, match="has changed since"):
         buffer_work(con, work, 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_file"),
+    [
+        *((of("no"), False) for of in (PermissionError, TimeoutError, ConnectionResetError, FileNotFoundError)),
+        (OSError(28, "No space left on device"), False),
+        (OSError("Invalid Input Error: no"), True),  # as Arrow raises the engine's errors
+        (gzip.BadGzipFile("Not a gzipped file"), True),
+    ],
+)
+def test_a_bucket_that_cannot_be_read_is_no_damaged_file(error: OSError, is_of_file: bool) -> None:
+    """Its advice would be to export the file again. Errors of buckets have no number."""
+    with (
+        pytest.raises(ArchiveError if is_of_file else type(error)),
+        raising_archive_error(TableFile("s3://data/shop.csv", "1", 1, "shop", "csv", "data/shop.csv", fs=object())),
+    ):
+        raise error

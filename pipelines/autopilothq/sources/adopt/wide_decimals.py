@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from ...warehouses.duckdb_parts import split_file
 from .avro import json_of_value
 
+_OF_BUCKETS = (ConnectionError, FileNotFoundError, PermissionError, TimeoutError)
+
 
 def copied_with_wide_decimals(local: Path, copy: Path) -> dict[str, str]:
     """Copies a Parquet file if columns have such decimals, which are JSON text in the copy.
@@ -38,8 +40,11 @@ def copied_with_wide_decimals(local: Path, copy: Path) -> dict[str, str]:
 
 
 def is_of_disk(error: Exception) -> bool:
-    """Returns whether an error of Arrow tells of a disk or a network, not of what a file has."""
-    return isinstance(error, OSError) and error.errno is not None
+    """Returns whether an error tells of a disk or a network, not of what a file has.
+
+    Those of buckets may have no number, such as a time-out or a missing right.
+    """
+    return isinstance(error, OSError) and (error.errno is not None or isinstance(error, _OF_BUCKETS))
 
 
 def _sql_type(of: pa.DataType) -> str:
