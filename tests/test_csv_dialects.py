@@ -117,6 +117,15 @@ def test_apostrophes_are_quotes_only_if_a_column_or_the_number_of_values_needs_t
         assert [value for _, value in read(con, tmp_path, monkeypatch, text, way)] == values
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("more", ["", '2,"c, d",e\n'])
+def test_apostrophes_are_no_quotes_if_the_header_would_be_skipped(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, way: str
+) -> None:
+    text = f"id,x,y\n1,\"D'Angelo, Inc.\",'q'\n{more}"
+    assert read(con, tmp_path, monkeypatch, text.encode(), way)[0] == ("1", "D'Angelo, Inc.", "'q'")
+
+
 ROWS = "id,x,y\n" + "1,a,b\n" * 40
 RAGGED = {
     "My export\n\n" + ROWS + "id,x,y,z\n1,a,b,c\n": "row 44 has 4 values, but the header in row 3 has 3",

@@ -110,7 +110,7 @@ def _without_apostrophes(con: duckdb.DuckDBPyConnection, path: str, dialect: Dia
     """Returns the dialect in which apostrophes belong to the values; None if they are the quotes of a file.
 
     They are if rows make no sense otherwise, or if they enclose an id or all values of a column. A text may just begin
-    and end with them, as in `'Hello'`.
+    and end with them, as in `'Hello'`. If the engine skips the header for their sake, they are none.
     """
     with suppress(duckdb.InvalidInputException):
         plain = _sniffed(con, path, ", quote = '\"', escape = '\"'")
@@ -119,7 +119,9 @@ def _without_apostrophes(con: duckdb.DuckDBPyConnection, path: str, dialect: Dia
             for name in plain.columns
         )
         sql = f"SELECT {enclosed} FROM (FROM {plain.read(path, '')} LIMIT {SNIFFED_ROWS})"
-        if (plain.columns, plain.skip) == (dialect.columns, dialect.skip) and con.execute(sql).fetchone() == (False,):
+        is_same = (plain.columns, plain.skip) == (dialect.columns, dialect.skip)
+        keeps_header = plain.skip < dialect.skip and "id" in map(folded_name, plain.columns)
+        if keeps_header or (is_same and con.execute(sql).fetchone() == (False,)):
             return plain
     return None
 
