@@ -285,7 +285,6 @@ UNFIT = {
     "postgres": (
         ("timestamptz", "infinity", "a time of the years 1 to 9999", "archive"),
         ("timestamp", "0001-12-31 23:59:59.999999 BC", "a time of the years 1 to 9999", "parquet"),
-        ("numeric", "12345678901234567890", "a number that a float can be", "parquet"),
     ),
 }
 """Values of a column that no message can have, or no Parquet: nothing is exported in their place."""

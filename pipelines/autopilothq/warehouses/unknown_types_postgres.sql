@@ -1,9 +1,10 @@
 -- The columns of a schema's tables that dlt takes for text, as it takes all types that it does not know, but that are
 -- of another type, or take different texts for the same. The last column is whether PostgreSQL takes them for text.
+-- Servers before PostgreSQL 12, and others with its protocol, have no `collisdeterministic`.
 SELECT relname::text, attname::text,
     format_type(atttypid, atttypmod) || coalesce(' COLLATE ' || quote_ident(collname), ''), typcategory = 'S'
 FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid JOIN pg_type t ON t.oid = atttypid
-LEFT JOIN pg_collation l ON l.oid = attcollation AND NOT collisdeterministic
+LEFT JOIN pg_collation l ON l.oid = attcollation AND to_jsonb(l) ->> 'collisdeterministic' = 'false'
 WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s) AND attnum > 0 AND NOT attisdropped AND (
     l.oid IS NOT NULL OR coalesce(nullif(typbasetype, 0), t.oid) NOT IN (
         'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'bool'::regtype, 'int2'::regtype, 'int4'::regtype,

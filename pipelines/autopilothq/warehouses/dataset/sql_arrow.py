@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
-from math import isinf
 from typing import Any
 
 import pyarrow as pa
@@ -122,8 +120,8 @@ def _read_postgres(
         cursor.execute(sql)
         while rows := _fetched(client, sql, table, schema, cursor, rows_at_once):
             codes = [column.type_code for column in cursor.description]
-            columns = zip(zip(*rows, strict=True), schema, codes, strict=True)
-            batch = pa.record_batch([_from_driver(*column, table) for column in columns], schema=schema)
+            columns = zip(zip(*rows, strict=True), schema.types, codes, strict=True)
+            batch = pa.record_batch([_from_driver(*column) for column in columns], schema=schema)
             if not is_checked and any(map(_may_be_infinite, batch.columns)):
                 _check_times(client, sql, table, schema)
                 is_checked = True
@@ -155,12 +153,9 @@ def _check_times(client: SqlClientBase[Any], sql: str, table: str, schema: pa.Sc
                 raise unfit_error(CALENDAR, f"{field.name} of {table}", value)
 
 
-def _from_driver(column: tuple[Any, ...], field: pa.Field, code: int, table: str) -> pa.Array:
+def _from_driver(column: tuple[Any, ...], type_: pa.DataType, code: int) -> pa.Array:
     """Returns the cells of a column as Arrow. The driver returns `numeric` as `Decimal`, `char(n)` with its blanks."""
-    type_ = field.type
     if pa.types.is_floating(type_):
-        for cell in filter(_loses_digits, column):
-            raise unfit_error(EXPECTED[type_], f"{field.name} of {table}", str(cell))
         column = tuple(None if cell is None else float(cell) for cell in column)
     elif code == _CHAR:
         column = tuple(None if cell is None else cell.rstrip(" ") for cell in column)
@@ -169,14 +164,6 @@ def _from_driver(column: tuple[Any, ...], field: pa.Field, code: int, table: str
     except pa.ArrowTypeError:
         # dlt takes all types that it does not know for text, but the driver does not: `real`, arrays, ranges.
         return _texts(column).cast(type_)
-
-
-def _loses_digits(cell: Any) -> bool:
-    """Returns whether a number becomes another as a float. A decimal that is rounded does not count."""
-    if not isinstance(cell, Decimal) or (number := float(cell)) == cell:
-        return False
-    is_whole = isinf(number) or number == 0 or cell == cell.to_integral_value()
-    return is_whole and Decimal(repr(number)) != cell
 
 
 def _texts(cells: Iterable[Any]) -> pa.Array:
