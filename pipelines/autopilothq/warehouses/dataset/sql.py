@@ -101,7 +101,7 @@ class SqlDataset(Dataset):
         self.widths |= {name: len(columns) for name, columns in found.items()}
         self.column_names |= {name: set(map(str.lower, columns)) for name, columns in found.items()}
         self.zoned |= {name for name, columns in found.items() if any(map(is_zoned, columns.values()))}
-        return {name: self._known[name] for name in names if found[name]}
+        return {name: self._known[name] for name in names if found.get(name)}
 
     def lacks(self, table: str) -> bool:
         """Returns whether a table does not exist. Raises the destination's error if the user may not read it."""
