@@ -20,6 +20,7 @@ from ..dlt_internals import (
     VERSION_TABLE_NAME,
     DatabaseException,
     DuckDbCredentials,
+    SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,
 )
@@ -38,7 +39,7 @@ from .sql_schema import (
     text_lengths,
     unreadable_tables,
 )
-from .sql_statements import Connect, Statements, keep_one_of_each
+from .sql_statements import Connect, Statements
 
 ROWS_PER_INSERT = 100
 IDS_PER_QUERY = 1_000
@@ -308,7 +309,7 @@ def _drop_copies(dataset: SqlDataset) -> None:
         for name in found:
             keys = list(map(sql.escape_column_name, keys_of(schema.tables[name])))
             if keys:  # a transformer's table may have none: its copies cannot be recognized
-                keep_one_of_each(sql, name, keys)
+                _keep_one_of_each(sql, name, keys)
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:
@@ -352,6 +353,22 @@ def writes_text(client: SqlJobClientBase) -> bool:
     """Returns whether dlt knows how text is quoted in the destination's statements."""
     literal: Any = client.capabilities.escape_literal
     return literal is not None and literal("'") != "'"  # without quotes, an id from outside would run as SQL
+
+
+def _keep_one_of_each(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
+    """Keeps one of the rows with the same key; `keys` are the quoted names of the key's columns."""
+    table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
+    repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+    if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
+        return
+    same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
+    which = "t" if client.capabilities.sqlglot_dialect == "mysql" else ""  # MariaDB has no other form with an alias
+    client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
+    client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({repeated}) c ON {same}")
+    with client.begin_transaction():
+        client.execute_sql(f"DELETE {which} FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
+        client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
+    client.execute_sql(f"DROP TABLE {copies}")
 
 
 def _path_or_url(client: SqlJobClientBase) -> str:

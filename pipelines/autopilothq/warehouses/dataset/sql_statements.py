@@ -224,19 +224,3 @@ def _datasets_of(sql: SqlClientBase[Any]) -> Iterator[tuple[AbstractContextManag
     yield nullcontext(), lambda table: not (apart and is_book(table.lower()))
     if isinstance(sql, BooksSqlClient) and apart:
         yield sql.with_books(), lambda table: is_book(table.lower())
-
-
-def keep_one_of_each(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one of the rows with the same key; `keys` are the quoted names of the key's columns."""
-    table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
-    repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
-    if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
-        return
-    same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
-    which = "t" if client.capabilities.sqlglot_dialect == "mysql" else ""  # MariaDB has no other form with an alias
-    client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
-    client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({repeated}) c ON {same}")
-    with client.begin_transaction():
-        client.execute_sql(f"DELETE {which} FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
-        client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
-    client.execute_sql(f"DROP TABLE {copies}")
