@@ -21,6 +21,10 @@ from typing import Any, cast
 DRIVERS = ("clickhouse_connect", "clickhouse_driver", "databricks", "google", "pyodbc", "snowflake")
 
 
+# What `information_schema` lists: in ClickHouse, which has no schemas, the tables of all datasets.
+LISTED = ("tracks", "autopilothq___tracks", "autopilothq_staging___tracks", "autopilothq___dlt_sentinel_table")
+
+
 class Anything(type):
     """A class with any attribute, each a class of this kind, to be inherited, raised, called, and used as a type."""
 
@@ -82,11 +86,14 @@ from dlt.common.destination import Destination  # noqa: E402
 
 import autopilothq  # noqa: E402
 from autopilothq import inspect  # noqa: E402
+from autopilothq.catalog import DELIVERIES  # noqa: E402
 from autopilothq.sources import load_target  # noqa: E402
 from autopilothq.sources.load_folder import handed_over  # noqa: E402
 from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
 from autopilothq.warehouses.dataset import Dataset, SqlDataset, open_dataset  # noqa: E402
+from autopilothq.warehouses.dataset.creation import create_statement  # noqa: E402
 from autopilothq.warehouses.dataset.sql_statements import Statements  # noqa: E402
+from autopilothq.warehouses.dlt_internals.information_schema import table_in_dataset  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
 from quicker_dlt import cache_hints  # noqa: E402
 
@@ -188,6 +195,8 @@ def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: st
         "rows": found_rows,
         "printed": inspect.ddl(inspect.catalogue(), destination, "autopilothq"),
         "update": updating(any_client),
+        "log": create_statement(any_client, DELIVERIES),
+        "own_tables": {name: table_in_dataset(any_client.sql_client, name) for name in LISTED},
         "stored": stored(pipeline, any_client, tables["order"]),
     }
 

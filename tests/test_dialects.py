@@ -10,6 +10,7 @@ from sqlglot import exp
 
 import dialects
 import forked
+from autopilothq.catalog import DELIVERIES
 
 Found = dict[str, Any]
 
@@ -176,6 +177,22 @@ def test_cells_are_changed_by_the_statement_that_the_warehouse_has(said: dict[st
             assert isinstance(
                 sqlglot.parse_one(statement.replace("%s", "NULL"), dialect=said[kind]["dialect"]), exp.Update
             )
+
+
+def test_delivery_logs_have_nulls(said: dict[str, Found]) -> None:
+    for kind in KINDS:
+        [log] = parsed(said[kind], said[kind]["log"])
+        columns = list(log.find_all(exp.ColumnDef))
+        assert [column.name.lower() for column in columns] == [column.name for column in DELIVERIES.columns]
+        assert not list(log.find_all(exp.NotNullColumnConstraint))
+        nullable = [column.kind is not None and bool(column.kind.args.get("nullable")) for column in columns]
+        assert set(nullable) == {kind == "clickhouse"}, kind
+
+
+def test_only_the_datasets_own_tables_are_seen(said: dict[str, Found]) -> None:
+    own = dict.fromkeys(dialects.LISTED) | {"autopilothq___tracks": "tracks"}
+    for kind in KINDS:
+        assert said[kind]["own_tables"] == (own if kind == "clickhouse" else {name: name for name in dialects.LISTED})
 
 
 def test_bigquery_has_the_views_and_the_clock_of_segments_tables(said: dict[str, Found]) -> None:

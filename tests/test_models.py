@@ -431,6 +431,14 @@ def test_other_dialects_are_read_again() -> None:
             assert not list(parsed.find_all(sqlglot.exp.Command))
             unknown = {function.name.lower() for function in parsed.find_all(sqlglot.exp.Anonymous)}
             assert unknown <= {"at_timezone"}, dialect  # a function of Trino
+            if dialect == "clickhouse":
+                assert text.endswith("\nSETTINGS prefer_column_name_to_alias = 1, join_use_nulls = 1")
+                selected = [cell for select in parsed.find_all(sqlglot.exp.Select) for cell in select.expressions]
+                assert not [
+                    cell
+                    for cell in selected
+                    if isinstance(cell, sqlglot.exp.Column) and cell.name != "*" and cell.table
+                ]
 
 
 def test_each_file_has_the_columns_that_are_described() -> None:

@@ -19,6 +19,9 @@ from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
 _PLAIN = ("duckdb", "postgres")  # dialects in which no name of the models is a reserved word
+# Without these ClickHouse takes a name for an alias of the same query, and fills joined rows that are missing with
+# empty texts and zeros instead of nulls.
+_CLICKHOUSE_SETTINGS = "\nSETTINGS prefer_column_name_to_alias = 1, join_use_nulls = 1"
 # The type of the messages in each table, as in the column `type` of person_timeline.
 MESSAGE_TYPES = {
     **dict.fromkeys((*catalog.EVENT_TABLE_NAMES, catalog.TRACKS.name), "track"),
@@ -93,7 +96,22 @@ def in_dialect(found: exp.Expr, dialect: str) -> str:
     for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
         if cte.alias in _UNIONS:
             cte.set("materialized", False)
-    return cased.sql(dialect=dialect, copy=False, pretty=True, identify=quoted, comments=False)
+    if dialect == "clickhouse":
+        _name_all_columns(cased)
+    text = cased.sql(dialect=dialect, copy=False, pretty=True, identify=quoted, comments=False)
+    return text + _CLICKHOUSE_SETTINGS if dialect == "clickhouse" else text
+
+
+def _name_all_columns(found: exp.Expr) -> None:
+    """Gives each selected column its own name as alias: ClickHouse would keep the table's name in front of it."""
+    for select in found.find_all(exp.Select):
+        select.set(
+            "expressions", [exp.alias_(cell, cell.name) if _is_qualified(cell) else cell for cell in select.expressions]
+        )
+
+
+def _is_qualified(cell: exp.Expr) -> bool:
+    return isinstance(cell, exp.Column) and bool(cell.table) and not isinstance(cell.this, exp.Star)
 
 
 def declared_tables() -> Existing:

@@ -25,7 +25,7 @@ SENT = ("email_delivered", "email_bounced")
 _SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
 _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "bigquery": ("UNIX_SECONDS", ()),
-    "clickhouse": ("toUnixTimestamp", ()),
+    "clickhouse": ("toFloat64", ()),
     "fabric": ("DATEDIFF_BIG", _SINCE_1970),
     "mysql": ("TIMESTAMPDIFF", _SINCE_1970),
     "tsql": ("DATEDIFF_BIG", _SINCE_1970),

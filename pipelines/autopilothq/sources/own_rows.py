@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from ..utc import to_utc
 from ..warehouses.dlt_internals import DatabaseException, DestinationConnectionError, JobClientBase, SqlJobClientBase
-from ..warehouses.dlt_internals.clients import information_schema, narrow_merges, schema_components
+from ..warehouses.dlt_internals.clients import narrow_merges
+from ..warehouses.dlt_internals.information_schema import information_schema, schema_components
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .earlier_load import BOOK_TIMES, rows_noted, stored_at
 

@@ -19,7 +19,7 @@ from .dlt_internals import (
     SqlJobClientBase,
     TTableSchemaColumns,
 )
-from .dlt_internals.clients import information_schema, schema_components
+from .dlt_internals.information_schema import information_schema, schema_components
 
 STAGING = "_staging"  # what dlt appends to a dataset's name for the dataset in which it stages rows
 BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS))

@@ -23,10 +23,10 @@ WITH pairs AS (
     FROM clicks_by_address AS clicked
     JOIN pairs ON pairs.email_id = clicked.email_id AND pairs.person = clicked.person
     WHERE rated = 1
-), links AS (
-    SELECT email_id, link_url, rated, {measures}
-    FROM clicked_pairs GROUP BY email_id, link_url, rated
-    ORDER BY clicked DESC, clicks DESC, link_url, email_id LIMIT {most}
+), by_link AS (
+    SELECT email_id, link_url, rated, {measures} FROM clicked_pairs GROUP BY email_id, link_url, rated
+), links AS ( -- sorted apart: in ClickHouse `clicks` would otherwise be the column that is summed
+    SELECT * FROM by_link ORDER BY clicked DESC, clicks DESC, link_url, email_id LIMIT {most}
 )
 SELECT 'email' AS kind, email_id AS name, CAST(NULL AS BIGINT) AS number, CAST(NULL AS TEXT) AS url, rated, {measures}
 FROM pairs GROUP BY email_id, rated

@@ -45,6 +45,7 @@ def create_statement(client: SqlJobClientBase, table: Table, create: str = "CREA
 
 
 def native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
-    """Returns the destination's type of a column that has one of the contract's types."""
+    """Returns the destination's type of a column that has one of the contract's types and may be null."""
     table: PreparedTableSchema = {"name": "", "columns": {}, "write_disposition": "append"}
-    return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
+    found = str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
+    return f"Nullable({found})" if client.capabilities.sqlglot_dialect == "clickhouse" else found

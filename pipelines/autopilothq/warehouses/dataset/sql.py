@@ -24,7 +24,7 @@ from ..dlt_internals import (
     SqlJobClientBase,
     StorageSchemaInfo,
 )
-from ..dlt_internals.clients import columns_of_table
+from ..dlt_internals.information_schema import columns_of_table
 from ..merging import keys_of
 from ..sql_files import sql_file
 from .creation import create_missing, native_type

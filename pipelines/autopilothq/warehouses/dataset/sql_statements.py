@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from ..books import BooksSqlClient, is_book
 from ..dlt_internals import DatabaseException, DatabaseUndefinedRelation, SqlClientBase, SqlJobClientBase
-from ..dlt_internals.clients import information_schema, schema_components, stored_columns
+from ..dlt_internals.information_schema import information_schema, schema_components, stored_columns, table_in_dataset
 from .interface import NativeType, Row
 
 ROWS_PER_FETCH = 10_000
@@ -167,13 +167,14 @@ class Statements(Connections):
             for dataset, belongs in _datasets_of(client.sql_client):
                 with dataset:
                     found: dict[str, dict[str, NativeType]] = {}
-                    for table, column, native, of in stored_columns(client):
-                        if belongs(table):
+                    for name, column, native, of in stored_columns(client):
+                        table = table_in_dataset(client.sql_client, name)
+                        if table is not None and belongs(table):
                             found.setdefault(table, {})[column] = NativeType(native, of or "text")
-                    for table, name in _lowered(found, fold).items():
+                    for table, known in _lowered(found, fold).items():
                         for column, lowered in _lowered(found[table], fold).items():
-                            self.spelt[name, lowered] = (table, column)
-                            yield name, lowered, found[table][column]
+                            self.spelt[known, lowered] = (table, column)
+                            yield known, lowered, found[table][column]
 
     def own_spelling(self, name: str) -> str | None:
         """Returns the spelling of a table that dlt would not find by its name; None for any other table."""
@@ -192,7 +193,10 @@ class Statements(Connections):
             text = query.format_map({name: information_schema(sql, view) for name, view in _VIEWS.items()})
             for dataset, belongs in _datasets_of(sql):
                 with dataset, suppress(DatabaseException):
-                    rows += [row for row in sql.execute_sql(text, schema_components(sql)[1]) or () if belongs(row[0])]
+                    for name, *cells in sql.execute_sql(text, schema_components(sql)[1]) or ():
+                        table = table_in_dataset(sql, name)
+                        if table is not None and belongs(table):
+                            rows.append((table, *cells))
         return rows
 
 

@@ -1,7 +1,7 @@
 """dlt's destinations: undocumented attributes and methods of their clients and jobs, and hooks for subclasses."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -14,13 +14,11 @@ from dlt import Schema
 from dlt.common.configuration import configspec, inject_section
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
-from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination
 from dlt.common.destination.client import FollowupJobRequest, JobClientBase, LoadJob, WithStagingDataset, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
-from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
 from dlt.common.storages.load_package import LoadJobInfo, PackageStorage, ParsedLoadJobFileName
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.typing import is_optional_type
@@ -28,19 +26,11 @@ from dlt.destinations._adbc_jobs import AdbcParquetCopyJob
 from dlt.destinations.impl.duckdb.configuration import DuckDbConnectionPool
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob
 from dlt.extract.storage import ExtractorItemStorage
 from dlt.load.load import Load
 from dlt.pipeline.exceptions import PipelineStateEngineNoUpgradePathException
 from dlt.pipeline.state_sync import load_pipeline_state_from_destination
-
-_SQLITE_COLUMNS = """
-SELECT of.name, c.name, c.type FROM pragma_table_list AS of, pragma_table_info(of.name, of.schema) AS c
-WHERE of.schema = %s ORDER BY 1, c.cid"""
-_COLUMNS = """
-SELECT table_name, column_name, data_type FROM information_schema.columns
-WHERE table_schema = %s ORDER BY table_name, ordinal_position"""
 
 
 @cache
@@ -304,44 +294,6 @@ def set_file(job: LoadJob, path: str) -> None:
 def table_of(job: LoadJob) -> PreparedTableSchema:
     """Returns the table that a running load job fills."""
     return cast(PreparedTableSchema, cast(Any, job)._load_table)
-
-
-def schema_components(client: SqlClientBase[Any]) -> tuple[str | None, str, list[str]]:
-    """Returns the catalogue, the schema and the tables of a dataset as `information_schema` names them."""
-    return client._get_information_schema_components()
-
-
-def information_schema(client: SqlClientBase[Any], view: str) -> str:
-    """Returns the qualified name of a view of `information_schema`. Example of a view: `COLUMNS`."""
-    return client._qualify_info_schema_table_name(view)
-
-
-def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TDataType | None]]:
-    """Yields the table, the column, the native type and dlt's type of each column of a dataset.
-
-    Those of dlt's kind `sqlalchemy` come without dlt's type. One of them, SQLite, has no `information_schema`.
-    """
-    if database := getattr(client.sql_client, "dialect_name", ""):
-        _, schema, _ = schema_components(client.sql_client)
-        query = _SQLITE_COLUMNS if database == "sqlite" else _COLUMNS
-        for table, column, native in client.sql_client.execute_sql(query, schema) or ():
-            yield table, column, native, None
-        return
-    for table, column, native, of in _stored_columns(client, []):
-        yield table, column, native, of.get("data_type")
-
-
-def columns_of_table(client: SqlJobClientBase, table: str) -> TTableSchemaColumns:
-    """Returns the columns of a table that another program created, by its exact name."""
-    found = _stored_columns(client, [table])
-    return {column: cast(TColumnSchema, {**of, "name": column}) for _, column, _, of in found}
-
-
-def _stored_columns(client: SqlJobClientBase, tables: list[str]) -> Iterator[tuple[str, str, str, TColumnType]]:
-    catalogue, schema, _ = schema_components(client.sql_client)
-    query, values = client._get_info_schema_columns_query(catalogue, schema, tables)
-    for table, column, native, _, *numbers in client.sql_client.execute_sql(query, *values) or ():
-        yield table, column, native, client._from_db_type(native, *(numbers or (None, None)))
 
 
 def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: str) -> SqlJobClientBase:
