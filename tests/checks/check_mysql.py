@@ -14,26 +14,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import pytest
 
 from autopilothq import sample
 from calling import Call, errors
+from checks.same_rows import KEYS, assert_same_rows, write_keys
 from contract.duck import held
-from faults.loads import line
 from servers import LEASH, PATIENCE, free_port
 
 DRIVER = Path(__file__).parents[2] / "build" / "mysql"
 ACCOUNT = "CREATE USER tests@'127.0.0.1' IDENTIFIED BY 'tests';\nGRANT ALL ON *.* TO tests@'127.0.0.1';\n"
-# Columns that differ in each load.
-CLOCKS = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
-KEYS = ("bob", "Bob", "bob ", " bob", "böb", "bo\u0308b", "bob\U0001f986", "b" * 300, "b" * 299 + "B")
-LONG = "é\U0001f986" * 40_000
 CHANGE = "ALTER TABLE `autopilothq{}`.`users` MODIFY `id` LONGTEXT CHARACTER SET utf8mb4 COLLATE "
 NO_ROWS_OF_OTHERS = "rows whose keys differ only in their case would replace each other."
 
@@ -73,7 +67,7 @@ class Server:
             return list(cursor.fetchall())
 
     def rows(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Returns the rows of a table in the form of `rows_in_duckdb`."""
+        """Returns the rows of a table, sorted."""
         names = ", ".join(f"`{column}`" for column in columns)
         return sorted(self.ask(f"SELECT {names} FROM autopilothq.`{table}`"), key=repr)
 
@@ -165,33 +159,6 @@ def in_mysql(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-def assert_same_rows(server: Server) -> None:
-    """Fails unless the server has the tables and rows that DuckDB has."""
-    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        tables = con.execute(
-            "SELECT table_name, list(column_name ORDER BY column_name) FROM duckdb_columns()"
-            " WHERE schema_name = 'autopilothq' AND NOT starts_with(table_name, '_dlt') GROUP BY table_name"
-        ).fetchall()
-        assert {"tracks", "users", "email_opened", "_audit", "_rejects", "_discards"} <= {table for table, _ in tables}
-        for table, columns in tables:
-            names = [column for column in columns if column not in CLOCKS]
-            cells = ", ".join(f'"{name}"' for name in names)
-            found = con.execute(f'SELECT {cells} FROM autopilothq."{table}"').fetchall()
-            wanted = sorted((tuple(map(in_mysql, row)) for row in found), key=repr)
-            assert server.rows(table, names) == wanted, table
-
-
-def write_keys(file: str, number: int = 0) -> None:
-    """Writes a track and an identify call of each key, one of them with a long text, and a broken line."""
-    lines = [
-        line({"type": "track", "event": "Order", "messageId": key, "userId": key, "properties": {"text": text}})
-        + line({"type": "identify", "messageId": f"i{number} {key}", "userId": key, "traits": {"plan": f"{number}"}})
-        for key, text in zip_longest(KEYS, [LONG], fillvalue="short")
-    ]
-    Path(file).write_bytes(b"".join([*lines, b"no JSON\n"]))
-
-
 def test_the_same_rows_as_in_duckdb(server: Server, call: Call) -> None:
     for number in range(2):  # the same people, and partly the same messages
         sample.write(f"archive{number}", 150 * (number + 1))
@@ -200,7 +167,7 @@ def test_the_same_rows_as_in_duckdb(server: Server, call: Call) -> None:
             assert call("load", "archive", f"archive{number}").status == 0
         said = call("load", "archive", f"archive{number}", *server.words)
         assert (said.status, errors(said)) == (0, [])
-        assert_same_rows(server)
+        assert_same_rows(server.rows, in_mysql)
     assert {key for (key,) in server.ask("SELECT id FROM autopilothq.users")} >= set(KEYS)
 
 
