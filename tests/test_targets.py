@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import dlt
 import duckdb
 import pytest
+from dlt.destinations.impl.ducklake.sql_client import DuckLakeSqlClient
+from dlt.sources.credentials import ConnectionStringCredentials
 from filelock import FileLock
 
 import forked
@@ -180,6 +182,18 @@ def test_a_relative_lake_is_in_this_folder(
 
 
 @pytest.mark.usefixtures("folders")
+@pytest.mark.usefixtures("folders")
+def test_a_ducklake_is_attached_without_inlining() -> None:
+    """Otherwise it refuses tables with a column `row_id`, such as `_discards`. `make check` loads into a real one."""
+    assert resolve_target(TargetOptions("ducklake")).kind == "ducklake"
+    statement = DuckLakeSqlClient.build_attach_statement(
+        ducklake_name="lake", catalog=ConnectionStringCredentials("duckdb:///lake.duckdb"), storage_url="s3://b (1)/"
+    )
+    assert statement == (
+        "ATTACH IF NOT EXISTS 'ducklake:lake.duckdb' AS lake (DATA_PATH 's3://b (1)/', DATA_INLINING_ROW_LIMIT 0)"
+    )
+
+
 def test_a_file_that_dlt_places_is_told_and_found(call: Call) -> None:
     place = ("--credentials", ":pipeline:")
     file = Path(dlt.current.run_context().data_dir, "pipelines/autopilot_events/autopilot_events.duckdb")

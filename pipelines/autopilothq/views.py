@@ -113,8 +113,8 @@ def _create(dataset: SqlDataset, view: ModelView) -> Iterator[str]:
     name = dataset.client.sql_client.make_qualified_table_name(view.model.name)
     yield f"{_REPLACE.get(dataset.dialect or '', 'CREATE OR REPLACE VIEW')} {name} AS\n{view.text}"
     if dataset.dialect in _COMMENTED:
-        columns, text = view.model.columns, view.comment
-        yield from comments_on(dataset.client.sql_client, view.model.name, columns, text, "VIEW")
+        columns = {} if dataset.kind == "ducklake" else view.model.columns  # DuckLake comments only on those of tables
+        yield from comments_on(dataset.client.sql_client, view.model.name, columns, view.comment, "VIEW")
 
 
 def _drop(dataset: SqlDataset, name: str) -> str:

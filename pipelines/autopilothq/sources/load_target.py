@@ -26,6 +26,7 @@ from ..warehouses.dataset import (
 )
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.dlt_internals import resources as dlt_resources
+from ..warehouses.dlt_internals.ducklake import allow_all_columns
 from ..warehouses.dlt_internals.mysql import use_exact_text
 from ..warehouses.hints import (
     REPLACED,
@@ -174,10 +175,12 @@ def _check_run(pipeline: dlt.Pipeline) -> None:
 
 
 def _prepare_run(pipeline: dlt.Pipeline) -> None:
-    """Fixes the dataset of the run, and how text is stored and compared in a new table of MySQL or MariaDB."""
+    """Fixes the dataset of the run, and what new tables of MySQL, MariaDB and DuckLake can hold."""
     dlt_resources.dataset_of_run(pipeline)
     if pipeline.destination.destination_type.endswith(".sqlalchemy"):
         use_exact_text()
+    if pipeline.destination.destination_type.endswith(".ducklake"):
+        allow_all_columns()
 
 
 def _check_merging(extraction: Extraction, strategies: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from .dataset import are_named_alike, check_no_system_schema
 from .delta import lake
 from .dlt_internals import Destination, DuckDbCredentials, WithLocalFiles, active, get_destination_client_initial_config
 from .dlt_internals.clients import with_required_credentials
+from .dlt_internals.ducklake import allow_all_columns
 from .dlt_internals.mysql import use_exact_text
 from .duckdb import direct
 from .pipeline_names import PIPELINE
@@ -155,6 +156,8 @@ def _other_destination(destination_name: str, kind: str, credentials: str | None
     if kind == "sqlalchemy":
         with suppress(ImportError):  # a package that is missing is reported when it is used
             use_exact_text()
+    if kind == "ducklake":
+        allow_all_columns()
     made: Any = Destination.from_reference(destination_name, **given)
     return with_required_credentials(made)
 
