@@ -582,7 +582,7 @@ MAX_KEYS = 10_000  # keys of one message
 MAX_DEPTH = 250
 MAX_ANSWER_DEPTH = 500
 MAX_EVENT_TABLES = 500  # of a dataset, in addition to Autopilot's seven; a setting
-COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for people, and for those that were dropped
+COLUMN_RESERVE = 100  # columns kept free for later catalogues, for users' own, and for dropped ones, which still count
 
 
 class Limits(NamedTuple):
@@ -745,11 +745,11 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "unsubscribed": ("unsubscribed",),
     "_NewEmail": ("newemail",),
 }
-# Traits that Segment's libraries write as arrays, whose first value counts; traits that are no arrays come first.
+# Traits that Segment's libraries write as arrays. Their first value counts, unless another trait sets the same field.
 FIRST_OF_ARRAY = ("phones", "websites")
 # Autopilot's own keys, which are sent as they are spelt, with the type that each takes.
 OWN_KEYS: dict[str, str] = {"_autopilot_list": "string", "_autopilot_session_id": "string", "notify": "boolean"}
-# Traits, objects or texts, that set several fields: null clears all of these.
+# Traits, as an object or as one text, that set several fields; null clears all of them.
 WHOLES: dict[str, tuple[str, ...]] = {
     "name": ("FirstName", "LastName"),
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
@@ -761,7 +761,7 @@ ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
 
 
 class Epoch(NamedTuple):
-    """A unit of epoch times, `per_second` of it a second. Numbers from `least` to below `below` are in this unit."""
+    """A unit of epoch times: a second has `per_second` of them, and numbers `least <= n < below` are in this unit."""
 
     least: int
     below: int
@@ -823,7 +823,7 @@ FORWARDS = Table(
         Column("event", "text", "The event's name, of a track."),
         Column("user_id", "text", "The message's userId."),
         Column("anonymous_id", "text", "The message's anonymousId; the email if it has neither."),
-        Column("email", "text", "The first other email of the person in it, in small letters."),
+        Column("email", "text", "The person's first email that is neither of these two ids, with its case folded."),
         Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
         Column("status", "text", "delivered, refused or failed."),
         Column("http_status", "bigint", "The status of the last answer."),
@@ -839,7 +839,7 @@ FORWARDS = Table(
 
 
 class HookEvent(NamedTuple):
-    """An event that Autopilot posts to a URL: its name, what happened, and another spelling that accounts may take."""
+    """An event that Autopilot posts to a URL: its name, what happened, and the spelling that some accounts expect."""
 
     name: str
     description: str
@@ -891,7 +891,9 @@ SUPPRESSIONS = Table(
     "The ids of deleted persons, as hashes: a load leaves out every message that has one of them.",
     (
         Column(
-            "id", "text", "SHA-256 of salt, kind and id, a line each, an email's case folded; HMAC if a key is set."
+            "id",
+            "text",
+            "SHA-256 of salt, kind and id, one per line, with an email's case folded; HMAC-SHA256 if a key is set.",
         ),
         Column("salt", "text", "Random; `hmac-sha256:...` if a key is set, with a check value of the key."),
         Column("kind", "text", "email, user_id, anonymous_id or contact_id."),

@@ -24,7 +24,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns the known name that an unknown one most likely stands for, as the end of an error message.
+    """Returns the end of an error message about an unknown name: the known name most like it, or all known names.
 
     Examples: `nearest("regoin", ["region"]) == "did you mean region?"`, `nearest("x", ["a", "b"]) == "there are a, b"`.
     """
@@ -33,7 +33,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def nearest_of(name: str, known: Sequence[str]) -> str:
-    """Returns the known name that an unknown one most likely stands for, as the end of a sentence; "" if none is close.
+    """Returns the end of a sentence about an unknown name: the known name most like it; "" if none is close.
 
     Example: `nearest_of("regoin", ["region"]) == " (did you mean region?)"`.
     """

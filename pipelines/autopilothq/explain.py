@@ -196,7 +196,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
 
 
 def _unusable_data_folder(error: OSError) -> str:
-    """Returns what to do if dlt's folder cannot be created or written to; "" if the error is about something else."""
+    """Returns the message if dlt's folder cannot be created or written to; "" if the error is about something else."""
     if error.errno not in _UNUSABLE or not error.filename or isinstance(error.filename, int):
         return ""
     folder, named = Path(get_dlt_pipelines_dir()).absolute().parent, Path(os.fsdecode(error.filename)).absolute()
@@ -267,9 +267,9 @@ def _postgres_name() -> str:
 
 
 def _retyped(text: str, chain: list[BaseException]) -> tuple[str, str]:
-    """Returns what somebody changed, the type of the column if an error names it, and what to drop for the old type.
+    """Returns what somebody changed, with the column if an error names it, and what to drop to get the old type back.
 
-    Without a column of its key no table can be loaded, so the table must be dropped.
+    If it is a column of the table's key, that is the whole table: without its key it cannot be loaded.
     """
     copied = next(filter(None, (_COPIED.search(str(cause)) for cause in chain)), None)
     mistyped = _MISTYPED.search(text)

@@ -89,10 +89,10 @@ def pipeline(
     """Returns the pipeline that loads into a target: dlt's `destination` and `credentials`, and a dataset.
 
     Arguments that are None come from dlt's configuration (`destination_type`, `dataset_name`); the default is a DuckDB
-    file in the current folder. A DuckDB file is created only with `create`. If another program has it open, this waits
-    for up to `wait`. The pipeline of the first target is named `autopilot_events`, those of other targets have names of
-    their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError if the DuckDB file and
-    the dataset have the same name, because DuckDB could not distinguish them.
+    file in the current folder. A DuckDB file is created only with `create`. If another program has it open, each
+    connection waits for up to `wait`. The pipeline of the first target is named `autopilot_events`, those of other
+    targets have names of their own; in a given `pipelines_dir` the name is always `autopilot_events`. Raises RunError
+    if the DuckDB file and the dataset have the same name, because DuckDB could not distinguish them.
     """
     patch_dlt()
     with explained():
@@ -174,7 +174,7 @@ def _has_target(into: dlt.Pipeline) -> bool:
 
 
 def _copy_cursors(into: dlt.Pipeline) -> None:
-    """Copies the cursors of scans from the state that the destination has of this pipeline under its other name.
+    """Copies the cursors of scans from the pipeline's other name, if the destination has a state under it.
 
     That is the name that another machine uses, or that this one used before.
     """

@@ -177,8 +177,9 @@ def _load_in_turn(job: LoadJob, load: Callable[[], None], in_parts: Callable[[],
     the only way for a file with long rows.
     """
     file = file_of(job)
+    # Most tables of a first load have no rows, and DuckDB would still run two statements for each.
     if file.endswith(".parquet") and not parts.file_has_rows(file):
-        return  # as most tables of a first load have none, and DuckDB would run two statements for each
+        return
     attempts = [load, load, *([in_parts] if in_parts else [])]
     if in_parts and file.endswith(".parquet") and parts.file_has_long_rows(file):
         attempts = [in_parts]

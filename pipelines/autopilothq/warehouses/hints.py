@@ -193,11 +193,11 @@ def column_hints(
 ) -> TTableSchemaColumns:
     """Returns dlt's hints for columns of these types, in this order.
 
-    `keys` declares keys not null, `zoned` says that times have a time zone, and `copies` has the columns that repeat
-    others, each with that other one.
+    `keys` declares keys not null, `zoned` says that times have a time zone, and `copies` maps each column that repeats
+    another to that other column.
     """
-    emails = () if table.name in TABLES else (*PROPERTIES, *LINK)  # which any event may have
-    described = {column.name: column.description for column in (*emails, *table.columns)}
+    properties = () if table.name in TABLES else (*PROPERTIES, *LINK)  # which any event may have
+    described = {column.name: column.description for column in (*properties, *table.columns)}
     described |= {copy: copy_description(of) for copy, of in copies.items()}
     hints: dict[str, Any] = {}
     for name, column_type in types.items():

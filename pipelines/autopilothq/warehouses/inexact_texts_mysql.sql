@@ -1,5 +1,5 @@
--- The columns of text of a schema in MySQL or MariaDB that are not compared byte by byte, so that different texts may be
--- the same. The third column is the collation, the fourth is the definition with which they are compared byte by byte.
+-- The text columns of a schema in MySQL or MariaDB that are not compared byte by byte, so that different texts may be
+-- equal. The third column is the collation, the fourth a definition of the column that is compared byte by byte.
 SELECT table_name, column_name, collation_name, concat(
     IF(data_type = 'varchar', column_type, 'LONGTEXT'), ' CHARACTER SET utf8mb4 COLLATE ',
     IF(instr(version(), 'MariaDB') > 0, 'utf8mb4_nopad_bin', 'utf8mb4_0900_bin'),

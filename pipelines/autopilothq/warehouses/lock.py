@@ -191,8 +191,8 @@ def process_name() -> str:
 
 _PROBE = "SELECT owner, renewed_at FROM {table} WHERE 1 = 0"  # fails if the table is missing or has other columns
 
-_OF_RIGHTS = re.compile("(?i)denied|privilege")  # databases' errors about missing rights, and below about other columns
-_OF_SHAPE = re.compile(r"(?i)column|\bview\b")
+_OF_RIGHTS = re.compile("(?i)denied|privilege")  # in databases' errors about missing rights
+_OF_SHAPE = re.compile(r"(?i)column|\bview\b")  # in their errors about a table with other columns, or a view
 
 
 class TableLeases(Connections):

@@ -24,7 +24,7 @@ SEGMENT_TABLE_HINT = "x-segment-table"
 # versions without this hint may have rows in staging when they are resumed.
 DIRECT_HINT = "x-direct"
 TABLE_HINTS = {SEGMENT_TABLE_HINT: True, DIRECT_HINT: True}
-# A hint for a column that repeats another one: the name of that one.
+# A hint for a column that repeats another one; its value is the name of the other column.
 COPY_HINT = "x-copy-of"
 # The rows that a complete scan replaces, in SQL.
 ALL_ROWS = "1 = 1"
@@ -40,8 +40,8 @@ class TableShape(NamedTuple):
     """How a table differs from what dlt would make.
 
     `types` has the destination's types of the columns for which dlt would choose others. `key` is the primary key,
-    empty if there is none. Each column in `indexes` has an index of its own. `copies` has the columns that repeat
-    others, each with that other one. `view` is the name of the view over the table, None if there is none.
+    empty if there is none. Each column in `indexes` has an index of its own. `copies` maps each column that repeats
+    another to that other column. `view` is the name of the view over the table, None if there is none.
     """
 
     types: Mapping[str, str] = {}

@@ -1,4 +1,4 @@
--- The partitions in a schema whose partitioned table is in the same schema and can be read by the user.
+-- The partitions in a schema whose partitioned table is in the same schema and readable by the user.
 SELECT p.relname
 FROM pg_class p
 JOIN pg_namespace n ON n.oid = p.relnamespace

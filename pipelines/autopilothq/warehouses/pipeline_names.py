@@ -1,8 +1,8 @@
 """Names of dlt's pipelines: each target has a pipeline of its own, which keeps its state.
 
 The first target of a machine has the pipeline `autopilot_events`. Others have `autopilot_events_` and a digest of the
-target. A note next to the working folder of each pipeline has its target: dlt does not remove that note when it drops
-the folder (`dlt pipeline NAME sync`). It also has the path of a DuckDB file, which dlt's own commands do not know.
+target. A note next to the working folder of each pipeline names its target: dlt does not remove that note when it drops
+the folder (`dlt pipeline NAME sync`). It also names the DuckDB file, which dlt's own commands do not know.
 """
 
 import json
@@ -62,7 +62,7 @@ def assign_pipeline_name(target: str, database: str | None, wait: timedelta = ti
     """Assigns a pipeline to a target permanently, and returns its name; `database` is the path of its DuckDB file.
 
     If another first run is choosing its name, waits for it, up to `wait` or NAMING_TIME, whichever is longer.
-    Raises BusyError if that run does not go on.
+    Raises BusyError if that run has not chosen one by then.
     """
     folder = private.folder(pipelines_dir())
     path = folder / f".{PIPELINE}.lock"

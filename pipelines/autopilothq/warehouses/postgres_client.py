@@ -35,7 +35,7 @@ from .postgres_merge import MAY_OMIT, Merge, MergeNew, MergeReplacing, Replace
 from .postgres_waits import check_session, log_waits, raising_busy, with_timeouts
 from .sql_files import sql_file
 
-# Those that files have, by PostgreSQL's names.
+# dlt's types of the columns in files, by PostgreSQL's names of the types that can store them unchanged.
 _TYPES = {
     **dict.fromkeys(("text", "character varying", "character", "bpchar"), "text"),
     "bigint": "bigint",

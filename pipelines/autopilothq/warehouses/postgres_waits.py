@@ -28,7 +28,7 @@ SESSION = f"-c extra_float_digits={FLOAT_DIGITS} -c quote_all_identifiers=off -c
 ARRIVED = "SELECT current_setting('extra_float_digits')::int, current_setting('quote_all_identifiers')::bool"
 
 _log = logging.getLogger(__name__)
-_warned: set[tuple[str, int, str]] = set()  # the databases that a pooler was warned about, by host, port and name
+_warned: set[tuple[str, int, str]] = set()  # the databases (host, port, name) for which a pooler was reported
 
 
 def with_timeouts(config: PostgresConfiguration) -> PostgresCredentials:
@@ -59,7 +59,7 @@ def _section(config: PostgresConfiguration) -> str:
 def check_session(connection: "psycopg2.extensions.connection", waits: Waits) -> None:
     """Warns if the settings of a session do not reach the server, because a connection pooler drops them.
 
-    It checks once per destination, which `waits` belongs to, and warns once per database.
+    Checks once per destination, whose connections share `waits`, and warns once per database.
     Raises RunError if the server's own settings would change values.
     """
     if waits.checked:

@@ -113,10 +113,10 @@ def _setting(field: str, trace: LookupTrace | LookupTraces) -> str:
 
 def _package_of(setting: str) -> str:
     """Returns a sentence about the package of the setting's destination if it is missing, too; otherwise ""."""
-    room, name, *_ = [*setting.split("."), ""]
+    section, name, *_ = [*setting.split("."), ""]
     factory = None
     try:
-        factory = Destination.from_reference(name) if room == "destination" else None
+        factory = Destination.from_reference(name) if section == "destination" else None
         _ = factory and factory.client_class
     except ImportError as error:
         if is_own_import_error(error):

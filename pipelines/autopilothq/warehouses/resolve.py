@@ -95,7 +95,7 @@ def make_destination(
     for, up to `wait`, if another program has it open. Relative paths begin in the current folder. The setting
     `books_dataset` names a separate dataset for the books.
 
-    Raises RunError if a DuckDB file is named like the dataset or cannot be where it is named, if the books cannot be in
+    Raises RunError if a DuckDB file is named like the dataset or its path cannot be used, if the books cannot be in
     another dataset, if the destination's tables cannot be queried, or if a URL is wrong. Raises NotSupported if
     the dataset is named like one of the database's system schemas.
     """

@@ -1,5 +1,6 @@
--- The columns of a schema's tables that dlt takes for text, as it takes all types that it does not know, but that are
--- of another type, or take different texts for the same. The last column is whether PostgreSQL takes them for text.
+-- The columns of a schema's tables that dlt wrongly reports as plain text: those of types that it does not know, and
+-- texts with a collation under which different texts may be equal. The last column is whether PostgreSQL classes the
+-- type as a string type.
 -- Servers before PostgreSQL 12, and others with its protocol, have no `collisdeterministic`.
 SELECT relname::text, attname::text,
     format_type(atttypid, atttypmod) || coalesce(' COLLATE ' || quote_ident(collname), ''), typcategory = 'S'

@@ -159,7 +159,7 @@ def tables_of(dataset: Dataset) -> dict[str, Columns]:
 
 
 def partitions_of(dataset: Dataset) -> set[str]:
-    """Returns the tables of PostgreSQL that are partitions, and whose rows another table of the dataset has as well."""
+    """Returns the PostgreSQL tables that are partitions of a table in the same dataset, which thus has their rows."""
     if not isinstance(dataset, SqlDataset) or dataset.kind != "postgres":
         return set()
     names = names_by_spelling(dataset)

@@ -41,7 +41,7 @@ def read_with_texts(
 ) -> Iterator[pa.RecordBatch]:
     """Yields columns of a table that `tables` has found, in these types.
 
-    `texts` are columns of other types, of which the database makes text, so that numbers keep all digits.
+    `texts` are columns of other types that the database casts to text, so that numbers keep all digits.
     """
     if isinstance(dataset, SqlDataset):
         return read_columns(dataset, table, types, texts=texts)
@@ -51,7 +51,7 @@ def read_with_texts(
 def count_shared(dataset: Dataset, table: str, by: str, others: Sequence[str]) -> dict[Any, int]:
     """Counts the rows of a table whose id is also in one of the other tables, by the values of the column `by`.
 
-    Ids of several types, of which somebody changed one, are compared as texts.
+    If somebody changed the type of an `id` column, ids are compared as texts.
     """
     types = {dataset.columns()[each]["id"].name for each in (table, *others)}
     column, id_ = dataset.quoted(table, by), dataset.quoted if len(types) == 1 else partial(cast_to_text, dataset)

@@ -49,7 +49,7 @@ _SYSTEM_SCHEMAS = {
     "duckdb": re.compile("information_schema|pg_catalog|system|temp", re.IGNORECASE),
     "postgres": _OF_POSTGRES,
     "redshift": _OF_POSTGRES,
-    "filesystem": re.compile("(?!)"),  # a lake has folders
+    "filesystem": re.compile("(?!)"),  # matches nothing: a lake has folders, not schemas
 }
 """By kind of database, the names of its own schemas, and of its own databases that a query would take for schemas."""
 
@@ -216,7 +216,7 @@ def names_by_spelling(dataset: SqlDataset) -> dict[str, str]:
 def read_columns(
     dataset: SqlDataset, table: str, types: Mapping[str, Type], ids: Sequence[str] = (), texts: Collection[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """Yields columns of a table in these types; the database makes text of `texts`, which have other types."""
+    """Yields columns of a table in these types; the database casts the columns `texts`, which have others, to text."""
     schema = pa.schema([(column, ARROW[of]) for column, of in types.items()])
     cells = [cast_to_text(dataset, table, name) if name in texts else dataset.quoted(table, name) for name in types]
     select = ", ".join(selected(*cell, dataset.kind) for cell in zip(cells, schema.types, strict=True))

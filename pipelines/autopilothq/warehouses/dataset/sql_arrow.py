@@ -59,7 +59,7 @@ def _fitted(column: pa.ChunkedArray, field: pa.Field, table: str) -> pa.ChunkedA
 def selected(name: str, type_: pa.DataType, kind: str) -> str:
     """Returns SQL for a column that `read_table` reads as a type; `name` is quoted.
 
-    DuckDB makes text of its bit strings, intervals, nested values and so on, as dlt takes them for text.
+    dlt reports DuckDB's bit strings, intervals, nested values and so on as text, so DuckDB casts them to text.
     """
     return f"CAST({name} AS VARCHAR)" if kind == "duckdb" and pa.types.is_string(type_) else name
 
@@ -162,7 +162,8 @@ def _from_driver(column: tuple[Any, ...], type_: pa.DataType, code: int) -> pa.A
     try:
         return pa.array(column, type_)
     except pa.ArrowTypeError:
-        # dlt takes all types that it does not know for text, but the driver does not: `real`, arrays, ranges.
+        # dlt reports all types that it does not know as text, but the driver returns other objects for `real`, arrays,
+        # ranges and so on.
         return _texts(column).cast(type_)
 
 
@@ -183,7 +184,7 @@ def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
             column = column.cast(pa.timestamp(type_.unit))
     try:
         return column.cast(options=pc.CastOptions(type_, allow_time_truncate=True))
-    except pa.ArrowNotImplementedError:  # DuckDB's lists, structs and intervals, which dlt takes for text
+    except pa.ArrowNotImplementedError:  # DuckDB's lists, structs and intervals, which dlt reports as text
         return pa.chunked_array([_texts(column.to_pylist()).cast(type_)])
 
 
@@ -192,9 +193,9 @@ def contract_types(
 ) -> dict[str, Type]:
     """Returns the contract's types of columns, by lower-case name; columns of other types are left out.
 
-    `postgres_names` has PostgreSQL's spelling of tables and columns, where it is known, by their names in lower case.
-    In PostgreSQL a `numeric` is a float, and a column "Own Column" is found by this spelling alone. Ids of persons are
-    text, also where somebody made them numbers.
+    `postgres_names` has PostgreSQL's spelling of tables and columns, where it is known, by their names in lower case;
+    other spellings of the same columns are left out. In PostgreSQL a `numeric` is a float. Ids of persons are text,
+    even if somebody made them numbers.
     """
     types = {name: column.get("data_type") for name, column in columns.items()}
     if postgres_names is not None:

@@ -91,7 +91,7 @@ def secured_tables(sql: Statements) -> list[str]:
 
 
 def partition_names(sql: Statements) -> list[str]:
-    """Returns the partitions of PostgreSQL's tables that the user can read as a whole."""
+    """Returns the partitions of those PostgreSQL tables that the user can read as a whole."""
     return [str(name) for (name,) in sql.by_schema(sql_file("partitions_postgres.sql"))]
 
 

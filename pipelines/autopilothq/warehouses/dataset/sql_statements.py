@@ -201,9 +201,9 @@ class Statements(Connections):
 
 
 def _lowered(spelt: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
-    """Returns the lower-case names of spellings. Of two that differ only in case, one keeps its spelling.
+    """Returns the name in lower case of each spelling. Of two that differ only in case, the second keeps its spelling.
 
-    If that is the other's lower-case name, it is left out.
+    It is left out if its spelling is the lower-case name that the first one has already.
     """
     found, taken = dict[str, str](), set[str]()
     for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):

@@ -1,4 +1,4 @@
-"""Checks columns that must be text, and compared as it is spelt, because loads find rows by their keys."""
+"""Checks that key columns are text that is compared exactly as it is spelt, because loads find rows by their keys."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,8 +12,9 @@ from .sql import SqlDataset
 
 
 class UnknownType(NamedTuple):
-    """A type that dlt takes for text, but that differs from it. `is_text` is whether the database takes it for text.
+    """A type that dlt reports as text, but that differs from plain text: unknown to dlt, or with an inexact collation.
 
+    `is_text` tells whether the database classes the type as a string type.
     Example: `UnknownType("uuid", False)`, `UnknownType("citext", True)`.
     """
 
@@ -22,7 +23,7 @@ class UnknownType(NamedTuple):
 
 
 def unknown_types(dataset: Dataset) -> Mapping[tuple[str, str], UnknownType]:
-    """Returns the columns of PostgreSQL, by table and name, that dlt takes for text, but that differ from it."""
+    """Returns the types of those PostgreSQL columns, by table and name, that dlt wrongly reports as plain text."""
     if not isinstance(dataset, SqlDataset) or dataset.kind != "postgres":
         return {}
     found = dataset.sql.by_schema(sql_file("unknown_types_postgres.sql"))
@@ -30,7 +31,7 @@ def unknown_types(dataset: Dataset) -> Mapping[tuple[str, str], UnknownType]:
 
 
 def check_text_columns(dataset: Dataset, existing: ExistingTables, columns: Mapping[str, Sequence[str]]) -> None:
-    """Raises NotSupported if a table lacks one of the `columns` by which loads find its rows, or it is no plain text.
+    """Raises NotSupported if one of the `columns` by which loads find a table's rows is missing, or not plain text.
 
     The table may belong to another program that chose the same name.
     """
@@ -49,11 +50,11 @@ def check_text_columns(dataset: Dataset, existing: ExistingTables, columns: Mapp
 
 
 def check_exact_keys(dataset: Dataset, keys: Mapping[str, Sequence[str]]) -> None:
-    """Raises NotSupported if MySQL or MariaDB takes different keys for the same, with the statements that mend that.
+    """Raises NotSupported, with the statements that correct it, if MySQL or MariaDB treats different keys as equal.
 
-    Tables of dlt's own making are like that, and so are those of earlier versions: there `Bob`, `bob` and `bob ` are
-    the same key, and a merge deletes rows of others. The load does not change the columns itself, because that locks
-    and writes each table as a whole, and does not bring back rows that are lost already.
+    It does in tables that dlt or an earlier version created: there `Bob`, `bob` and `bob ` are the same key, and a
+    merge lets their rows replace each other. The load does not change the columns itself, because that locks and
+    rewrites each table as a whole, and does not bring back rows that are lost already.
     """
     if not isinstance(dataset, SqlDataset) or dataset.dialect != "mysql":
         return

@@ -13,7 +13,7 @@ EXPECTED = {
     ARROW["double"]: "a number that a float can be",
 }
 INFINITE = (1 << 63) - 1
-"""DuckDB's infinity in any unit of time; negative, it is the other one."""
+"""DuckDB's value for infinity, in any unit of time; its negative is minus infinity."""
 
 
 def unfit_error(expected: str, column: str, value: str, or_else: str = "") -> RunError:

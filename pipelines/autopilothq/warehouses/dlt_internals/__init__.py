@@ -1,8 +1,8 @@
 """Everything undocumented that this project uses of dlt. No other package here touches dlt's undocumented parts.
 
 This module re-exports names of dlt. `clients` is about destinations, `information_schema` about the tables that they
-list, `resources` about sources and their resources, `runtime` about configuration, and `caching` caches what dlt
-computes many times.
+list, `mysql` and `ducklake` about what these two can hold, `resources` about sources and their resources, `runtime`
+about configuration, and `caching` caches what dlt computes many times.
 
 A release of dlt may change any of it without notice, so start here when you try a new release. What dlt's guides
 document is imported where it is used. A test enforces both, and `make check` runs the suite with the oldest release

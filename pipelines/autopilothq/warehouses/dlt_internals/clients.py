@@ -126,9 +126,9 @@ def hooked(of: _Class) -> _Class:
     return of
 
 
-def _hook(own: Callable[..., Any], dlts: Callable[..., Any]) -> Callable[..., Any]:
+def _hook(own: Callable[..., Any], usual: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return own(self, partial(dlts, self), *args, **kwargs)
+        return own(self, partial(usual, self), *args, **kwargs)
 
     return method
 
@@ -218,7 +218,7 @@ def _staged_files(step: Load, load_id: str, client: JobClientBase) -> dict[str, 
 
 @cache
 def copy_no_empty_files() -> None:
-    """Patches dlt, once per process, to copy no Parquet file without rows by ADBC, which refuses it in each attempt."""
+    """Patches dlt, once per process, to copy no Parquet files without rows by ADBC, which always refuses them."""
     run = AdbcParquetCopyJob.run
 
     @wraps(run)
@@ -306,7 +306,7 @@ def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: 
 
 
 def with_required_credentials(destination: Destination[Any, Any]) -> Destination[Any, Any]:
-    """Returns a destination; if it is one of dlt's own, it cannot be resolved without credentials.
+    """Returns the destination. If it is one of dlt's own, it is changed to require credentials.
 
     dlt declares the credentials of Fabric as optional, but its client needs them.
     """

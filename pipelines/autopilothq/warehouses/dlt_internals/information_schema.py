@@ -44,7 +44,7 @@ def table_in_dataset(client: SqlClientBase[Any], name: str) -> str | None:
 def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TDataType | None]]:
     """Yields the table, the column, the native type and dlt's type of each column of a dataset.
 
-    Those of dlt's kind `sqlalchemy` come without dlt's type. One of them, SQLite, has no `information_schema`.
+    In databases of dlt's kind `sqlalchemy`, dlt's type is None. One of these, SQLite, has no `information_schema`.
     """
     if database := getattr(client.sql_client, "dialect_name", ""):
         _, schema, _ = schema_components(client.sql_client)
