@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from autopilothq import catalog, inspect
 from autopilothq.models import BY_NAME, MODELS, Metric, Model
-from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, about, columns_read, declares, expanded, file
+from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, columns_read, declares, described_rows, expanded, file
 
 HOME = Path(__file__).parents[1] / "pipelines" / "dbt"
 USUAL = "postgres"  # DuckDB runs this SQL as well
@@ -64,7 +64,7 @@ def _in(sql: str, dialect: str) -> str:
 
 def block_sql(name: str) -> str:
     """Returns the SQL of a block, which has the rows of several tables."""
-    text = for_adapters(about(catalog.TRACKS.name, f'SELECT * FROM "{catalog.TRACKS.name}"'))
+    text = for_adapters(described_rows(catalog.TRACKS.name, f'SELECT * FROM "{catalog.TRACKS.name}"'))
     for one, variable in (("sent_event AS", "{{ event }} AS"), ("'tracks' AS", "'{{ table }}' AS")):
         assert one in text
         text = text.replace(one, variable)

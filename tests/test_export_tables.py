@@ -162,10 +162,10 @@ def test_rows_that_no_load_makes_again_are_counted(tmp_path: Path) -> None:
     said, _ = exported(Dataset({"opened": (types, rows), "_discards": (DISCARD, discards), **users}), tmp_path / "out")
     assert said.changed == [
         "opened: 2 rows without an id of the contact and without an address, which a load rejects",
-        "opened: 3 rows without an id of the contact, whose anonymous_id will be the address",
+        "opened: 3 rows without an id of the contact, whose address will be the anonymous_id",
         "opened: 2 rows with an event_text of another event, which will be rows of that event",
-        "opened: 2 rows without an event_text, which will be that of event",
-        "opened: 3 rows without a timestamp or received_at, which a load makes of the other times",
+        "opened: 2 rows without an event_text, which a load takes from event",
+        "opened: 3 rows without a timestamp or received_at, which a load derives from the other times",
     ]
     assert said.left_out == ["users: values that only adopted rows have; 2 rows that no message is about"]
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..sources.report import LoadReport
     from .progress import Counted, ProgressDisplay
 
-# The limits of one load: a run stores its rows after each. At Ortto's rate limit, the seconds are over first, after
-# some 900 people.
+# The limits of one load; a run stores the rows of each load as it ends. At Ortto's rate limit, the seconds run out
+# first, after some 900 people.
 ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
 DRY_SECONDS = 60.0  # seconds for which a dry run requests people

@@ -47,7 +47,7 @@ class ExportedArchive(NamedTuple):
 def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
     """Writes the messages and the complete rejected lines of a dataset to a target, and returns what was exported.
 
-    Raises RunError if another program has made one of the tables.
+    Raises RunError if another program has made one of the tables, or a value cannot be exported unchanged.
     """
     with TemporaryDirectory() as scratch:
         con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
@@ -121,7 +121,7 @@ class _Export:
         numbers = number_encoders(self._dataset, self._existing[name])
         types = self._types(name, numbers)
         rows = MessageRows(kind, types, numbers)
-        # If somebody changed the type of that column, a load takes one of the message's other times.
+        # If somebody changed the type of `received_at`, a load of the archive takes another of the message's times.
         has_time = types.get("received_at") == "timestamp"
         count = 0
         for batch in self._filtered(read_with_texts(self._dataset, name, types, numbers), only):
@@ -210,7 +210,7 @@ def _check_tables(dataset: Dataset, existing: Mapping[str, Columns], tables: Seq
         )
     for name in tables:
         columns = existing.get(name, {})
-        wrong = [each for each in ("id", "event") if each in columns and _is_no_text(columns[each])]
+        wrong = [each for each in ("id", "event") if each in columns and _is_not_text(columns[each])]
         if wrong:
             raise RunError(
                 f"Expected {' and '.join(wrong)} of {name} in {dataset.title}, to be text, as loads make it.\n"
@@ -219,8 +219,8 @@ def _check_tables(dataset: Dataset, existing: Mapping[str, Columns], tables: Seq
             )
 
 
-def _is_no_text(native: NativeType) -> bool:
-    """Returns whether a value is not a single text. A list is one of the types that dlt takes for text."""
+def _is_not_text(native: NativeType) -> bool:
+    """Returns whether a column does not hold single texts. dlt also reports lists as text."""
     return native.type != "text" or native.name.endswith("]") or native.name == "ARRAY"
 
 

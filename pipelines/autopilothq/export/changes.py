@@ -22,10 +22,10 @@ from .messages import DiscardedValue
 
 _WHAT = {
     "no_ids": "without an id of the contact and without an address, which a load rejects",
-    "address": "without an id of the contact, whose anonymous_id will be the address",
+    "address": "without an id of the contact, whose address will be the anonymous_id",
     "other_event": "with an event_text of another event, which will be rows of that event",
-    "no_event_text": "without an event_text, which will be that of event",
-    "no_time": "without a timestamp or received_at, which a load makes of the other times",
+    "no_event_text": "without an event_text, which a load takes from event",
+    "no_time": "without a timestamp or received_at, which a load derives from the other times",
 }
 _SOURCES = {
     "timestamp": ("original_timestamp", "received_at", "sent_at"),
@@ -96,7 +96,7 @@ def _is_table_of(event: str, name: str) -> bool:
 
 
 def _missing(rows: pa.Table, name: str, sources: Collection[str]) -> pa.ChunkedArray:
-    """Returns for each row whether a time is null although there is another one from which a load makes it."""
+    """Returns for each row whether a time is null although the row has another one from which a load makes it."""
     none = pa.chunked_array([pc.fill_null(pa.nulls(len(rows), pa.bool_()), False)])
     if name not in rows.column_names:
         return none

@@ -42,9 +42,9 @@ class DiscardedValue(NamedTuple):
 
 
 class MessageRows:
-    """Turns the rows of a table of messages into lines; `kind` is the messages' type, `types` are the columns'.
+    """Turns the rows of a table of messages into lines; `kind` is the messages' type, `types` are the columns' types.
 
-    `numbers` are the columns of text that is a number, each with the function that makes JSON of it.
+    `numbers` maps the columns that hold numbers as text to the functions that make JSON of them.
     Example: `MessageRows("track", {"id": "text", …}).lines(batch, {})`.
     """
 
@@ -200,7 +200,7 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path (see `_context_path`). Blanks after a taken key do not change its column."""
+    """Puts JSON text at a path (see `_context_path`). Appends blanks to a taken key, which do not change its column."""
     for part in path[:-1]:
         into = into.setdefault(part, {})
     key = path[-1]

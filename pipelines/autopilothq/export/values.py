@@ -1,4 +1,4 @@
-"""Which numbers an archive has with all their digits, and which values no message can have."""
+"""Writes numbers as JSON with all their digits, and refuses values that no message can have."""
 
 from collections.abc import Callable, Collection
 from decimal import Decimal
@@ -20,7 +20,7 @@ _OR_PARQUET = ", or export Parquet (--format parquet)"
 def number_encoders(dataset: Dataset, columns: Columns) -> dict[str, Encoder]:
     """Returns the columns of numbers that are read as text, each with the function that makes JSON of a number's text.
 
-    These are the types of DuckDB and PostgreSQL that the contract lacks, or whose values it may not hold.
+    They have types of DuckDB and PostgreSQL that the contract lacks, or whose values its types may not hold.
     """
     if dataset.kind not in ("duckdb", "postgres"):
         return {}

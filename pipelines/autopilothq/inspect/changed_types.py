@@ -8,18 +8,18 @@ from ..errors import RunError
 from ..warehouses.dataset import Columns, Dataset, tables_of, unknown_types
 
 _EXPECTED = {column.name: column.type for column in COMMON + EVENT + REJECTS.columns + DISCARDS.columns}
-# DuckDB compares its types of other units, such as `TIMESTAMP_NS`, with no times that have a zone.
+# DuckDB cannot compare its types of other units, such as `TIMESTAMP_NS`, with times that have a zone.
 _TIMES = ("timestamp", "timestamp with time zone", "timestamp without time zone")
 _TABLES = tuple(table.name for table in (*EVENT_TABLES, *MESSAGE_TABLES))
 TIMES = ("received_at", "uuid_ts")
 TIMES_OF_BOOKS = ("rejected_at", "discarded_at")
 _OF_MODELS = ("anonymous_id", "user_id", "timestamp", *TIMES)
 _UNITED = ("id", "event")
-"""Columns that models only unite and count. PostgreSQL unites no text with another type; DuckDB makes text of it."""
+"""Columns that models only combine (UNION ALL) and count. PostgreSQL does not combine text with another type."""
 
 
 def check_types(dataset: Dataset, tables: Collection[str], columns: Collection[str]) -> None:
-    """Raises RunError if a column of the contract among these has a type that its values cannot be read from."""
+    """Raises RunError if one of these columns of the contract has a type from which its values cannot be read."""
     unknown = {of: found.name for of, found in unknown_types(dataset).items() if not found.is_text}
     for table, existing in tables_of(dataset).items():
         for column in columns if table in tables else ():
@@ -40,9 +40,9 @@ def check_types_of_models(dataset: Dataset, tables: Collection[str] = _TABLES) -
 
 
 def is_changed(dataset: Dataset, existing: Columns, column: str) -> bool:
-    """Returns whether a table has such a column of the contract, but with a type that its values cannot be read from.
+    """Returns whether a table has this column of the contract, but with a type from which its values cannot be read.
 
-    Only in DuckDB and PostgreSQL: the names that other destinations have for types are not all known.
+    False in all destinations but DuckDB and PostgreSQL, because their names for types are not all known.
     """
     if column not in existing or dataset.kind not in ("duckdb", "postgres"):
         return False

@@ -213,11 +213,11 @@ def _fragment(name: str) -> str:
 
 
 def _union_of(tables: Sequence[str], existing: Existing, period: Period) -> str:
-    """Returns the SQL for the rows of several tables, as `about` returns them; missing columns are null."""
+    """Returns the SQL for the rows of several tables, as `described_rows` returns it; missing columns are null."""
     found = [name for name in tables if name in existing]
     columns = columns_read(tables)
-    selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]
-    return "\nUNION ALL\n".join(selects or [about(tables[0], f"{_cells(tables[0], columns, None)} LIMIT 0")])
+    selects = [described_rows(name, _cells(name, columns, existing[name]), period) for name in found]
+    return "\nUNION ALL\n".join(selects or [described_rows(tables[0], f"{_cells(tables[0], columns, None)} LIMIT 0")])
 
 
 def time_literal(at: datetime) -> str:
@@ -228,7 +228,7 @@ def time_literal(at: datetime) -> str:
         raise InvalidSetting(f"Expected a time between the years 1 and 9999 in UTC, but got {str(at)!r}.") from None
 
 
-def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
+def described_rows(table: str, rows: str, period: Period = ALL_TIME) -> str:
     """Returns the SQL for the rows of a table, with the columns `person`, `event`, `type`, `occurred_at` and so on."""
     event = f"'{table}'" if table in catalog.EVENT_TABLE_NAMES else "sent_event"
     conditions = [

@@ -97,7 +97,7 @@ def _mend(
 def _made(row: Mapping[str, Any], known: _LastValues, persons: Mapping[str, Collection[str]]) -> dict[str, Any] | None:
     """Returns a row without the values of deleted messages, or None if nothing else is known.
 
-    Adopted values, which no message has, stay, unless one is an id of the person: then all are taken for the person's.
+    Adopted values, which no message has, stay. But if one of them is an id of the person, all count as the person's.
     """
     left = {name: known.left[name].value if name in known.left else None for name in row}
     # A deleted message's value is not in the row if a remaining message has a later one.

@@ -18,7 +18,7 @@ from .suppression_list import SuppressionList
 
 _KNOWN = ("duckdb", "postgres")  # destinations whose names of types are known; in others, text is what dlt calls text
 _PLAIN = ("varchar", "text", "character varying")
-"""Types that need no cast to text. PostgreSQL pads `character` with blanks, and compares no enum with other texts."""
+"""Types that need no cast to text. PostgreSQL pads `character` with blanks, and cannot compare an enum with text."""
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
 
 
@@ -98,8 +98,9 @@ class PersonTables:
     def changed_ids(self) -> list[tuple[str, str, str]]:
         """Returns the contract's columns of ids that are not text: the table, the column and its type.
 
-        Left out are whole numbers, and uuids of messages, which nobody spells. Only in DuckDB and PostgreSQL. Other
-        programs' tables, and traits such as a contact's id, may have any type.
+        Leaves out whole numbers, which have one spelling, and UUIDs of messages, which nobody types. Returns none in
+        destinations other than DuckDB and PostgreSQL. Other programs' tables, and traits such as a contact's id, may
+        have any type.
         """
         return [
             (table, column.name, self.columns[table][column.name].name)

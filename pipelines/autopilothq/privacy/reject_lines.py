@@ -1,4 +1,4 @@
-"""Keeps `_rejects` in step with archive files that lose lines: each reject says where its line is now.
+"""Updates `_rejects` when archive files lose lines, so that each reject has the present number of its line.
 
 The next load of such a file finds the rejected lines at their new places. Their rows already have these places, and the
 ids that the load will give them, so no line is in the table twice.
@@ -20,11 +20,11 @@ _SELECT = ", ".join(f"{{{name}}}" for name in _COLUMNS)
 
 
 def move_rejects(dataset: Dataset, file: str, removed: Collection[int]) -> None:
-    """Gives the rejects of a file the places that their lines have since the lines in `removed` were removed.
+    """Updates the line numbers in the rejects of a file from which the lines in `removed` were removed.
 
     Rows that lack the line's own bytes stay as they are: rows of deleted persons, and of lines with NUL or bytes that
-    are not UTF-8. So do rows from an earlier content of the file at a removed line, and rows whose new place a row that
-    stays already has.
+    are not UTF-8. So do rows at a removed line, which are from an earlier content of the file, and rows whose new place
+    is taken by a row that stays.
     """
     lines = sorted(removed)
     where = "WHERE {file} = %s AND {line} >= %s ORDER BY {line}"

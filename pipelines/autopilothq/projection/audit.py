@@ -55,7 +55,7 @@ def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
 
 
 def reject_causes(context: ProjectionContext) -> dict[str, int]:
-    """Returns how many lines have each likely cause of being no JSON, the most frequent first."""
+    """Returns how many lines that are not JSON have each likely cause, the most frequent first."""
     if not engine.count(context.con, "rejects"):
         return {}
     return dict(context.con.execute(_SQL["reject_causes"], {"causes": CAUSES}).fetchall())

@@ -219,7 +219,7 @@ class Deduplicated:
         return audit.rejects_by_reason(self._context)
 
     def reject_causes(self) -> dict[str, int]:
-        """Returns how many lines have each likely cause of being no JSON, the most frequent first."""
+        """Returns how many lines that are not JSON have each likely cause, the most frequent first."""
         return audit.reject_causes(self._context)
 
     def rejects(self, files: Sequence[str]) -> TableRows | None:

@@ -63,8 +63,8 @@ SELECT key, 'email', unescaped(unnest(regexp_extract_all(text, '"((?:[^"\\@]|\\.
 FROM texts WHERE contains(text, '@')
 
 -- name: keyed
--- The values in `texts` whose keys match `{pattern}` (key, value), as ids. `{kinds}` has pairs of what a key ends with
--- before `id`, and the kind of id that such a key holds.
+-- The values in `texts` whose keys match `{pattern}` (key, value), as ids. `{kinds}` has pairs of the end of a key
+-- before `id`, and the kind of id that a key with this end holds.
 SELECT key, CASE WHEN kind <> 'contact_id' AND contains(raw, '@') THEN 'email' ELSE kind END AS kind, raw
 FROM (
     SELECT key, regexp_replace(lower(regexp_extract(pair, {pattern}, 1)), '[_ -]?id$', '') AS word,
@@ -73,7 +73,7 @@ FROM (
 JOIN (VALUES {kinds}) words(ending, kind) ON ends_with(pairs.word, words.ending)
 
 -- name: keys_on_list
--- The keys of the texts of which a mention (`key`, `kind`, `raw`) is on the list.
+-- The keys of the texts that have a mention (`key`, `kind`, `raw`) which is on the list.
 SELECT DISTINCT key FROM mentions SEMI JOIN ({ids}) USING (kind, raw)
 
 -- name: holding

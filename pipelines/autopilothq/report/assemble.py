@@ -31,7 +31,7 @@ _FIRST_DAY = date(1970, 1, 1).toordinal()
 _MINUTE = 60  # seconds
 MONDAY = 3  # days from the last Monday before 1970 to 1 January 1970, a Thursday
 WEEK = 7  # days
-_STRAY, _ONE_OF = 0.01, 20  # events at each end that may be far from the others: a share, and one of so many
+_STRAY, _ONE_OF = 0.01, 20  # events at each end that may be far from the others: 1 %, or a single one of 20 or more
 _GAP = timedelta(days=30)  # the least distance of events that are far from the others
 OPENING_TIME = timedelta(days=2)
 """How long after its delivery mail may be opened: younger mail is not rated."""

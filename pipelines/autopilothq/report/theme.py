@@ -1,7 +1,7 @@
 """The page's colours as data, in a light and a dark theme, and its style sheet.
 
-Text has a contrast of at least 4.5 : 1 to its background, and bars and lines have 3 : 1, which a test checks. Nothing
-is said by colour alone: there is always also a word, a sign or a different stroke.
+Text has a contrast of at least 4.5 : 1 to its background, and bars and lines have 3 : 1, which a test checks. Colour
+alone carries no information: there is always also a word, a sign or a different stroke.
 """
 
 from functools import cache
