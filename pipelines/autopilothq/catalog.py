@@ -768,7 +768,7 @@ class Epoch(NamedTuple):
     per_second: int
 
 
-# Both seconds and milliseconds reach from 1973 to 2286. Smaller numbers, which would be earlier times, are no dates.
+# Both seconds and milliseconds reach from 1973 to 2286. Smaller numbers do not count as times.
 EPOCHS = (Epoch(10**8, 10**10, 1), Epoch(10**11, 10**13, 1000))
 
 # The delivery status of a message.

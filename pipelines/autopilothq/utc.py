@@ -44,7 +44,7 @@ def epoch_ms(time: datetime) -> int:
 
 
 def is_empty(since: date | None, until: date | None) -> bool:
-    """Returns whether a period is empty. It includes `until` if that is a day, but not a time; None is no limit."""
+    """Returns whether a period is empty. It includes `until` if that is a day, but not a time; None means no limit."""
     if since is None or until is None:
         return False
     return until < since or (until == since and isinstance(until, datetime))

@@ -22,7 +22,7 @@ from .values import check_values, number_encoders
 
 LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; beyond that they spill to disk
 LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id")
-"""Reasons of rejects that are not exported: their line is incomplete, or was no line of an archive."""
+"""Reasons of rejects that are not exported: their line is incomplete, or was not a line of an archive."""
 DELETED = "suppressed"
 """The reason of rejects that stand for a deleted person's lines. They have no line, and do not count as left out."""
 _DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")

@@ -208,7 +208,7 @@ def _check_rights(tables: Sequence[PersonTables]) -> None:
 
 
 def _check_types(tables: Sequence[PersonTables]) -> None:
-    """Raises RunError if somebody changed a column of ids to a type in which an id may not be found as it is spelt."""
+    """Raises RunError if somebody gave a column of ids a type whose values may not match ids as they are spelt."""
     changed = [(f"{part.dataset.name}.{table}", *column) for part in tables for table, *column in part.changed_ids()]
     for table, column, native in changed:
         raise RunError(

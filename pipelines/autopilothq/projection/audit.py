@@ -101,7 +101,7 @@ def discarded_by_table(context: ProjectionContext) -> list[tuple[str, str, int]]
 def limits_exceeded(
     discarded: Iterable[tuple[str, str, int]], without_table: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Returns the result of `beyond_limits`, given counts by reason and table, also those of several partitions."""
+    """Returns the result of `beyond_limits`, given counts by reason and table, which may be of several partitions."""
     found: dict[str, dict[str, int]] = {reason: {} for reason in LIMIT_REASONS}
     for reason, table, count in sorted(discarded):
         if reason in found:

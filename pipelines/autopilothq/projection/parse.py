@@ -305,7 +305,7 @@ def number_lines(lines: pa.Table) -> pa.Table:
 
 
 # Text that is not JSON although the engine reads it: trailing commas, and `nan` and `inf` in any case. (Python's JSON
-# reader takes `NaN` for a number; no column does.)
+# reader accepts `NaN` as a number; no column does.)
 _LENIENT = r"regexp_matches(text, ',\s*[\]}]|(?i)[:\[,]\s*-?(nan|inf|infinity)\s*[,\]}]')"
 # Lines whose objects and arrays may be nested too deeply. The brackets are counted by lengths, because DuckDB's
 # `translate` makes the engine unusable if a text is not UTF-8.

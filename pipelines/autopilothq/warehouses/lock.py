@@ -10,8 +10,9 @@
 Neither a warehouse nor a bucket guarantees that a key is unique. So a run first writes its lease and then looks for
 others: if there is another one, it drops its own and tries again. Two runs may both give up, but never both continue.
 
-The exception is a run that cannot renew its lease, because its machine sleeps or has no network: it may go on beside a
-run that started after the lease expired. It warns, and `sources.completion` completes no load that lacks rows.
+The exception is a run that cannot renew its lease, because its machine sleeps or has no network: it may continue
+alongside a run that started after the lease expired. It warns, and `sources.completion` completes no load that lacks
+rows.
 """
 
 import os
@@ -316,7 +317,7 @@ class TableLeases(Connections):
     def _in_its_dataset(self, client: Any) -> Iterator[None]:
         """Directs statements in the block to this table's dataset.
 
-        In the events' dataset a missing table is no error, because an upgrade may have dropped it.
+        In the events' dataset a missing table is not an error, because an upgrade may have dropped it.
         """
         if not self._with_events:
             yield

@@ -46,7 +46,7 @@ class _NewTables(dict[str, Any]):
 class PostgresConfiguration(PostgresClientConfiguration):
     """dlt's configuration, with settings of this project.
 
-    The last three fields are no settings, but state that the clients of a destination share.
+    The last three fields are not settings: they hold what the clients of one destination share.
     """
 
     lock_timeout: float = 600

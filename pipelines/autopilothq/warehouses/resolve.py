@@ -177,7 +177,7 @@ def _with_settings(given: DuckDbCredentials, section: str) -> DuckDbCredentials:
 def _check_url(kind: str, credentials: Any) -> None:
     """Raises RunError if a part of the password would be taken for the host, and so sent to a name server.
 
-    Raises it, too, if libpq, which PostgreSQL and Redshift share, would take the URL for a list of options.
+    Also raises it if libpq, which PostgreSQL and Redshift share, would read the URL as a list of options.
     """
     if not isinstance(credentials, str):
         return
