@@ -427,6 +427,10 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
         ),
         *((OSError(what), f"{what}\n{advice}") for what, advice in (OF_POSTGRES | OF_LAKES | OF_EXTENSIONS).items()),
         (
+            OSError(f"Code: 70. Cannot convert NULL: {'x' * 9_000} (CANNOT_CONVERT_TYPE)"),
+            f"Code: 70. Cannot convert NULL: {'x' * 1_769} … {'x' * 178} (CANNOT_CONVERT_TYPE)",
+        ),
+        (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",
         ),

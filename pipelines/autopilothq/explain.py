@@ -48,6 +48,8 @@ _UNNAMED = (
 )
 # A disk with fewer free bytes counts as full. Some are free, because a run that fails removes some of its files.
 _FULL = 1 << 20
+_LONGEST = 2_000  # characters that are shown of what a database reports
+_END = 200  # of these, characters of its end
 _ADVICE = {
     "^Expected the file .+ of a Delta table": "Bring it back, or give up its rows as how-to/warehouses.md says.",
     "^The table .+ cannot be opened: .*(Kernel error: Unsupported|reader features|reader version)": "Somebody enabled a"
@@ -232,6 +234,8 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         advice = _full_folders() or advice
     if is_fault:
         advice = _REPORT
+    if len(text) > _LONGEST:  # ClickHouse repeats the statement with all its values, and ends with the kind of error
+        text = f"{text[: _LONGEST - _END]} … {text[-_END:]}"
     if not isinstance(error, PipelineStepFailed):
         return f"{text}\n{advice}".rstrip()
     nothing = "Nothing of it counts as loaded; run it again once that is fixed."
