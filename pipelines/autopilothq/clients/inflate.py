@@ -61,7 +61,8 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         yield piece
 
 
-# Decodes some bytes of a stream: yields their content, and returns the bytes after the stream's end, None before it.
+# Decodes some bytes of a stream and yields their content. Returns the bytes after the end of the stream, or None if the
+# stream goes on.
 _Reader = Callable[[Any, bytes], Generator[bytes, None, bytes | None]]
 
 

@@ -54,8 +54,8 @@ class Ortto(OrttoRequests):
     ) -> Iterator[PeoplePage]:
         """Yields all people, or those that match the filter `where`, or the members of an audience, page by page.
 
-        `offset` and `cursor_id` tell the first page to read. Raises RequestRejected (400) if the account does
-        not accept the fields or the filter, or no longer knows the cursor.
+        `offset` and `cursor_id` are where the first page begins, as the page before it returned them. Raises
+        RequestRejected (400) if the account does not accept the fields or the filter, or no longer knows the cursor.
         """
         if len(fields) > MOST_FIELDS:
             raise ValueError(f"At most {MOST_FIELDS} fields go into one request, got {len(fields)}")
@@ -149,7 +149,7 @@ class Ortto(OrttoRequests):
         """Writes 1 to 100 people, each `{"fields","tags","unset_tags"}`, and merges them with existing people.
 
         Returns the outcome of each, in the order of `people`, once all are written. A person is found by any of the
-        fields in `merge_by`, otherwise created. Raises RequestRejected (400) if nobody is accepted, and ContactLimit.
+        fields in `merge_by`, otherwise created. Raises RequestRejected (400) if all are refused, and ContactLimit.
         """
         _check_number(people, "people")
         body = {"people": list(people), "merge_by": list(merge_by), "merge_strategy": 2, "find_strategy": 0}

@@ -10,7 +10,7 @@ from ..segment.json_text import JsonObject, to_json
 from .decode import JsonValue, as_array, as_count, as_text, describe, value_at
 from .urls import path_of
 
-MOST_EMPTY_PAGES = 100  # empty pages in a row, each of which promises more
+MOST_EMPTY_PAGES = 100  # empty pages in a row, each of which announces another page
 _MOST_DAYS = 36_500  # days of retention; dates much further back would overflow
 
 _Page = TypeVar("_Page")
@@ -53,7 +53,10 @@ class Written(NamedTuple):
 
 
 def array(path: str, answer: JsonValue, key: str) -> list[Any]:
-    """Returns the list under a key, or the answer itself if it is a list; an empty one for null."""
+    """Returns the list under a key, or the answer itself if it is a list; null becomes an empty list.
+
+    Raises UnexpectedResponse for anything else.
+    """
     found = answer.value(key) if isinstance(answer, JsonObject) else answer
     entries = [] if found is None else as_array(found)
     if entries is None:
@@ -104,7 +107,10 @@ def limit_empty_pages(
 
 
 def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list[Written]:
-    """Returns the outcome of each person or activity that was written, in the order of the request."""
+    """Returns the outcome of each person or activity that was written, in the order of the request.
+
+    Raises UnexpectedResponse if the answer does not have `expected` of them.
+    """
     found = array(path, answer, key)
     if len(found) != expected:
         raise unexpected(path, f"an array of {expected} in {key}", found)
@@ -121,7 +127,7 @@ def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
 
 
 def _following(path: str, answer: JsonObject, offset: int, has_more: Any) -> tuple[int, bool]:
-    """Returns the offset of the next page, and whether there is one. Raises UnexpectedResponse if it is no larger."""
+    """Returns the offset of the next page, and whether there is one. Raises UnexpectedResponse if it does not grow."""
     following = as_count(answer.value("next_offset"))
     if not has_more:
         return following if following is not None else offset, False

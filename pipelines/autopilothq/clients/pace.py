@@ -13,8 +13,8 @@ class Pace:
 
     A server counts requests when they arrive, not when they are sent. So a request occupies its slot for a second after
     its first bytes were sent (not after it asked for a connection), plus the time by which its answer was slower than
-    the fastest one, because the request may have been in transit for that time. That costs nothing if all answers take
-    the same time.
+    the fastest one, because the request may have spent that time in transit. If all answers take the same time, nothing
+    is added.
     """
 
     LATE = 0.05  # seconds in transit at most; assumed until the answer comes

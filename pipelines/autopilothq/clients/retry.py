@@ -26,8 +26,8 @@ _JITTER = wait_random(0, 0.25)
 class TransientFailure(Exception):
     """One attempt failed, but another may succeed.
 
-    `reason` says how it failed. `status` is the answer's (None without an answer), `server_message` the server's own
-    text, and `wait` the seconds that the server asks to wait.
+    `reason` is the cause, for errors. `status` is that of the answer (None without an answer), `server_message` the
+    server's own text, and `wait` the seconds that the server asks to wait.
     """
 
     def __init__(self, reason: str, status: int | None, server_message: str = "", wait: float | None = None) -> None:

@@ -11,7 +11,7 @@ from .settings import ApiSettings
 from .urls import path_of
 
 BATCH_URL = "https://api.segment.io/v1/batch"
-BATCH_REQUESTS_PER_SECOND = 10.0  # requests of 100 messages that Segment accepts from a workspace
+BATCH_REQUESTS_PER_SECOND = 10.0  # of BATCH_MESSAGES each; Segment accepts no more from a workspace
 BATCH_MESSAGES = 100  # messages of a batch, as in Segment's own libraries; the API accepts 2,500
 REQUEST_BYTES = 475_000  # bytes of a batch; the API accepts 500 KB
 MESSAGE_BYTES = 32_768
@@ -32,7 +32,7 @@ class SegmentApiSettings(ApiSettings):
     options: Mapping[str, str] = field(default_factory=dict)
 
     def name_of(self, name: str) -> str:
-        """Returns the name by which the user gave a setting: its command-line option, or else its full name."""
+        """Returns the name under which the user gave a setting: its command-line option, or else its full name."""
         return self.options.get(name) or super().name_of(name)
 
 

@@ -41,7 +41,7 @@ class ApiSettings:
     ALSO_BY_403: ClassVar[str | None] = None
     """Another setting of the section that may cause a 403, besides the key. None if there is none."""
     ACCOUNT_FULL: ClassVar[int | None] = None
-    """The status by which the API reports that the account is full. None if the API has no such status."""
+    """The status with which the API reports that the account is full. None if the API has no such status."""
 
     api_key: str = field(repr=False)
     setting: str

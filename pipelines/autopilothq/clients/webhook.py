@@ -68,7 +68,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _scheme_and_host(url: str) -> tuple[str, str]:
-    """Returns the scheme and the host of a URL, empty if it is invalid or has a user and a password."""
+    """Returns the scheme and the host of a URL; both are empty if the URL is invalid or has a user or a password."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -1,4 +1,4 @@
-"""The endpoints of one process: their guards, and the limit of endpoints without settings."""
+"""The endpoints of one process: their guards, and the limit on endpoints without settings."""
 
 import logging
 import os

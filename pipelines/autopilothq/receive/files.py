@@ -105,7 +105,7 @@ def try_disk(folder: Path, endpoint: str, now: float) -> None:
 
 
 def _is_ours(descriptor: int) -> bool:
-    """Locks a new file; returns False if another process took it for a killed process's, and may have removed it."""
+    """Locks a new file; returns False if another process took it for one of a killed process and may remove it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -114,7 +114,7 @@ def _is_ours(descriptor: int) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates a folder and its missing parents, and syncs the name of each to the disk. Raises OSError if it cannot."""
+    """Creates a folder and its missing parents, and syncs the name of each to the disk. Raises OSError."""
     missing = []
     while not folder.is_dir():
         missing.append(folder)

@@ -27,7 +27,7 @@ NULL = msgspec.Raw(b"null")
 ABSENT = (b"null", b'""')
 NUL = b"\0"
 STAMPS = 300  # bytes that are added to a message without times and an id
-MOST_ADDED = 64 << 20  # bytes by which lines may exceed their body, as each repeats parts of the envelope
+MOST_ADDED = 64 << 20  # bytes by which lines may exceed their body, because each repeats parts of the envelope
 _BETWEEN = re.compile(r"[ \t\n\r,]*")  # what is between the elements of an array
 _MERGED = ("context", "integrations")
 _OF_ENVELOPE = (*_MERGED, "sentAt")
@@ -39,7 +39,7 @@ _text = msgspec.json.Decoder(str).decode
 
 
 class InvalidJson(Exception):
-    """The body is not JSON; the argument says where."""
+    """The body is not JSON; the argument is the place and the cause."""
 
 
 class TooLarge(Exception):
@@ -122,7 +122,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
 
 
 def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
-    """Returns the lines that `adapt` makes of a body's elements; an element for which it returns None is a message.
+    """Returns the lines that `adapt` makes of a body's elements. If it returns None, the element is a message itself.
 
     Raises TooLarge as `check_added` does.
     """
@@ -255,7 +255,7 @@ def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
 
 
 def _is_id(value: msgspec.Raw) -> bool:
-    """Returns whether the load accepts a value as an id; with others, a message that is sent twice is stored twice."""
+    """Returns whether the load accepts a value as an id. With any other, a message sent twice would be stored twice."""
     json_text = bytes(value)
     if json_text.startswith(b'"'):
         return is_id(text_of(value))

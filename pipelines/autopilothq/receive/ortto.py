@@ -61,7 +61,7 @@ def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
 
 
 def _person(contact: JsonObject) -> OrttoPerson:
-    """Returns the person of a webhook's activity. If the body has no object `contact`, the body has its keys."""
+    """Returns the person of a webhook's activity. `contact` is the object of that name, or a body that has its keys."""
     contact_id: Any = contact.value("contact_id")
     is_form = contact.value("activity") is None
     fields = [(key, value) for key, value in contact if key not in _OWN] if is_form else []

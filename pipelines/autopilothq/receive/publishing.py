@@ -56,7 +56,7 @@ def order(folder: Path) -> None:
     path = folder / f".{ORDER}"
     path.touch(0o600)
     now = time.time_ns()
-    os.utime(path, ns=(now, now))  # so that a second order within one tick of the file system differs
+    os.utime(path, ns=(now, now))  # otherwise two orders within one tick of the file system's clock would look the same
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..segment.ortto import OrttoNames, names_of_ids
 
 RECEIVE_SECTION = "receive"
 ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
-"""The kinds of endpoints. `v1` is a single endpoint; the others have an endpoint for each name."""
+"""The kinds of endpoints. `v1` is a single endpoint; of the others, there is an endpoint for each name."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 SIZES = ("max_body", "max_pending", "min_free")
 _OF_ORTTO = ("personal", "names", "decimals")

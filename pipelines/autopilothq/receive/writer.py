@@ -35,7 +35,7 @@ class _Waiting(NamedTuple):
 
 
 class _Failures:
-    """Why the last syncs of endpoints failed. It tests the disk itself, because nobody sends while `/readyz` fails."""
+    """Why the last syncs of endpoints failed. It tests the disk itself: while `/readyz` fails, no messages come."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

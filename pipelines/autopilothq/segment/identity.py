@@ -62,7 +62,7 @@ def id_of(kind: str, value: str) -> Id:
 
 
 def forms(kind: str, value: str) -> tuple[Id, ...]:
-    """Returns an id in comparable form, and in that of earlier releases if it differs."""
+    """Returns an id in comparable form, and also in the form of earlier releases if that differs."""
     id_ = id_of(kind, value)
     earlier = Id("email", lower_email(value)) if id_.kind == "email" else id_
     return (id_,) if earlier == id_ else (id_, earlier)

@@ -41,7 +41,8 @@ class JsonObject(list[tuple[str, Any]]):
     def repeated(self, *keys: str) -> "JsonObject":
         """Returns the pairs of these keys that `value` passes over, because an earlier pair has the key.
 
-        Null, and the first value once more, are left out. Example: of `{"a":1,"a":1,"a":2,"b":3}` it is `{"a":2}`.
+        Pairs whose value is null or equals the first value are left out. Example: for `{"a":1,"a":1,"a":2,"b":3}` it
+        returns `{"a":2}`.
         """
         first: dict[str, Any] = {}
         differ = [(key, value) for key, value in self if key in keys and first.setdefault(key, value) != value]

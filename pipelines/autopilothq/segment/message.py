@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
 
 class Discard(NamedTuple):
-    """A value that has no cell: its column, the value as JSON text, and the reason."""
+    """A value that gets no cell: its column, the value as JSON text, and the reason."""
 
     column: str
     value: str
@@ -215,7 +215,7 @@ def _kind(message: JsonObject) -> str:
 
 
 def _repeated_keys(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
-    """Yields the values that repeated top-level keys lose: only the first value of a key is kept."""
+    """Yields the discarded values of repeated top-level keys, of which only the first value is kept."""
     columns = {key: column for column, key in (*_ID_FIELDS, *TIMESTAMP_FIELDS.items())}
     columns |= {key: column for column, key in OWN_FIELDS[kind].items()} | {"context": "context"}
     columns |= {body_key: body_key} if body_key else {}
@@ -320,7 +320,7 @@ def _with_prefixes(
 ) -> Iterator[Leaf]:
     """Yields properties or traits, prefixed with `_` if they have the name of a common column (`taken`).
 
-    `repeated` has, by column, the texts that only repeat another field of the message: they are left out.
+    `repeated` has, by column, texts that only repeat another field of the message: values with them are left out.
     (docs/contract/warehouse.md#collisions)
     """
     for path, column, value in leaves:
@@ -351,7 +351,7 @@ def spelling_rank(path: tuple[str, ...], column: str) -> tuple[bool, int]:
 def cells_of_leaves(
     leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard], room: int = MAX_KEYS
 ) -> dict[str, str]:
-    """Returns one cell per column: JSON text under the name with `x:` in front if the column is not `declared`.
+    """Returns one cell per column. Columns that are not `declared` hold JSON text, and their names begin with `x:`.
 
     Values are added to `discards` if another leaf gets their column, if they have no column or cannot be stored, or if
     they are not declared and come after the first `room` leaves.

@@ -54,7 +54,7 @@ def column_name(path: tuple[str, ...]) -> str:
 
 
 class LongPath(NamedTuple):
-    """A path that is so long that it is not read again for each of the values below it.
+    """A path that is too long to be read again for each of the values below it.
 
     `key` is the shortened path. `begin` is the beginning of the name of its column, None if a part has no slug;
     `hashed` is the hash of the whole name.
@@ -75,7 +75,7 @@ class LongPath(NamedTuple):
         return LongPath(key, (self.begin + added)[: LONGEST_COLUMN + 1], hashed)
 
     def column(self) -> str:
-        """Returns the column of the path: the same as `column_name` does."""
+        """Returns the name of the path's column, as `column_name` does."""
         begin = self.begin or ""
         return begin if len(begin) <= LONGEST_COLUMN else _cut(begin, self.hashed)
 

@@ -76,7 +76,7 @@ def not_json(line: bytes, error: json.JSONDecodeError) -> str:
 
 
 def _of_text(text: str, position: int) -> str | None:
-    """Returns the likely cause that the text of a line tells; at `position` it stops being JSON."""
+    """Returns the likely cause, judged by the text of a line, or None. At `position` the text stops being JSON."""
     before, after, text = text[:position].rstrip(" \t"), text[position:].strip(), text.strip()
     if text.startswith("<"):
         return MARKUP
@@ -106,7 +106,7 @@ def _message(what: str, quoted: str, cause: str | None) -> str:
 
 
 def _of_signature(line: bytes) -> str | None:
-    """Returns the cause that the first bytes of a line tell, if it is the first line of a file in another format."""
+    """Returns the likely cause if a line begins like a file in another format, otherwise None."""
     if line[_TAR_HEADER] == b"ustar":
         return TAR
     return next((cause for start, cause in _SIGNATURES.items() if line.startswith(start)), None)

@@ -39,7 +39,7 @@ _TAKEN_TABLES = frozenset({
 _PERSON = ("contact_id", "email", "external_id")
 _STEP = ("action_id", "shape_id")  # the step of a journey: the documented key, and the one that is sent
 _NOTHING = JsonObject()
-_OF_DELIVERY = ("time", "webhook_id")  # differ from delivery to delivery, and do not describe the step
+_OF_DELIVERY = ("time", "webhook_id")  # keys that differ between deliveries of the same step
 
 TypedValue = tuple[str, Any, Type | None]
 """The name of a column, its value, and its type; None means the type of the value."""
@@ -80,7 +80,7 @@ class OrttoReceipt(NamedTuple):
     """How and when an activity was received, and how to read it.
 
     `library` is `ortto-webhook` or `ortto-api`. `received_at` is a time in RFC 3339, `sent_at` the sender's time as
-    JSON. `names` are the account's. `personal` tells whether to keep reply texts and addresses.
+    JSON. `names` are the account's. `personal` is whether to keep reply texts and addresses.
     """
 
     library: str
@@ -228,7 +228,7 @@ def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) ->
 
 
 def _unique_properties(field_id: str, attributes: Iterable[tuple[str, Any]], receipt: OrttoReceipt) -> dict[str, Any]:
-    """Returns the properties of different attributes. Those of the catalogue take precedence over others."""
+    """Returns the properties of attributes with distinct ids. Those of the catalogue take precedence over others."""
     special = ORTTO_ATTRIBUTES_OF.get(field_id, {})
     known, others = dict[str, Any](), list[tuple[str, Any]]()
     for attribute_id, value in attributes:
@@ -271,7 +271,7 @@ def _activity_properties(activity: JsonObject, receipt: OrttoReceipt) -> Iterato
 
 
 def _repeated_fields(body: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
-    """Yields the fields of the message that the repeated keys of a webhook's body would have been."""
+    """Yields the repeated keys of a webhook's body as the fields of the message that they would have become."""
     for key, value in body:
         if key == "activity" and isinstance(value, JsonObject):
             yield "properties", JsonObject(_activity_properties(value, receipt))
@@ -282,7 +282,7 @@ def _repeated_fields(body: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[
 
 
 def _repeated_parts(activity: JsonObject, field_id: str, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
-    """Yields the properties that the repeated keys of an activity would have been."""
+    """Yields the repeated keys of an activity as the properties that they would have become."""
     for key, value in activity.repeated("id", "field_id", "created", "created_at", "attr"):
         if key == "attr" and isinstance(value, JsonObject):
             yield "properties", JsonObject(_properties(field_id, value, receipt))

@@ -21,8 +21,8 @@ from .naming import column_name, snake_case
 
 MAX_EVENTS = 100  # events that are described
 MAX_PROPERTIES = 500  # properties of an event that are described
-SAMPLES = 3
-SAMPLE_LENGTH = 24
+SAMPLES = 3  # distinct values that are kept of a property
+SAMPLE_LENGTH = 24  # characters of a value that are shown
 ALIKE = 0.86  # the least similarity, of at most 1, of two names that count as the same
 KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.values())
 """The columns that a proposal can give to properties."""
@@ -30,7 +30,7 @@ KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.val
 
 @dataclass
 class SeenProperty:
-    """A property of an event: how often it occurred, how often with which kind of value, and the first values."""
+    """A property of an event: how often it occurred, how often with each kind of value, and its first values."""
 
     count: int = 0
     kinds: Counter[str] = field(default_factory=Counter)

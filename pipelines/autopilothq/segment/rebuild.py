@@ -54,9 +54,9 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 def fault_of_row(row: Mapping[str, Any]) -> RowFault | None:
     """Returns why a row must not be forwarded, or None if it may be.
 
-    "person": it is one of `users` or `accounts`, whose `id` is that of a person or a group, not of a message. "own_id":
-    it is such a row that has its `id` in a column of a person's or group's id as well. "type": it names a type other
-    than identify, but only a row of a table of messages can be of that type.
+    - "person": it is a row of `users` or `accounts`, whose `id` is that of a person or a group, not of a message.
+    - "own_id": it is such a row, and a column with the id of a person or a group repeats its `id`.
+    - "type": it names a type other than identify, but only a row of a table of messages can have that type.
 
     Example: `fault_of_row({"id": "7", "received_at": "2019-03-01T00:00:00Z", "plan": "pro"}) == "person"`.
     """
@@ -79,7 +79,8 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for name, value in given.items():
         column = _column(name)
-        cells[name if column in cells or column in given else column] = value  # of two spellings, neither value is lost
+        # If two names stand for one column, one of them stays as it is, so that neither value is lost.
+        cells[name if column in cells or column in given else column] = value
     return cells
 
 

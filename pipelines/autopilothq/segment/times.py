@@ -1,4 +1,4 @@
-"""Reads times that an API gives as numbers, and writes them for messages, where the number of digits tells the unit.
+"""Converts times that an API sends as numbers to the notation of messages, whose units depend on the number of digits.
 
 (docs/contract/warehouse.md#timestamps)
 """
@@ -11,7 +11,7 @@ from typing import Any
 from ..utc import EPOCH, format_time
 from .json_text import JsonNumber
 
-_FAR = 10**15  # milliseconds, which are beyond the calendar
+_FAR = 10**15  # milliseconds since 1970, which are beyond the calendar
 _FAR_DIGITS = 15
 _MILLISECONDS = 10**11  # a smaller number of Ortto's is in seconds: as milliseconds, it would be before 1974
 
@@ -28,8 +28,8 @@ def time_of_milliseconds(number: JsonNumber) -> datetime | None:
 
 
 def time_of_number(number: JsonNumber) -> datetime | None:
-    """Returns the time of a number of seconds or milliseconds, as Ortto has both; None if it is beyond the calendar."""
-    with suppress(ArithmeticError):  # of an exponent that no time has
+    """Returns the time of a number, None if it is beyond the calendar. Ortto sends both seconds and milliseconds."""
+    with suppress(ArithmeticError):  # an exponent that is far out of range
         exact = Decimal(number)
         return time_of_milliseconds(JsonNumber(exact * 1000) if abs(exact) < _MILLISECONDS else number)
     return None
