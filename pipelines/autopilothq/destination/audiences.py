@@ -163,7 +163,7 @@ def audience_changes(audience: Audience, known: Mapping[str, Member]) -> MemberC
     """Returns who entered and who left an audience since the last delivery.
 
     `known` is the log's record of everybody who was ever sent as a member. A person whose delivery failed is sent
-    again, but not one who was never delivered and is no longer a member. Raises RunError if the audience was sent
+    again, except one who was never delivered and is no longer a member. Raises RunError if the audience was sent
     with another key.
     """
     sent = f"The audience {audience.trait} was sent with the key {{}} before"

@@ -10,16 +10,16 @@ from .delivery_log import AddressChange, address_digest
 class AddressChanges:
     """The changes of addresses in the delivery log, in their order.
 
-    Items of this run with the old address are about the person who has the new address now if they come before the
-    message of the change. Items that come after it are about somebody else.
+    Items of this run that have the old address and come before the message of the change are about the person who now
+    has the new address. Items that come after it are about somebody else.
     """
 
     def __init__(self, account: WritableAccount, changes: Iterable[AddressChange] = ()) -> None:
         self._account = account
         self._of: dict[str, list[AddressChange]] = {}  # by the digest of the old address
-        self._made: dict[str, AddressChange] = {}  # by message id; whether the others were made is unknown so far
+        self._made: dict[str, AddressChange] = {}  # by message id; it is not known yet whether the others were made
         self._reached: set[str] = set()  # message ids of changes that the items have reached
-        self._reached_now: set[str] = set()  # the ones of them that the present items have reached
+        self._reached_now: set[str] = set()  # those of them that the current items have reached
         for change in changes:
             self._of.setdefault(change.before, []).append(change)
             if change.is_known:
@@ -63,7 +63,7 @@ class AddressChanges:
         return self._follow(change.email, change.sent_at, self._reached)
 
     def was_made(self, message_id: str, email: str, new: str) -> bool:
-        """Returns whether a change whose answer was lost was made; if that is unknown so far, asks the account."""
+        """Returns whether a change whose answer was lost was made; asks the account if that is not known yet."""
         if message_id in self._made:
             return True
         return self._account.contact(email) is None and self._account.contact(new) is not None

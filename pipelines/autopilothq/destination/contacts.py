@@ -21,7 +21,7 @@ from .messages import id_text
 
 CONTACT_ID = "person_"  # the prefix of ids of contacts
 CONTINUED_WITHIN = timedelta(days=1)
-COLUMNS_OF_CONTACTS = ("contact_id", "email")  # columns of a query; the first with a value identifies the contact
+COLUMNS_OF_CONTACTS = ("contact_id", "email")  # columns of a query; the first that has a value identifies the contact
 
 
 class ContactAction(NamedTuple):

@@ -12,7 +12,7 @@ _UNKNOWN_BEFORE = "an earlier run could not tell whether it was carried out"
 
 @dataclass
 class Counts:
-    """How many messages have had which outcome so far. It is thread-safe."""
+    """Counts the messages of a run by their outcome. It is thread-safe."""
 
     messages: int = 0
     delivered: int = 0
@@ -20,7 +20,7 @@ class Counts:
     failed: int = 0
     unknown: int = 0
     bad: int = 0  # failed ones that another try would not help, because they failed while others succeeded
-    unsettled: int = 0  # unknown ones that change an address, in a load package, where another try settles them
+    unsettled: int = 0  # unknown ones that change an address, in a load package, where another try would settle them
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # came before in this run
     suppressed: int = 0  # of persons on the suppression list; they have no row in the log

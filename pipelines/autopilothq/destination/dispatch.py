@@ -75,7 +75,7 @@ class Dispatcher:
 
 
 class BatchSender:
-    """Does the work of the threads: writes the contacts of a batch, and then sends the events of each contact.
+    """Does the work of the threads: writes the contacts of a batch, then sends the events of each contact.
 
     `held` are the people whose messages must wait. `state` is the run's.
     """

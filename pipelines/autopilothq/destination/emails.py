@@ -61,7 +61,7 @@ def _undone(statuses: Statuses) -> set[str]:
 
 
 class _EmailsByUser:
-    """The email of each user id, and the user ids of each email. The entries in front are forgotten first."""
+    """The email of each user id, and the user ids of each email. When it is full, the first entries are dropped."""
 
     def __init__(self) -> None:
         self._emails: dict[str, str] = {}
@@ -152,8 +152,8 @@ class KnownEmails:
         self._pending = _PendingChanges()
         self._run_changes: dict[str, list[_RunChange]] = {}  # the changes of this run, by the old address
         self._positions = count()  # of the changes of this run
-        self._came_with: dict[str, set[str]] = {}  # user ids by the address that an item of this run had for them
-        self._of_delivered: set[str] = set()  # user ids whose email only delivered tracks had; the log may know better
+        self._came_with: dict[str, set[str]] = {}  # the user ids of this run's items, by the address in the item
+        self._of_delivered: set[str] = set()  # user ids whose email is from a delivered track only
         self._scanned = False
 
     def get(self, user_id: str | None) -> str | None:
@@ -170,7 +170,7 @@ class KnownEmails:
             self._pending.change(user_id, self._emails.get(user_id), message_id, email)
         self._emails.put(user_id, email)
         self._of_delivered.discard(user_id)
-        if self._changes.has_any:  # or `move` is never called
+        if self._changes.has_any:  # otherwise `move` is never called
             self._came_with.setdefault(email.lower(), set()).add(user_id)
 
     def put_delivered(self, user_id: str, email: str) -> None:
@@ -237,7 +237,7 @@ class KnownEmails:
         if not missing:
             return
         found = {user_id: self._changes.since(*known) for user_id, known in self._log.emails(missing).items()}
-        self._emails.put_in_front(found)  # those of the log are the first to be forgotten
+        self._emails.put_in_front(found)  # entries from the log are dropped first, because they can be read again
         self._of_delivered -= found.keys()
         for user_id, email in found.items():
             self._follow_run_changes(user_id, email)

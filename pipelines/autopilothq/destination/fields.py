@@ -134,8 +134,8 @@ class Fields:
         name = "_".join(path)
         return self._new.get(name) if value is None else CustomField(name, own_type(value))
 
-    def made(self, field: CustomField) -> None:
-        """Notes that a value of the run creates a field, which null can clear from then on."""
+    def note_created(self, field: CustomField) -> None:
+        """Notes that a value of this run creates a field; from then on, null can clear it."""
         self._new[field.name] = field
 
 
@@ -272,7 +272,7 @@ class _ContactBuilder:
             self.unknown.append(trait)
             self.remarks[trait] = "left out: the account has no field for it"
         elif self.put(path, field, value):
-            self._fields.made(field)
+            self._fields.note_created(field)
             self.unknown.append(trait)
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 

@@ -46,7 +46,7 @@ class _Batch:
 
 
 class _Half(NamedTuple):
-    """Half of the contacts that failed together: the error when it was sent, and the number of answers before that."""
+    """Half of the contacts that failed together: the error of its request, and the number of answers before that."""
 
     contacts: ContactsByKey
     error: ApiError | None
@@ -70,7 +70,7 @@ class ContactWriter:
         self._account = account
         self._kind = kind
         self._breaker = breaker
-        self._diagnosing = threading.RLock()  # in an outage all batches fail, and one detects it for all
+        self._diagnosing = threading.RLock()  # in an outage, all batches fail, and one thread finds it out for all
         self.last_written = last_written
         self._written_before = written_before
         self._changed: set[str] = set()
@@ -114,8 +114,8 @@ class ContactWriter:
                 self._attempt_half({key: contacts[key] for key in half}, batch.outcomes)
                 for half in (keys[:middle], keys[middle:])
             ]
-            is_silent = self._breaker.answers == answers or batch.has_only_failed_before(contacts)
-            if is_silent and all(_is_server_error(half.error) for half in halves):
+            may_be_outage = self._breaker.answers == answers or batch.has_only_failed_before(contacts)
+            if may_be_outage and all(_is_server_error(half.error) for half in halves):
                 batch.alone |= {key for half in halves if len(half.contacts) == 1 for key in half.contacts}
                 if not self._probe(batch, error):
                     return
@@ -221,7 +221,7 @@ def _note_answer(answer: Upserted, contacts: ContactsByKey, outcomes: OutcomesBy
 
 
 def _suspects_last(contacts: ContactsByKey) -> ContactsByKey:
-    """Returns the contacts; if the emails of several are no addresses, those contacts come last.
+    """Returns the contacts; if the emails of several are not addresses, those contacts come last.
 
     Contacts that are refused are found with fewer requests if they are next to each other.
     """

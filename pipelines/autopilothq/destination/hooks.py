@@ -73,7 +73,7 @@ def _spellings(event: str) -> list[str]:
 
 
 def _added(account: Autopilot, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
-    """Registers a hook for an event, by the first spelling that the account accepts."""
+    """Registers a hook for an event, under the first spelling that the account accepts."""
     name, *others = spellings
     try:
         hook_id = account.add_hook(name, url)

@@ -1,4 +1,4 @@
-"""The kinds of accounts: all that the code for sending must know of the differences between Autopilot and Ortto."""
+"""The kinds of accounts: how Autopilot and Ortto differ, as far as the code that sends to them needs to know."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

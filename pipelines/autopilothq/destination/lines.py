@@ -11,7 +11,7 @@ from ..errors import RunError
 from ..segment.json_text import BLANK
 from ..segment.message import MAX_LINE, is_blank_line, without_bom
 
-CHUNK_LINES: Final = 1000  # as many as one query of the delivery log covers
+CHUNK_LINES: Final = 1000  # one query of the delivery log covers as many
 CHUNK_BYTES: Final = 8 << 20
 CHUNK_SECONDS: Final = 1.0  # how long the first line of a chunk waits for others
 _PIECE = 1 << 16  # bytes; a pipe holds no more
@@ -114,6 +114,6 @@ class _Reader:
 
 
 def _shortened(line: bytes) -> bytes:
-    """Returns the first MAX_LINE + 1 bytes of a line. If only later bytes are not blank, one of them is the last."""
+    """Returns the first MAX_LINE + 1 bytes of a line. If all are blank, the last one is replaced by one that is not."""
     start, rest = line[: MAX_LINE + 1], line[MAX_LINE + 1 :].strip(BLANK.encode())
     return start[:-1] + rest[:1] if rest and is_blank_line(start) else start

@@ -38,7 +38,7 @@ class AccountList(NamedTuple):
 
 
 class ListSync(NamedTuple):
-    """How many persons were to be put on a list and taken off, and how many are unchanged."""
+    """How many persons were to be put on a list, how many were to be taken off, and how many are unchanged."""
 
     put_on: int
     taken_off: int

@@ -29,7 +29,7 @@ _VARIANT_SEPARATORS = ("▶", "__")  # of dlt's naming conventions: `plan▶v_te
 def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
     """Returns the path of the file that dlt hands over, with rows of a table.
 
-    Raises InvalidSetting if dlt is configured to hand over rows instead, or took their nested values out of them.
+    Raises InvalidSetting if dlt is configured to hand over rows instead, or moved their nested values to other tables.
     """
     if not isinstance(items, str):
         raise InvalidSetting(
@@ -46,7 +46,7 @@ def path_of_file(items: Any, table: TTableSchema, section: str) -> str:
 
 
 def _is_taken_apart(table: TTableSchema) -> bool:
-    """Returns whether dlt takes nested values out of a table's rows, or made the table from such values.
+    """Returns whether dlt moves nested values of a table's rows to other tables, or made the table for such values.
 
     If a resource itself declares a table with a parent, its rows are whole.
     """

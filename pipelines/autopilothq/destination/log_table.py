@@ -89,13 +89,12 @@ class LogTable:
         with self._lock:
             return list(self.dataset.stream(next(texts), self.table.name, next(texts), storable(values)))
 
-    def add(self, deliveries: Sequence[tuple[Any, ...]]) -> None:
-        """Writes rows, which get their time and run here. All of them are stored when it returns."""
-        if self.is_read_only or not deliveries:
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Writes rows, to which it adds the time and the run. All of them are stored when it returns."""
+        if self.is_read_only or not rows:
             return
         with self._lock, self.dataset.transaction():
-            rows = [tuple(storable((*delivery, self._now(), self.run))) for delivery in deliveries]
-            self.dataset.insert(self.table, rows)
+            self.dataset.insert(self.table, [tuple(storable((*row, self._now(), self.run))) for row in rows])
 
     @property
     def last(self) -> datetime:

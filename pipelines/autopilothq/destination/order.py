@@ -6,12 +6,12 @@ from .emails import keep_newest
 
 
 class PersonOrder:
-    """Finds items that were delivered before an older message of their person, and must be sent again after it."""
+    """Finds items that were delivered before an older item of their person, and so must be sent again after it."""
 
     def __init__(self) -> None:
         self._touched: set[Key] = set()
         self._touched_before: dict[Key, None] = {}  # touched by this run before these items
-        self._before: Sent | None = None  # the last row of this run before these items
+        self._before: Sent | None = None  # the last row that this run wrote before these items
         self._sent: dict[Key, Sent] = {}  # by person, the latest of the items so far that earlier runs sent
 
     def begin(self) -> None:

@@ -58,7 +58,7 @@ class Planner:
 
         1. Refuses what can never be sent: what is not a message, and an event without a trigger.
         2. Finds what earlier runs did with the item (`History`).
-        3. Finds the addresses of its contact; `Addresses` tells which one is used for what.
+        3. Finds the addresses of its contact; `Addresses` lists which one is used for what.
         4. Notes the addresses that matter to other items.
         5. Leaves out a delivered item, unless an older one of its person was sent after it, or is sent now.
         6. Makes the contact from the item, with the right one of its addresses.
@@ -207,7 +207,7 @@ def renamed(values: Mapping[str, Any], email: str | None = None) -> dict[str, An
 
 
 def moved_to(planned: Planned, email: str) -> Planned:
-    """Returns a planned contact with another address."""
+    """Returns a planned contact with `email` as its address."""
     item = planned.item._replace(key=email.lower(), row=planned.item.row._replace(email=email))
     return planned._replace(item=item, values={**planned.values, "Email": email})
 

@@ -74,7 +74,8 @@ class Preview:
     _people: set[Key] = field(default_factory=set)
     _first: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _triggers: dict[Key, list[str]] = field(default_factory=dict)
-    _present: dict[Key, Key] = field(default_factory=dict)  # by new address, under which the account has nobody yet
+    # The keys of contacts by their new addresses, which the account does not have yet.
+    _present: dict[Key, Key] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -172,7 +173,7 @@ def shown_value(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """Returns the time of a value, or of text in the notation of the API; None for anything else."""
+    """Returns the time, in UTC, of a datetime or of text in the notation of the API; None for anything else."""
     found = value if isinstance(value, datetime) else None
     with suppress(ValueError):  # also if it is beyond the calendar in UTC
         if isinstance(value, str) and value[4:5] == "-" == value[7:8]:

@@ -1,13 +1,13 @@
 """Sends items to an account in batches: each person's in order, and none twice.
 
-Items are planned in their order (`plan`): `history` is what earlier runs did with an item, and `addresses` tells which
-address its contact has now. Five modules keep the items of a person in order:
+Items are planned in their order (`plan`): `history` is what earlier runs did with an item, and `addresses` finds the
+address that its contact has now. Five modules keep the items of a person in order:
 
 - `order` finds delivered items that must be sent again, because an older item of their person is sent only now.
-- `deferred` lets contacts that failed in the last run wait until all others are sent, so that they hold up nobody.
+- `deferred` keeps contacts that failed in the last run until all others are sent, so that they hold up nobody.
 - `dispatch` never has two batches with the same person in flight, and sends the events of a batch after its contacts.
-- `held` are people with an item that failed, or with a change of the address whose outcome is unknown: what comes later
-  must wait for it.
+- `held` are people with an item that failed, or with a change of the address whose outcome is unknown: their later
+  items must wait.
 - `changes` follows the changes of addresses that earlier runs made, and `emails` those of this run.
 
 `run_state` has what must outlast a sender, because a stream has one for each chunk.

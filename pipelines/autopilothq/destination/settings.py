@@ -28,7 +28,7 @@ WHOLE_FILES: Mapping[str, Any] = {
     "max_table_nesting": 0,
     "loader_parallelism_strategy": "sequential",
 }
-"""How dlt hands its files to both destinations."""
+"""The options of both destinations that determine in which form dlt hands over its files."""
 
 P = ParamSpec("P")
 D = TypeVar("D", bound="Destination[Any, Any]")
@@ -136,7 +136,7 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
 
 
 def _check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
-    """Raises InvalidSetting, which names the most similar setting, for a name that is no setting of a destination."""
+    """Raises InvalidSetting for a name that is not a setting of a destination; the error names the most similar one."""
     own = list(signature(factory).parameters)[2:]  # without the rows and their table
     for name in names:
         if name == "max_table_nesting":

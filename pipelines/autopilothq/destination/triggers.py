@@ -21,7 +21,7 @@ class EventTriggers(Protocol):
 
 
 def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
-    """Returns the ids of each event as a list, also of those for which the setting has a single id."""
+    """Returns the ids of each event as a list, even if the setting has a single id."""
     return {
         event: [str(id_) for id_ in (ids if isinstance(ids, list | tuple) else [ids])]
         for event, ids in (mapping or {}).items()
@@ -29,7 +29,7 @@ def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
 
 
 def check_ids(mapping: Mapping[str, Sequence[str]], existing: Collection[str], setting: str, what: str) -> None:
-    """Raises InvalidSetting if a setting names an id that does not exist; `what` is the word for the existing ones."""
+    """Raises InvalidSetting if a setting names an id that does not exist; `what` names the existing ones."""
     for event, ids in mapping.items():
         for id_ in ids:
             if id_ not in existing:

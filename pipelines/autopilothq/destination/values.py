@@ -96,8 +96,9 @@ def _integer(value: Any) -> int:
 
 def _float(value: Any) -> float | int:
     number = math.nan
+    # Python would read "1_000" as a number.
     if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) and "_" not in str(value):
-        with suppress(ValueError, OverflowError):  # Python reads 1_000 as a number, and integers of 400 digits
+        with suppress(ValueError, OverflowError):  # the latter for integers of 400 digits
             number = float(value)
     if not math.isfinite(number) or (number == 0 and re.search("[1-9]", str(value).lower().partition("e")[0])):
         raise CastError(f"expected a number, got {shown(value)}")
@@ -141,7 +142,7 @@ def _date(value: Any) -> str:
 
 
 def _date_of_text(text: str) -> str:
-    if _DAY.fullmatch(text):  # 20160201 is a day, and as seconds would be one of 1970
+    if _DAY.fullmatch(text):  # 20160201 is a day; as epoch seconds it would be in 1970
         return date.fromisoformat(text).isoformat()
     if _NUMBER.fullmatch(text) and len(text) < _LONGEST:
         return _date(_epoch_time(Decimal(text)))
@@ -166,6 +167,6 @@ _CASTS = {"string": _string, "integer": _integer, "float": _float, "boolean": _b
 
 
 def shown(value: Any) -> str:
-    """Returns a value as a remark shows it."""
+    """Returns a value as text for a remark, of at most 60 characters."""
     text = "an array" if isinstance(value, list | tuple) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
