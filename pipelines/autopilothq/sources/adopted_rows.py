@@ -1,4 +1,4 @@
-"""What a load does for adopted rows: it makes cut texts whole, and keeps values that no message has.
+"""What a load does about adopted rows: it makes cut texts whole, and keeps values that no message has.
 
 Cut texts are those that Segment had cut (docs/contract/adopt.md#cut-text). The mended rows come with the rows of the
 load, in the same package, and replace the stored ones. So texts are whole by the time their file counts as loaded;

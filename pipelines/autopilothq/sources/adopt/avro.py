@@ -51,7 +51,8 @@ class AvroTable(NamedTuple):
 def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
     """Yields the table in an open Avro file; the engine can read its rows, once.
 
-    Raises NotSupported if a library is missing, ArchiveError if the file cannot be read, also later in the block.
+    Raises NotSupported if a library is missing, and ArchiveError if the file cannot be read, even if this only shows
+    inside the block.
     """
     if find_spec("fastavro") is None:
         raise _no_library(file, "", "fastavro")
@@ -117,17 +118,17 @@ def _column(schema: Any) -> AvroColumn:
 
 
 def _text(value: object) -> str:
-    """Returns the text of a value of a type that JSON lacks. Bytes that are not UTF-8 are escaped."""
+    """Returns a value of a type that JSON lacks as text. Bytes that are not UTF-8 are escaped."""
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def json_of_value(value: object) -> str:
-    """Returns the JSON text of a value that has values of Python, such as decimals, which keep their digits."""
+    """Returns a value of Python as JSON text. Decimals keep their digits."""
     return to_json(_tree(value))
 
 
 def _tree(value: object) -> object:
-    """Returns a value, with all values in it, in types that `to_json` accepts."""
+    """Converts a value, and all values nested in it, to types that `to_json` accepts."""
     if isinstance(value, dict):
         return JsonObject((str(key), _tree(inner)) for key, inner in value.items())
     if isinstance(value, list):

@@ -36,13 +36,12 @@ from .in_parts import (
 from .json_digits import copied_with_digits, unreadable_line
 from .wide_decimals import copied_with_wide_decimals, is_of_disk
 
-_Columns = tuple[
-    tuple[tuple[str, Form], ...], tuple[LostColumn, ...]
-]  # the columns of a file with their forms, and the lost ones
+_Columns = tuple[tuple[tuple[str, Form], ...], tuple[LostColumn, ...]]
+"""The columns of a file with their forms, and the lost ones."""
 LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
 OTHER_TABLES = LATEST_NAMES | {table.name for table in MESSAGE_TABLES}  # tables other than those of events
 _CHUNK = 8 << 20
-ANY_ORDER = "row_number() OVER ()"  # SQL for a row's number, where rows have none
+ANY_ORDER = "row_number() OVER ()"  # SQL that numbers rows that have no number of their own
 _OF_MACHINE = re.compile("Could not write|No space left|Out of Memory")
 """DuckDB's errors about the disk that buffers the rows, or about memory, and not about the file that is read."""
 _ZSTD_CHUNK = 1 << 10  # small, because four bytes can hold 128 KiB, which zstd returns at once
@@ -66,19 +65,19 @@ class BufferedRows(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A source of rows: SQL for the rows (empty if only `few` can read them), and SQL for a row's number.
+    """A source of rows: SQL for the rows (empty if only `in_parts` can read them), and SQL for a row's number.
 
     `columns` has the forms by the columns' names in the source, each with a template of SQL that converts a value.
-    `types` has the types in the source, which CSV files lack. `few` yields SQL for the same rows in parts that take
-    little memory; None: the rows cannot be read in parts. `unfit` has SQL for the text of values that a column's form
-    cannot hold, by the column's name.
+    `types` has the types in the source, which CSV files lack. `in_parts` yields SQL for the same rows in parts that
+    take little memory; None if they cannot be read in parts. `unfit` has SQL for the text of values that a column's
+    form cannot hold, by the column's name.
     """
 
     sql: str
     row: str
     columns: Mapping[str, tuple[Form, str]]
     types: Mapping[str, str]
-    few: Callable[[], Generator[str]] | None = None
+    in_parts: Callable[[], Generator[str]] | None = None
     unfit: Mapping[str, str] = MappingProxyType({})
 
     def cell(self, name: str) -> str:
@@ -133,9 +132,9 @@ def _is_of_messages(names: Mapping[str, str]) -> bool:
 
 
 def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: int, path: str) -> None:
-    """Writes cells of a source's rows into a file, in parts if 2,048 rows at once do not fit into memory."""
+    """Writes cells of a source's rows into a file; in parts, if 2,048 rows at once do not fit into memory."""
     # A stream comes in small batches, which the engine must not gather to 2,048 rows again.
-    con.execute(f"SET enable_caching_operators = {source.few is not None}")
+    con.execute(f"SET enable_caching_operators = {source.in_parts is not None}")
     try:
         if source.sql:
             con.execute(
@@ -144,10 +143,10 @@ def _write(con: duckdb.DuckDBPyConnection, source: Source, select: str, first: i
             )
             return
     except duckdb.OutOfMemoryException:
-        if source.few is None:
+        if source.in_parts is None:
             raise
-    if source.few is not None:
-        with closing(source.few()) as parts:
+    if source.in_parts is not None:
+        with closing(source.in_parts()) as parts:
             write_in_parts(con, parts, f"{ANY_ORDER} AS seq, {select}", first, path)
 
 
@@ -229,7 +228,7 @@ def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, sc
 
 
 def _local_path(file: TableFile, copies: Path) -> Path:
-    """Returns the path of a file's content on this machine, with a suffix by which the engine knows its compression."""
+    """Returns the path of a file's content on this machine. Its suffix tells the engine how the file is compressed."""
     path = Path(file.path)
     suffix = path.suffix.lower()
     local = copies / f"table.{file.format}{suffix if suffix in COMPRESSIONS else ''}"  # `path.name` may be too long
@@ -271,14 +270,14 @@ def raising_archive_error(file: TableFile, local: Path | None = None) -> Iterato
 
 
 def _is_of_machine(error: Exception) -> bool:
-    """Returns whether an error tells of this machine, and not of a file; Arrow raises DuckDB's errors as its own."""
+    """Returns whether an error is about this machine, not about a file. Arrow raises DuckDB's errors as its own."""
     return is_of_disk(error) or (
         isinstance(error, duckdb.IOException | OSError) and bool(_OF_MACHINE.search(str(error)))
     )
 
 
 def local_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, scratch: Path) -> Source:
-    """Returns the source for the rows of a file on this machine; one whose text is blank has none."""
+    """Returns the source for the rows of a file on this machine; a file with nothing but blanks has no rows."""
     if file.format == "parquet":
         return _parquet_source(con, local, scratch)
     if not any(chunk.strip() for chunk in _contents(local)):
@@ -329,11 +328,11 @@ def _parquet_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) 
     names = own_names(list(types), partial(parquet_names, local))
     columns = _columns({name: form_of(type_) for name, type_ in types.items()}, names)
     types = {names[name]: type_ for name, type_ in types.items()} | wide
-    few = partial(parquet_in_parts, con, local, scratch, read)
+    in_parts = partial(parquet_in_parts, con, local, scratch, read)
     if "file_row_number" in map(str.lower, columns):
-        return Source(read.format(path), ANY_ORDER, columns, types, few)
+        return Source(read.format(path), ANY_ORDER, columns, types, in_parts)
     numbered = read.replace("{}", "{}, file_row_number = true").format(path)
-    return Source(numbered, "file_row_number + 1", columns, types, few)
+    return Source(numbered, "file_row_number + 1", columns, types, in_parts)
 
 
 def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> Source:
@@ -343,8 +342,8 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
     dialect, at_once = dialect_of(con, path, contents, piece)
     names = own_names(dialect.columns, partial(csv_names, con, dialect.read(path, null, header=False)))
     columns = _columns(dict.fromkeys(dialect.columns, ("loose", "{}")), names)
-    few = partial(csv_in_parts, contents, dialect, null, piece)
-    return Source(dialect.read(path, null) if at_once else "", ANY_ORDER, columns, {}, few)
+    in_parts = partial(csv_in_parts, contents, dialect, null, piece)
+    return Source(dialect.read(path, null) if at_once else "", ANY_ORDER, columns, {}, in_parts)
 
 
 def _contents(path: Path) -> Iterator[bytes]:

@@ -23,11 +23,12 @@ SELECT key FROM (
 
 
 def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_order: bool = True) -> dict[str, str]:
-    """Returns the names in a file by those that the engine has read; `in_file` is only called if they may differ.
+    """Maps the column names that the engine has read to those in the file, which `in_file` returns.
 
-    `in_order` says that the engine keeps the file's order. Then names are matched by position, if all names in the file
-    are different and not empty. Without that order they are matched by position if the engine would number the names
-    of the file in just this way. Otherwise they are matched without regard to case and to the engine's numbers.
+    `in_file` is only called if the names may differ. If the engine keeps the file's order (`in_order`), names are
+    matched by position, provided that all names in the file are different and not empty. Without that order, they are
+    matched by position if the engine would number the file's names in exactly this way. Otherwise they are matched
+    without regard to case and to the engine's numbers.
 
     Example: `own_names(["Foo", "foo_1"], lambda: ["Foo", "foo"]) == {"Foo": "Foo", "foo_1": "foo"}`.
     """
@@ -41,14 +42,14 @@ def own_names(read: Sequence[str], in_file: Callable[[], Sequence[str]], in_orde
     left = [name for name in found if name not in read]
     names: dict[str, str] = {}
     for name in read:
-        own = name if name in found else _meant(left, _stem(name)) or name
+        own = name if name in found else _matching(left, _stem(name)) or name
         left = [other for other in left if other != own]
         names[name] = own
     return names
 
 
 def _numbered(keys: Sequence[str]) -> list[str]:
-    """Returns the engine's names for the keys of JSON that it finds in this order."""
+    """Returns the names that the engine gives keys of JSON that it finds in this order."""
     repeated: dict[str, int] = {}
     names = []
     for index, key in enumerate(keys):
@@ -67,7 +68,7 @@ def _stem(name: str) -> str:
     return numbered[1] if numbered else ""
 
 
-def _meant(names: Sequence[str], stem: str) -> str | None:
+def _matching(names: Sequence[str], stem: str) -> str | None:
     """Returns the name that equals the stem, or else the first that differs from it only in case; None if none does."""
     same = [name for name in names if name.lower() == stem.lower()]
     return stem if stem in same else next(iter(same), None)

@@ -41,7 +41,7 @@ _FORMS: dict[str, tuple[Form, str]] = {
 }
 # A decimal in a type. Names and labels in quotes, which may look like one, are matched first.
 _DECIMAL = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|DECIMAL\((\d+),(\d+)\)""")
-_LEAST_DIGITS = 18  # the engine makes JSON of a decimal this wide with all digits; below 16 digits it makes a float
+_LEAST_DIGITS = 18  # the engine writes decimals this wide as JSON with all digits; below 16 digits, it writes a float
 _BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
 # SQL for a value's type bit, by form, where the form does not determine it; below, SQL for a value as JSON text.
 _BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
@@ -88,7 +88,7 @@ def _wider(width: int, scale: int, least: int) -> str:
 def cell(form: Form, type_: Type, name: str, of_messages: bool = False) -> str:
     """Returns SQL that converts a value in a form to a type; null if that would lose anything.
 
-    `of_messages` says that the column is a timestamp of messages, which is read in any notation that senders use.
+    `of_messages` is true for the timestamps of messages, which are read in any notation that senders use.
     """
     if type_ == "text":
         return {"json": f"storable_text({name})", "double": f"finite({name})::VARCHAR"}.get(
@@ -126,7 +126,7 @@ def aliased(column: str) -> str:
 class LostColumn(NamedTuple):
     """A column with values that are discarded, with the reason.
 
-    All are discarded if its name gives no column, or one that another column already has; otherwise ids that are not
+    All its values are discarded if its name gives no column, or one that is taken; otherwise only ids that are not
     text, or times that the source cannot hand over. `name` is its name in the adopted table, `column` the one in
     `_discards`.
     """
@@ -257,7 +257,7 @@ def _measures(form: Form, column: str) -> tuple[str, str]:
 
 
 def cut_texts(con: duckdb.DuckDBPyConnection, table: BufferedTable) -> dict[str, int]:
-    """Returns how many texts of each column have exactly as many characters as Segment keeps, and so may be cut."""
+    """Returns, by column, how many texts have exactly as many characters as Segment keeps, and so may be cut."""
     found: Counter[str] = Counter()
     for group in table.groups:
         texts = {

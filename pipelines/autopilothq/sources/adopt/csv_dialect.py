@@ -1,4 +1,4 @@
-"""Finds the dialect of a CSV file, which is the same however the file is read: at once or in parts."""
+"""Finds the dialect of a CSV file; it is the same whether the file is read at once or in parts."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ _USUAL_SIGNS = [
     for newline in (r"\n", r"\r")
 ]
 _DELIMITER = re.compile(r"[,;|\t]")
-SNIFFED_ROWS = 20_480  # at which the engine looks
+SNIFFED_ROWS = 20_480  # rows that the engine looks at
 _SNIFF = """
 SELECT Delimiter, Quote, Escape, NewLineDelimiter, SkipRows, list_transform(Columns, lambda c: c.name)
 FROM sniff_csv({path}, all_varchar = true, header = true, comment = ''{more})
@@ -41,7 +41,7 @@ FROM sniff_csv({path}, all_varchar = true, header = true, comment = ''{more})
 class Dialect(NamedTuple):
     """The dialect of a CSV file: its signs, the number of rows before the header, and the names of the columns.
 
-    The signs have no escape if no value has been seen that needs one.
+    The signs have no escape if no value that needs one has been seen.
     """
 
     signs: Signs
@@ -49,9 +49,9 @@ class Dialect(NamedTuple):
     columns: tuple[str, ...]
 
     def read(self, path: str, null: str, header: bool = True, skip: int | None = None) -> str:
-        """Returns SQL that reads a file, whose name in SQL is `path`; `skip` is the number of rows that are left out.
+        """Returns SQL that reads a file, whose name in SQL is `path`; `skip` is the number of rows to skip.
 
-        By default, the file begins like the one whose dialect this is.
+        By default, that is the number of rows before the header of the file whose dialect this is.
         """
         names = ", ".join(f"{engine.literal(name)}: 'VARCHAR'" for name in self.columns)
         signs = {
@@ -92,7 +92,8 @@ def dialect_of(con: duckdb.DuckDBPyConnection, path: str, contents: Contents, pi
 def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> Dialect:
     """Returns the dialect of a file. The engine looks at no more than some 20,000 rows.
 
-    If only later rows have quotes, they are those that all rows fit, or the usual ones if there is no memory for all.
+    If only later rows have quotes, quote and escape are those of all rows, or the usual ones if the memory does not
+    suffice to look at all rows.
     """
     dialect = _sniffed(con, path)
     if dialect.signs.quote == "'" and (plain := _without_apostrophes(con, path, dialect)):
@@ -107,10 +108,11 @@ def _detected(con: duckdb.DuckDBPyConnection, path: str, contents: Contents) -> 
 
 
 def _without_apostrophes(con: duckdb.DuckDBPyConnection, path: str, dialect: Dialect) -> Dialect | None:
-    """Returns the dialect in which apostrophes belong to the values; None if they are the quotes of a file.
+    """Returns the dialect in which apostrophes are part of the values, or None if they are the file's quotes.
 
-    They are if rows make no sense otherwise, or if they enclose an id or all values of a column. A text may just begin
-    and end with them, as in `'Hello'`. If the engine skips the header for their sake, they are none.
+    They are quotes if rows make no sense otherwise, or if they enclose an id or all values of a column: a single text
+    may just begin and end with them, as in `'Hello'`. They are not quotes if the engine skips the header because of
+    them.
     """
     with suppress(duckdb.InvalidInputException):
         plain = _sniffed(con, path, ", quote = '\"', escape = '\"'")
@@ -131,8 +133,8 @@ def first_csv_rows(
 ) -> tuple[bytes, Dialect | None]:
     """Returns the first complete rows of a text: those within `size` bytes, or else some more; and their dialect.
 
-    A text that is no longer is returned as it is, without a dialect. `piece` is the path of a file that is made for the
-    engine. Raises UnreadableLine if a row is too long.
+    A text of less than `size` bytes, or without a complete row, is returned as it is, without a dialect. `piece` is the
+    path of a file that is made for the engine. Raises UnreadableLine if a row is too long.
     """
     kept = b""
     for chunk in chunks:
@@ -147,8 +149,8 @@ def first_csv_rows(
 def _sampled(con: duckdb.DuckDBPyConnection, text: bytes, piece: Path) -> Dialect | None:
     """Returns the dialect of a text, of which the last row may be incomplete; None if no row is complete.
 
-    The engine needs whole rows, but where they end depends on the signs. So the text is cut as each of the usual ones
-    demand, until the engine finds just these.
+    The engine needs whole rows, but where they end depends on the signs. So the text is cut for each of the usual signs
+    in turn, until the engine finds the same signs in it.
     """
     found = None
     for signs in _USUAL_SIGNS:
@@ -167,7 +169,7 @@ def _sampled(con: duckdb.DuckDBPyConnection, text: bytes, piece: Path) -> Dialec
 
 
 def _is_like(found: Signs, usual: Signs) -> bool:
-    """Returns whether rows end at the same places with both signs."""
+    """Returns whether rows end at the same places with both sets of signs."""
     return (found.quote, found.escape or found.quote, found.row_end) == (usual.quote, usual.escape, usual.row_end)
 
 
@@ -192,7 +194,8 @@ def csv_in_parts(contents: Contents, dialect: Dialect, null: str, piece: Path) -
 def _check_header(dialect: Dialect, contents: Contents) -> None:
     """Raises UnreadableLine if rows differ in their number of values.
 
-    Then the engine takes a later row for the header, and skips all before it, or takes whole rows for values.
+    In such a file, the engine takes a later row for the header and skips all rows before it, or takes each row for a
+    single value.
     """
     signs, most = dialect.signs, dialect.skip + 1 if dialect.skip else 0
     if len(dialect.columns) == 1 and (delimiter := _DELIMITER.search(dialect.columns[0])):
@@ -222,7 +225,7 @@ def _rows(chunks: Iterable[bytes], signs: Signs) -> Iterator[bytes]:
 
 
 def _may_have_late_signs(signs: Signs, chunks: Iterable[bytes]) -> bool:
-    """Returns whether values of a CSV text may have quotes, or escapes of quotes, if the signs have none."""
+    """Returns whether values of a CSV text may have quotes, or escapes of quotes, that the signs lack."""
     if signs.quote and signs.escape:
         return False
     pattern = re.escape(b"\\" + signs.quote.encode()) if signs.quote else rb'[,|;\t\r\n]"'

@@ -14,7 +14,7 @@ _NULL = re.compile(rb"[,|;\t\r\n]\\N[,|;\t\r\n]")
 
 
 class Signs(NamedTuple):
-    r"""The signs of a CSV file: delimiters of values, and quotes with what escapes them, empty if there are none.
+    r"""The signs of a CSV file: the delimiters of values, the quote, and what escapes a quote; empty if it has none.
 
     `newline` is the end of a line as the engine spells it: `\n`, `\r` or `\r\n`, with a backslash.
     """
@@ -98,9 +98,9 @@ def has_long_rows(contents: Contents) -> bool:
 
 
 def has_null_marks(chunks: Iterable[bytes], to_end: bool) -> bool:
-    r"""Returns whether a CSV file has nulls as `\N`. In other files an empty value without quotes is null.
+    r"""Returns whether a CSV file writes nulls as `\N`. In other files, an empty value without quotes is null.
 
-    `to_end` says that the text is read to its end, which raises an error if it is cut off.
+    With `to_end`, the text is read to its end, which raises an error if it is cut off.
     """
     kept, found = b"", False
     for chunk in chain([b"\n"], chunks, [b"\n"]):

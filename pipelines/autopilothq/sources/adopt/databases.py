@@ -39,7 +39,7 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
 }
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
 _WITHIN_YEARS = "({}) BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
-"""SQL for whether ADBC can hand over a time: infinity, and a time close to it, would become another time."""
+"""SQL for whether ADBC can hand over a time: infinity, and times beyond these years, would become other times."""
 # Settings of a database or a role would change values: ADBC expects UTF-8, and the others change how text looks.
 _SETTINGS = (
     "client_encoding TO 'UTF8'",
@@ -49,7 +49,7 @@ _SETTINGS = (
     "bytea_output TO 'hex'",
     "extra_float_digits TO 1",
 )
-_NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows distinguish versions of a table
+_NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows are the version of a table
 
 
 class DatabaseTable(NamedTuple):
@@ -280,7 +280,8 @@ def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
     for name, columns in tables.items():
         if "id" not in map(folded_name, columns):
             continue
-        # Of times, because the latest text need not be the latest time; else of text, which any type can become.
+        # Times are compared as times, because the greatest text need not be the latest time. Values of other types are
+        # compared as text, because every type can be cast to it.
         newest = [
             f"max({engine.name(column)})::text"
             if database.form(type_) == "timestamp"

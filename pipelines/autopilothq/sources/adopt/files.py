@@ -44,7 +44,7 @@ _DOCUMENT = "readme"  # a name that is not a table's, in a folder of exported fi
 _HIVE = re.compile(r"[^/=]+=[^/]*")
 _OF_ARCHIVE = re.compile(rf"(.*/)?{ARCHIVE_FOLDER}/[^/]+/[0-9]{{12,14}}/[^/]+")
 _QUOTED_ROW = re.compile(r"(CSV Error on Line: \d+\n)Original Line: .*?\n([^\n]+\n+Possible )", re.DOTALL)
-"""What DuckDB says of a CSV file; the row may be so long that nobody would see the error."""
+"""DuckDB's error about a CSV file, which quotes a row: the row may be so long that nobody would see the error."""
 NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT, ARCHIVED = "no_table", "no_format", "unfinished_export", "archived"
 NOT_ADOPTED_BECAUSE = {
     NOT_A_TABLE: "not named like a table of messages",
@@ -95,7 +95,8 @@ def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
 def unchanged(file: TableFile) -> Iterator[None]:
     """Raises ArchiveError if a file on this machine is not the one that was listed, or changes while the block runs.
 
-    It is read several times: rows could be of two versions, and the last one not whole. What is in a bucket is copied.
+    Such a file is read several times, so its rows could come from two versions, and the last row could be incomplete. A
+    file in a bucket is copied first.
     """
     before = None if file.fs else _local_state(file)
     try:
@@ -113,7 +114,7 @@ def unchanged(file: TableFile) -> Iterator[None]:
 
 
 def _local_state(file: TableFile) -> tuple[int, int] | None:
-    """Returns what tells a listed file from others at its path; None if it has another version, or is not there."""
+    """Returns the device and the inode of a listed file; None if it is missing or has another version."""
     with suppress(FileNotFoundError):
         state = os.stat(file.path)
         if adopted_version(file.table, _local_version(state)) == file.version:
@@ -202,7 +203,7 @@ def _without_unfinished(found: Sequence[_FoundFile], left_out: dict[str, str]) -
 
 
 def _may_hold_rows(file: _FoundFile) -> bool:
-    """Returns whether a file may hold rows: it is no marker, and not empty.
+    """Returns whether a file may hold rows, that is, is neither a marker nor empty.
 
     An empty Parquet or Avro file counts, because it is damaged.
     """
@@ -315,8 +316,8 @@ def _stem(below: str) -> str:
 def _format(path: str, may_be_any: bool = False) -> FileFormat | None:
     """Returns the format of a file by its suffixes, None if they are unknown.
 
-    Redshift's CSV files have no suffix, but the number of a slice at the end. `may_be_any` says that nothing but the
-    file's own name, which may be any name, suggests a table: then a file without a suffix must have such a number.
+    Redshift's CSV files have no suffix, but end with the number of a slice. `may_be_any` is true if only the file's own
+    name, which may be any name, suggests a table: then a file without a suffix must end with such a number.
     """
     name = path.rpartition("/")[2].lower()
     while name.endswith(COMPRESSIONS):

@@ -51,8 +51,8 @@ def buffer_first_rows(
     with raising_archive_error(file, part), TemporaryDirectory(dir=scratch) as copies:
         source = local_source(con, part, file, Path(copies))
         if file.format == "parquet":
-            few = partial(_few_rows, con, file, scratch / f"few-{number}.parquet", scratch)
-            source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})", few=few)
+            in_parts = partial(_few_rows, con, file, scratch / f"few-{number}.parquet", scratch)
+            source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})", in_parts=in_parts)
         return buffer_rows(con, source, number, file.table, scratch), source
 
 

@@ -19,7 +19,7 @@ Contents = Callable[[], Iterable[bytes]]
 
 
 class UnreadableLine(Exception):
-    """A line that is no JSON, or is longer, or nested deeper, than the engine can read."""
+    """A line of JSON, or a row of CSV, is invalid, or longer or more deeply nested than the engine can read."""
 
 
 def check_length(size: int, number: int) -> None:
@@ -71,7 +71,7 @@ def parquet_in_parts(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path,
 
 
 def json_in_parts(contents: Contents, read: Callable[..., str]) -> Generator[str]:
-    """Yields SQL for all rows of JSON lines. `read` returns SQL that reads objects of at most `size` bytes."""
+    """Yields SQL for all rows of JSON lines, once. `read` returns SQL that reads objects of at most `size` bytes."""
     longest = size = 0
     for chunk in contents():
         first, *others = chunk.split(b"\n")

@@ -24,8 +24,6 @@ _NUMBER = rf"-0|-?(?:\d+(?:\.\d+)?[eE][-+]?\d+|\d+\.\d+0|0\.0000\d+|{_LONG})"
 _CHANGING = rf"[:\[,]\s*(?:{_NUMBER})\s*[,}}\]]"
 _CHANGING_IN_TEXT = re.compile(_CHANGING)
 _COLUMN = f"digits {token_hex(8)} "  # no key of a file begins with it
-
-
 # A comma before the end of an object or array, which the engine accepts. Texts, which may contain one, match first.
 _TRAILING_COMMA = r",\s*[}\]]"
 _TRAILING_COMMA_IN_LINE = re.compile(rb'"(?:[^"\\]|\\.)*"|(' + _TRAILING_COMMA.encode() + b")")
@@ -34,7 +32,7 @@ _NOT_FINITE = re.compile(r'("(?:[^"\\]|\\.)*")|-?(?:nan|inf(?:inity)?)', re.IGNO
 
 
 def unreadable_line(contents: Contents) -> UnreadableLine | None:
-    """Returns the error for the first line that is no object in JSON, or repeats a key of it; None if there is none."""
+    """Returns the error for the first line that is not a JSON object or repeats a key; None if there is none."""
     number = 1
     for text in _whole_lines(contents()):
         for index, line in enumerate(text.split(b"\n"), number):
@@ -91,10 +89,10 @@ def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _checked(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yields pieces of whole lines. Raises UnreadableLine for a null, a line nested too deeply, or a comma too many.
+    """Yields pieces of whole lines. Raises UnreadableLine for a null, a trailing comma, or a line nested too deeply.
 
-    The engine recurses over the levels of a line, and some tens of thousands end the process; a thousand may, in a
-    thread with a small stack.
+    The engine recurses once per level: some tens of thousands of levels crash the process, and in a thread with a small
+    stack, a thousand may.
     """
     number = 1
     for text in texts:
@@ -127,7 +125,7 @@ def _with_texts(line: bytes, columns: dict[str, str]) -> bytes:
     try:
         texts = _changing_values(line)
     except ValueError:
-        return line  # it is no JSON, which the engine will report
+        return line  # it is not JSON, which the engine will report
     if not texts:
         return line
     cells = JsonObject((columns.setdefault(key, f"{_COLUMN}{len(columns)}"), text) for key, text in texts)

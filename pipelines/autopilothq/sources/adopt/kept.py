@@ -106,7 +106,7 @@ def reject_deleted_persons(adoption: Adoption, hashes: HashedIds) -> None:
 
 
 def find_kept(adoption: Adoption) -> None:
-    """Collects the rows that are not kept, in `duplicates`; those not kept in `tracks`, in `track_duplicates`."""
+    """Fills `duplicates` with the rows that are not kept, and `track_duplicates` with those not kept in `tracks`."""
     con, known, stored = adoption.context.con, adoption.context.existing, adoption.stored
     for name, table in adoption.buffered.items():
         con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS)))
@@ -137,7 +137,7 @@ def _find_kept_tracks(adoption: Adoption) -> None:
 
 
 def _leave_to_events(adoption: Adoption) -> None:
-    """Drops rows of `tracks` if their event's table is adopted, too; rejects those that are missing in that table."""
+    """Leaves out rows of `tracks` whose event's table is adopted, too; rejects those that are missing in that table."""
     con, tracks = adoption.context.con, adoption.buffered[TRACKS.name]
     rows = tracks.select({"id": "text", "event": "text"})
     events = [name for name in adoption.found if name not in OTHER_TABLES]

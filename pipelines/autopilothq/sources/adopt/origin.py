@@ -71,7 +71,7 @@ class AdoptedTables(Origin[AdoptedWork]):
             close_databases(works)
         return new
 
-    def read(self, work: Sequence[AdoptedWork]) -> Iterator[Batch]:  # noqa: ARG002 - rows are no lines
+    def read(self, work: Sequence[AdoptedWork]) -> Iterator[Batch]:  # noqa: ARG002 - rows are not lines
         """Yields nothing: rows of tables are not lines of messages, and `AdoptProjector` reads them."""
         return iter(())
 

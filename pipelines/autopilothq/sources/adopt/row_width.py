@@ -1,7 +1,7 @@
 """Discards values of adopted rows that are too wide for the destination (docs/contract/warehouse.md#limits).
 
-As in other loads, columns that the table has already get room first, then the others by name. So from some column on, a
-row loses all values.
+As in other loads, columns that the table has already get room first, then the others by name. A row loses the values of
+all columns from the first one that does not fit.
 """
 
 from collections.abc import Collection, Mapping

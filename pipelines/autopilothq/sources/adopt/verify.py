@@ -84,7 +84,7 @@ def compare_table(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset
     con.execute(SQL["stored_ids"])
     if table in dataset.tables([table]):
         engine.read_stored(con, dataset.read(table, ["id", "received_at"]), SQL["add_stored_ids"])
-    # A row of users or accounts has the time of its last message, which the other side may not have.
+    # Rows of users and accounts have the time of their last message, which one of the two sides may lack.
     days = [] if table in LATEST_NAMES else con.execute(SQL["days"]).fetchall()
     [(rows_adopted, rows_stored, digest, stored_digest)] = con.execute(SQL["sums"]).fetchall()
     return TableComparison(

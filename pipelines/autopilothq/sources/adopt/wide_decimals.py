@@ -1,4 +1,4 @@
-"""Copies Parquet files with decimals of more than 38 digits, of which the engine would make other numbers."""
+"""Copies Parquet files with decimals of more than 38 digits, which the engine would turn into other numbers."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ _OF_BUCKETS = (ConnectionError, FileNotFoundError, PermissionError, TimeoutError
 
 
 def copied_with_wide_decimals(local: Path, copy: Path) -> dict[str, str]:
-    """Copies a Parquet file if columns have such decimals, which are JSON text in the copy.
+    """Copies a Parquet file if it has decimals of more than 38 digits; their columns are JSON text in the copy.
 
     Returns these columns, with their types in SQL; empty if nothing was copied.
     """
     try:
         schema = pq.read_schema(local)
     except (pa.ArrowException, OSError):
-        return {}  # other types, or a damaged file, which the engine says
+        return {}  # Arrow lacks a type, or the file is damaged, which the engine will report
     wide = [number for number, field in enumerate(schema) if _has_wide(field.type)]
     if not wide:
         return {}
@@ -35,14 +35,14 @@ def copied_with_wide_decimals(local: Path, copy: Path) -> dict[str, str]:
     except (pa.ArrowException, OSError) as error:
         if is_of_disk(error):
             raise
-        raise duckdb.InvalidInputException(str(error)) from error  # as the engine says it of other files
+        raise duckdb.InvalidInputException(str(error)) from error  # as the engine raises for other files
     return types
 
 
 def is_of_disk(error: Exception) -> bool:
-    """Returns whether an error tells of a disk or a network, not of what a file has.
+    """Returns whether an error is about a disk or a network, not about the content of a file.
 
-    Those of buckets may have no number, such as a time-out or a missing right.
+    Errors of buckets may have no number, such as a time-out or a denied permission.
     """
     return isinstance(error, OSError) and (error.errno is not None or isinstance(error, _OF_BUCKETS))
 
