@@ -242,7 +242,7 @@ def test_a_cut_gzip_of_few_bytes_gives_all_of_its_many_lines(tmp_path: Path) -> 
 
 def test_a_file_that_cannot_be_opened_is_read_again_later(tmp_path: Path) -> None:
     gone, there = stored(tmp_path, b"{}\n", b"{}\n", fs=Refusing("0.gz", FileNotFoundError("gone")))
-    message = f"Expected to read {gone.url} to its end, but at byte 0 came FileNotFoundError: gone."
+    message = f"Expected to read {gone.url} to its end, but reading failed at byte 0: FileNotFoundError: gone."
     reject = Reject(0, 1, "truncated", message, b"")
     assert outcome([gone, there]) == ([(1, 1, b"{}\n")], [reject], [(0, message), (1, None)])
 
@@ -260,7 +260,8 @@ def test_what_is_left_of_a_file_has_neither_a_mark_nor_blanks_alone(tmp_path: Pa
 @pytest.mark.parametrize("error", [TimeoutError("slow"), ConnectionResetError("reset"), RuntimeError("odd")])
 def test_a_connection_that_breaks_costs_only_the_rest(tmp_path: Path, error: Exception, good: int) -> None:
     files = stored(tmp_path, b"1\n2" * 9000, b"4\n", fs=Refusing("0.gz", error, good=good))
-    message = f"Expected to read {files[0].url} to its end, but at byte {good:,} came {type(error).__name__}: {error}."
+    why = f"{type(error).__name__}: {error}"
+    message = f"Expected to read {files[0].url} to its end, but reading failed at byte {good:,}: {why}."
     head, _, raw = (b"1\n2" * 9000)[:good].rpartition(b"\n")
     lines = as_lines(head)
     assert outcome(files) == (
@@ -278,7 +279,7 @@ def test_a_connection_that_breaks_within_gzip_gives_what_came(tmp_path: Path) ->
     assert b"".join(text for _, _, text in lines) + reject.raw == readable
     assert reject.message == why
     assert why is not None
-    assert why.endswith(f"at byte {good:,} came OSError: lost.")
+    assert why.endswith(f"at byte {good:,}: OSError: lost.")
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 50, 1 << 20])

@@ -102,7 +102,9 @@ def test_an_error_comes_behind_the_bytes_before_it_and_is_asked_for_once() -> No
     for _ in range(2):
         with pytest.raises(UnreadableFile) as error:
             reader.read()
-        assert str(error.value) == ("Expected to read memory://b/x to its end, but at byte 4 came RuntimeError: odd.")
+        assert str(error.value) == (
+            "Expected to read memory://b/x to its end, but reading failed at byte 4: RuntimeError: odd."
+        )
         assert error.value.__cause__ is reader.error
     assert len(store.ranges) == 2
     reader.restart()
@@ -120,11 +122,11 @@ def test_an_error_comes_behind_the_bytes_before_it_and_is_asked_for_once() -> No
 def test_an_error_is_named_by_its_type_unless_it_speaks_for_itself(error: Exception, text: str) -> None:
     with pytest.raises(UnreadableFile) as raised:
         BlockReader(Store({"/b/x": b"0"}, [error]).file("/b/x"), 4, timeout=9).read()
-    assert str(raised.value) == f"Expected to read memory://b/x to its end, but at byte 0 came {text}."
+    assert str(raised.value) == f"Expected to read memory://b/x to its end, but reading failed at byte 0: {text}."
 
 
 CHANGED = (
-    "Expected to read memory://b/x to its end, but at byte {at} came another version of it:"
+    "Expected to read memory://b/x to its end, but reading failed at byte {at}:"
     " it was written again after it was listed."
 )
 
@@ -401,7 +403,7 @@ def test_a_file_that_no_store_answers_for_in_time_is_for_another_time() -> None:
     files = [store.file("/b/x"), store.file("/b/y")]
     batches_ = [*batches.read_batches(files[:1], timeout=9), *batches.read_batches(files[1:])]
     whys = [
-        f"Expected to read memory://b/{name} to its end, but at byte 0 came no answer within {seconds} s"
+        f"Expected to read memory://b/{name} to its end, but reading failed at byte 0: no answer within {seconds} s"
         " (set by sources.autopilothq.read_timeout)."
         for name, seconds in (("x", 9), ("y", 120))
     ]

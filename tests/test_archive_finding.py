@@ -234,7 +234,7 @@ def test_a_path_that_is_too_long_to_be_opened_costs_no_other_file(
     assert found[-1].url == f"{tmp_path}/x.gz"
     (reject,) = (reject for batch in read_batches(found) for reject in batch.rejects)
     assert len(found[reject.file].path) >= 4096
-    assert reject.message.endswith("at byte 0 came OSError: File name too long.")
+    assert reject.message.endswith("at byte 0: OSError: File name too long.")
     with pytest.raises(ArchiveError, match=r"to open .*: File name too long\.\nMove it to a folder"):
         list_files([str(tmp_path)])
 

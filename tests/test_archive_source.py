@@ -66,7 +66,7 @@ def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read_and_keeps_no_ot
     assert others == [work] * 3
     lines, rejects, ended = outcome(work)
     assert (lines, [reject.reason for reject in rejects]) == ([(0, 1, b"1\n")], ["truncated"] * 2)
-    text = "Expected to read {} to its end, but at byte 0 came FileNotFoundError: No such file or directory."
+    text = "Expected to read {} to its end, but reading failed at byte 0: FileNotFoundError: No such file or directory."
     assert ended == [(0, None), *((at, text.format(link)) for at, link in enumerate(links[:2], 1))]
     (folder / "1.gz").unlink()
     with pytest.raises(ArchiveError, match=r"behind the link .*/logs/2.gz: No such file or directory"):

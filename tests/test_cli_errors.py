@@ -356,7 +356,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch:
     path = Path("gone.ndjson").absolute()
     assert (said.status, errors(said)) == (0, [])
     assert (
-        f"  {path} is read again next time: Expected to read {path} to its end, but at byte 0 came"
+        f"  {path} is read again next time: Expected to read {path} to its end, but reading failed at byte 0:"
         " FileNotFoundError: No such file or directory."
     ) in said.out.splitlines()
     with duckdb.connect("autopilot.duckdb") as con:

@@ -330,7 +330,9 @@ def test_a_request_that_never_ends_costs_its_file_alone(
         lines, rejects, ended = outcome(files, timeout=1)
         assert (len(seconds), sum(seconds) < 14) == (4, True)
     assert [(Path(files[line[0]].url).name, line[1]) for line in lines] == [("a.gz", 1), ("z.gz", 1)]
-    whys = [f"Expected to read {url}/{fault} to its end, but at byte 0 came {UNANSWERED}." for fault in faults]
+    whys = [
+        f"Expected to read {url}/{fault} to its end, but reading failed at byte 0: {UNANSWERED}." for fault in faults
+    ]
     assert ended == [(0, None), *enumerate(whys, 1), (5, None)]
     assert [(reject.file, reject.message) for reject in rejects] == list(enumerate(whys, 1))
 
@@ -364,8 +366,8 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         said = call("load", "archive", url)
         assert (said.status, errors(said)) == (0, [])
         assert (
-            f"  {url}/1.gz is read again next time: Expected to read {url}/1.gz to its end, but at byte 0 came"
-            f" {UNANSWERED}."
+            f"  {url}/1.gz is read again next time: Expected to read {url}/1.gz to its end, but reading failed at byte"
+            f" 0: {UNANSWERED}."
         ) in said.out.splitlines()
         assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-2"}
         faults.clear()
@@ -404,7 +406,7 @@ def test_two_versions_of_an_object_are_never_mixed(
     lines, _, [(_, why)] = outcome(files)
     assert [line[2] for line in lines] == ([] if rewritten else [b"[]\n"] * 100)
     assert why == (
-        f"Expected to read {url}/1.json to its end, but at byte 0 came another version of it:"
+        f"Expected to read {url}/1.json to its end, but reading failed at byte 0:"
         " it was written again after it was listed."
         if rewritten
         else None

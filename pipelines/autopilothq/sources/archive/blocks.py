@@ -94,7 +94,7 @@ class BlockReader:
             self.error = error
             raise UnreadableFile(
                 f"Expected to read {visible(self.file.url)} to its end,"
-                f" but at byte {self.position:,} came {_describe(error)}."
+                f" but reading failed at byte {self.position:,}: {_describe(error)}."
             ) from error
         if data:
             self.fetched += len(data)
@@ -124,7 +124,7 @@ class BlockReader:
         end = start + self.block
         data: bytes = call_filesystem(file.fs, "cat_file", file.path, start=start, end=end, timeout=self.timeout)
         if len(data) != file.size and not (data and is_unchanged(file, self.timeout)):
-            raise _FileChanged("another version of it: it was written again after it was listed")
+            raise _FileChanged("it was written again after it was listed")
         return data
 
 
