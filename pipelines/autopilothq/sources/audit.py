@@ -50,7 +50,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
         "tables": to_text(loaded, load.recorded_resources) if load.origin.reads_again else None,
     }
     if before:
-        # Lines that an earlier load stored are no duplicates. Those that it stored in part are counted here again.
+        # Lines that an earlier load stored are not duplicates. Those that it stored in part are counted here again.
         messages = count.lines - count.rejected
         stored = min(before.stored + count.stored - count.again, messages)
         row |= {"stored": stored, "duplicates": messages - stored}

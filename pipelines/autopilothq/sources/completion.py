@@ -1,6 +1,6 @@
 """Keeps dlt from completing a load that lost rows after it had staged them.
 
-Two loads at the same time stage their rows in the same tables, where one can take away the other's rows, or add rows
+Two loads at the same time stage their rows in the same tables, so one of them can delete the other's rows, or add rows
 with the same keys. A run's lock prevents that as long as it is renewed, but a user's own pipelines have no lock, and
 dlt does not notice. So before a load is completed, it is checked that its rows, and no others, are still staged. If
 not, they are counted in the tables that they were merged into. It does not matter whether the other load was completed,
@@ -27,7 +27,7 @@ _TABLES_PER_QUERY = 50
 
 
 def complete_only_whole_loads() -> None:
-    """Makes dlt complete a load only if none of the rows that it had staged were lost; otherwise logs a warning."""
+    """Makes dlt complete a load only if none of its staged rows were lost; otherwise, a warning is logged."""
     check_before_completing(_has_staged_rows)
 
 

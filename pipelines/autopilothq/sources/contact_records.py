@@ -22,7 +22,7 @@ _DATES = frozenset(column.name for column in CONTACTS.columns if column.type == 
 def contact_record(value: JsonObject) -> Record:
     """Returns a contact as a record of `contacts`. Raises Rejected if it has no id.
 
-    Maps of email activity become events, not columns; a value in the place of such a map is discarded.
+    Maps of email activity become events, not columns. A value of another type in the place of such a map is discarded.
     """
     discards: list[Discard] = []
     declared: dict[str, Type] = {}

@@ -18,13 +18,14 @@ MAX_AHEAD = timedelta(days=1)
 def read_cursor(group: str, name: str, complete_loads: Collection[str], now: datetime, **of: Any) -> dict[str, Any]:
     """Returns the newest cursor that one of the complete loads left below `group`; empty if there is none.
 
-    A cursor of a scan or run that began more than `MAX_AHEAD` after `now` does not count: a clock was wrong, and
-    nothing would be new until then. `of` are further values that the cursor must have; None stands for a missing value.
+    A cursor of a scan or run that began more than `MAX_AHEAD` after `now` does not count: some clock was wrong, and
+    until that time, nothing would count as new. `of` are further values that the cursor must have; None stands for a
+    missing value.
     """
     cursors: dict[str, Any] = dlt.current.source_state().get(group, {})
     for each in reversed([*cursors.get(_earlier(name), ()), cursors.get(name)]):
-        is_due = each and each["load_id"] in complete_loads and not _is_ahead(each, now)
-        if is_due and all(each.get(key) == value for key, value in of.items()):
+        counts = each and each["load_id"] in complete_loads and not _is_ahead(each, now)
+        if counts and all(each.get(key) == value for key, value in of.items()):
             newest: dict[str, Any] = each
             return newest
     return {}

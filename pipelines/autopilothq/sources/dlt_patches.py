@@ -1,4 +1,4 @@
-"""What this package changes in dlt's loads, once per process: for the command's runs and for pipelines of users."""
+"""The changes that this package makes to dlt's loads, once per process, for the command and for users' pipelines."""
 
 from ..warehouses.dlt_internals.caching import cache_repeated_work
 from ..warehouses.dlt_internals.clients import copy_no_empty_files

@@ -1,4 +1,4 @@
-"""Records which tables were dropped or emptied: earlier loads of APIs do not count for them.
+"""Records which tables were dropped or emptied, because earlier loads of APIs then do not count for them.
 
 dlt drops the state of a resource together with its tables, for `refresh` and for `dlt pipeline ... drop`. So each
 resource has a note in its state, and a resource that has lost its note was dropped.
@@ -87,7 +87,7 @@ def _latest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 
 
 def _within(drops: Mapping[str, int], dataset: str) -> dict[str, int]:
-    """Returns the drops that may have been in a dataset."""
+    """Returns the drops that were, or may have been, in a dataset."""
     return {where: count for where, count in drops.items() if where.rpartition("/")[0] in ("", dataset)}
 
 

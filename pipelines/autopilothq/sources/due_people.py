@@ -1,4 +1,4 @@
-"""Finds the people whose events an origin must request from an API: of all who were found, those who are due."""
+"""Chooses, from the people that an origin has found, those whose events are due to be requested from an API."""
 
 import re
 import shutil
@@ -64,7 +64,7 @@ def is_query(people: str) -> bool:
 def lines_of_file(path: Path, what: str) -> Iterator[str]:
     """Yields the lines of a file, without blank ones and byte-order marks.
 
-    Raises InvalidSetting if the file cannot be read as UTF-8; the error says `what` it should have.
+    Raises InvalidSetting if the file cannot be read as UTF-8; `what` it should contain is part of the error.
     """
     try:
         with path.open(encoding="utf-8") as lines:

@@ -50,7 +50,7 @@ class Stored(NamedTuple):
         return not earlier.complete <= self.complete
 
     def shows(self, earlier: "Stored") -> bool:
-        """Returns whether the dataset certainly still has all of an `earlier` state."""
+        """Returns whether it is certain that the dataset still has all loads of an `earlier` state."""
         return not self.lacks(earlier) and (self.audited is not None or not earlier.audited)
 
     def joined(self, other: "Stored") -> "Stored":
@@ -70,7 +70,7 @@ class Brought(NamedTuple):
         return not self.rows.keys().isdisjoint(_REPLACED)
 
     def is_in(self, dataset: Dataset) -> bool:
-        """Returns whether all these rows are in a dataset, as far as its tables say when rows were stored.
+        """Returns whether all these rows are in a dataset, as far as its tables record when rows were stored.
 
         Rows that replace others may have been replaced since, and rejects and discards may have been stored before.
         If a user gave a table's times a type that cannot be compared with times, its rows count as missing.
@@ -158,7 +158,7 @@ def outdated_loads(pipeline: dlt.Pipeline, now: Stored, dataset: Dataset) -> set
 
 
 def _can_check(noted: _Noted, now: Stored) -> bool:
-    """Returns whether the rows of a load can be checked: if they replace others, that takes the loads in `_audit`."""
+    """Returns whether the rows of a load can be checked. If they replace others, the loads in `_audit` are needed."""
     return now.audited is not None or not any(each.replaces for each in noted.brought or ())
 
 
@@ -174,7 +174,7 @@ def _is_whole(dataset: Dataset, now: Stored, load_id: str, noted: _Noted, is_unc
 
 
 def stored_at(table: str) -> str:
-    """Returns the name of the column that says when a row of a table was stored."""
+    """Returns the name of the column with the time at which a row of a table was stored."""
     return BOOK_TIMES.get(table, "uuid_ts")
 
 

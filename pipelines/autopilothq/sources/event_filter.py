@@ -116,11 +116,11 @@ def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
 
 @cache
 def _engine(_process: int) -> duckdb.DuckDBPyConnection:
-    """Returns the engine that reads all batches of a process: to make one takes as long as to read 10,000 lines.
+    """Returns the engine that reads all batches of a process: opening one takes as long as reading 10,000 lines.
 
-    A forked process has its own, because a thread of the parent may have held a lock of the parent's in the fork.
+    A forked process has its own: a thread of the parent may have held a lock of the parent's engine during the fork.
     """
-    # A batch fits into memory, so no folder `.tmp`, and one thread is enough.
+    # A batch fits into memory, so it needs no folder `.tmp`; and one thread is enough.
     return duckdb.connect(config={"temp_directory": "", "threads": 1})
 
 
@@ -136,5 +136,5 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
 
 
 def _table(kind: str | None, event: str | None, shorten: Callable[[str], str]) -> str | None:
-    """Returns the table by which a message is selected, or None for a line that is not a message."""
+    """Returns the table that decides whether a message is selected, or None for a line that is not a message."""
     return shorten(event_key(event)) if kind == "track" and event is not None else _TABLES.get(str(kind))

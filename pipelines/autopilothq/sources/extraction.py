@@ -1,4 +1,4 @@
-"""Finds out what dlt extracts from a source: which resources, for which pipeline, with which hints of users."""
+"""Finds out what dlt extracts from a source: which resources, for which pipeline, and with which user hints."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from . import user_hints
 
 _TABLES = "autopilothq_tables"  # a key in the state of dlt's load package: the resources that loads hand over
 _TAKEN = "taken"  # a key in dlt's state: the resources all of whose rows some load has handed over
-_MOVED = "moved"  # a key in dlt's state: the tables of events whose names something else had, by these names
+_MOVED = "moved"  # a key in dlt's state: the tables of events whose usual names were taken, by these names
 
 
 class Extraction(NamedTuple):
@@ -25,8 +25,8 @@ class Extraction(NamedTuple):
 
     `resources` are the extracted ones by name, `hints` their hints before this load. `feeds` are the resources from
     which transformers take rows, `only_fed` those of them that are not selected themselves. `pipeline` and `load_id`
-    are None if the source is iterated without a pipeline. `moved` are the tables that events have because something
-    else had their names, by these names.
+    are None if the source is iterated without a pipeline. `moved` are the tables that events got because their
+    usual names were taken, by these names.
     """
 
     resources: Mapping[str, DltResource]
@@ -116,9 +116,9 @@ def _check_resource(resource: DltResource, own_name: str, reads_again: bool) -> 
 
 
 def check_alone(extraction: Extraction, reads_again: bool) -> None:
-    """Raises NotSupported if extracted rows of another load wait to be loaded, because they do not count as stored yet.
+    """Raises NotSupported if extracted rows of another load wait to be loaded: they do not count as stored yet.
 
-    Otherwise both loads would store the same messages, and each would make rows of `users` without the messages of the
+    Otherwise, both loads would store the same messages, and each would make rows of `users` without the messages of the
     other. Other tables in the same load package do not matter.
     """
     if extraction.pipeline is None:
@@ -183,7 +183,7 @@ def note_taken(resources: Collection[str]) -> None:
 
 
 def note_moved(moved: Mapping[str, str]) -> None:
-    """Notes in dlt's state which tables events have because something else has their names, so that they keep them."""
+    """Notes in dlt's state which tables events got because their usual names were taken, so that they keep them."""
     if moved:
         state = dlt.current.source_state()
         state[_MOVED] = {**state.get(_MOVED, {}), **moved}

@@ -33,9 +33,9 @@ class FileRows(NamedTuple):
                     yield file.read_row_group(group).slice(begin, end - begin)
                 first += in_group
 
-    def lack(self, message: str) -> bool:
-        """Returns whether an error is about a column that must not be null and that none of the rows has."""
-        column = _NOT_NULL.search(message)
+    def lack(self, error: str) -> bool:
+        """Returns whether an error is about a column that must not be null and that none of the files has."""
+        column = _NOT_NULL.search(error)
         return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
 
     def at(self, number: int) -> dict[str, Any]:

@@ -72,10 +72,10 @@ class _Part(NamedTuple):
 def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
     """Finds the rows that made a load of `source` fail, and notes them, so that its next load leaves them out.
 
-    All other rows of all tables are stored, and no row of a refused message stays in any table. `warn` is called with a
-    warning for each table that is searched. Returns whether it found new rows: if not, the load failed for another
-    reason. Raises the error of a part that fails for another reason than its rows, such as a lost connection or a full
-    disk; and RunError if a lake's table requires a column that none of the rows has.
+    All other rows of all tables are stored, and rows of refused messages are deleted from all tables. `warn` is called
+    with a warning for each table that is searched. Returns whether it found new rows: if not, the load failed for
+    another reason. Raises the error of a part that fails for another reason than its rows, such as a lost connection or
+    a full disk; and RunError if a lake's table requires a column that none of the rows has.
     """
     cause = _cause(into, error)
     rest = {table: FileRows(files) for table, files in handed_over(into).items()}
@@ -167,7 +167,7 @@ def check_required(into: dlt.Pipeline, table: str, files: Sequence[Path]) -> Non
 
 
 def _load(into: dlt.Pipeline, table_format: Any, parts: Sequence[_Part]) -> Cause | None:
-    """Loads some rows in a load of their own; returns why that failed, or None."""
+    """Loads some rows in a load of their own; returns why it failed, or None if it succeeded."""
     resources = [_resource(into, part, table_format) for part in parts]
     try:
         with _quietly(into):

@@ -64,7 +64,7 @@ class Load:
     def _items(self, table: Table) -> Iterator[Any]:
         if table is AUDIT:
             while self._resources - self._ended:
-                yield None  # meanwhile dlt takes rows of the others
+                yield None  # lets dlt take rows of the other resources meanwhile
             if (audit := self._audit_rows()) is not None:
                 yield self.files.audit_item(audit)
         else:

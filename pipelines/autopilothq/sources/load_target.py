@@ -152,7 +152,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
 def _check_run(pipeline: dlt.Pipeline) -> None:
     """Raises NotSupported for a pipeline without a destination, or if dlt is configured not to report failed jobs.
 
-    Then dlt would complete loads without the rows of failed jobs, or repeat such jobs for ever.
+    With such a configuration, dlt would complete loads without the rows of failed jobs, or repeat such jobs for ever.
     """
     if pipeline.destination is None:  # dlt itself notices this only after it has extracted
         raise NotSupported(
@@ -207,7 +207,7 @@ def _counted_loads(
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool, loads: Iterable[Loaded]) -> Replacement:
-    """Returns what dlt will drop, empty or replace: those rows still exist, but must not count as stored.
+    """Returns what dlt will drop, empty or replace: its rows still exist, but must not count as stored.
 
     Raises NotSupported if the selected resources would make `_audit` or a table of latest values wrong.
     """

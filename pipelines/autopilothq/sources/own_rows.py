@@ -22,10 +22,10 @@ from ..warehouses.dlt_internals.information_schema import information_schema, sc
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .earlier_load import BOOK_TIMES, rows_noted, stored_at
 
-_MOST_TIMES = 20  # different times of the rows of one load: one for each of its sources
-_LEAST_DIGITS = 3  # decimals of a second that it takes to tell times apart, as in LOST_DIGITS
+_MOST_TIMES = 20  # distinct times of the rows of one load; each of its sources has one
+_LEAST_DIGITS = 3  # decimals of a second that are needed to distinguish times, as in LOST_DIGITS
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_DIALECTS = ("duckdb", "postgres")  # for which tests show that times are stored unchanged
+_DIALECTS = ("duckdb", "postgres")  # tests show that these store times unchanged
 _EXACT_COLUMNS = """
 SELECT table_name, column_name FROM {columns}
 WHERE table_schema = %s AND (table_catalog = %s OR %s IS NULL) AND column_name IN ({names})
@@ -46,7 +46,7 @@ def _condition(client: SqlJobClientBase, table: str, files: Sequence[Path]) -> s
     if found is None or not _is_staged_exactly(client, table, files[0].parent.parent):
         return None
     if not found:
-        return "1 = 0"  # without rows a merge still deletes those of a snapshot
+        return "1 = 0"  # even without rows, a merge deletes those of a snapshot
     times = ", ".join(f"TIMESTAMPTZ '{at.isoformat()}'" for at in sorted(found))
     return f"{client.sql_client.escape_column_name(stored_at(table))} IN ({times})"
 

@@ -139,7 +139,7 @@ class PlannedLoad:
         )
 
     def moved_tables(self, tables: Collection[str]) -> dict[str, str]:
-        """Returns which of these tables stand in for a name that something else has, by that name."""
+        """Returns those of these tables that events got because their usual names were taken, by these names."""
         moved = {name: self.event_table(name) for name in (self.event_table.taken if tables else ())}
         return {name: table for name, table in moved.items() if table in tables and table != name}
 

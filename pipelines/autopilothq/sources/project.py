@@ -97,7 +97,7 @@ class InProcess:
         return self._rows(lines)
 
     def _read(self) -> LinesRead:
-        """Reads the batches of the work, and adds them to the projection, several in parallel."""
+        """Reads the batches of the work, and adds several at a time to the projection."""
         load, projection, lines = self.load, self.projection, LinesRead()
         busy: set[Future[None]] = set()
         workers = load.settings.workers

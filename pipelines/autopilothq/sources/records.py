@@ -1,4 +1,4 @@
-"""Makes what origins deliver, from plain values: batches of lines, and records of the snapshot tables."""
+"""Makes the batches of lines and the records of snapshot tables that origins deliver, from plain values."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from ..segment.message import (
 
 LINES_SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 """The columns of `Batch.lines`."""
-# Columns that every snapshot table has of its own: a field of the same name gets a prefix.
+# Columns that every snapshot table has; a field with such a name gets a prefix.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
 

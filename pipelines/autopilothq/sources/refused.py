@@ -1,7 +1,7 @@
-"""Keeps what the destination refused in a file of the pipeline's working folder, until a load without it is complete.
+"""Keeps what the destination refused in a file, until a load that leaves it out is complete.
 
-The file has ids of messages and people, so it is deleted as soon as it is no longer needed. It applies to a single
-destination: another one may accept what this one refuses.
+The file is in the pipeline's working folder. It has ids of messages and people, so it is deleted as soon as possible.
+It applies to a single destination: another one may accept what this one refuses.
 """
 
 import json

@@ -112,7 +112,7 @@ def no_progress(report: LoadReport) -> None:
 
 
 def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
-    """Returns the warning about values that no table had room for; `tables` are a reason's `beyond_limits`."""
+    """Returns the warning about values that a limit excluded; `tables` are a reason's `beyond_limits`."""
     some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), MAX_NAMED)]
     more = f" and {len(tables) - MAX_NAMED:,} more" if len(tables) > MAX_NAMED else ""
     what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"

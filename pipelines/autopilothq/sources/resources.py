@@ -1,6 +1,7 @@
 """The resources of a source: one for each table, so that `with_resources` can select tables.
 
-They share a `SourceLoads`: when dlt asks the first of them for rows, the whole load is read; then each yields its rows.
+They share a `SourceLoads`: when dlt asks the first of them for rows, the whole load is read; after that, each yields
+its own rows.
 """
 
 from collections.abc import Iterator

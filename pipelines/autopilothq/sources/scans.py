@@ -107,7 +107,7 @@ class ScanBatch:
             self.add_record(table, value, lambda found: record_of(table, found, more))
 
     def add_record(self, table: Table, value: Any, make: Callable[[JsonObject], Record]) -> None:
-        """Adds the record that `make` makes of an object; adds a reject if it is no object or makes no record."""
+        """Adds the record that `make` returns for an object, or a reject if it raises Rejected or for other values."""
         if not isinstance(value, JsonObject):
             self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
             return

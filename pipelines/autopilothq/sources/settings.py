@@ -37,9 +37,9 @@ else:
 
 ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
 """The origins that have settings in dlt's configuration. The first one has its settings in the shared section."""
-_OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section, and of no single origin
+_OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # in the shared section; of no single origin
 _RANGES = {
-    "memory": Range(20, 1_000_000_000),  # with less, a load of some thousand messages runs out of it
+    "memory": Range(20, 1_000_000_000),  # with less, a load of some thousand messages runs out of memory
     "max_event_tables": Range(0),
     "read_timeout": TIMEOUT_RANGE,
     "max_seconds": Range(0, inf),

@@ -20,7 +20,7 @@ from ..errors import UnexpectedResponse
 from ..segment.json_text import DECODER, to_json
 
 IN_MEMORY = 10  # about this many fetched pages keep their contacts in memory until they are processed
-STOP_SECONDS = 2.0  # how long an interrupted run waits for the current request
+STOP_SECONDS = 2.0  # seconds that an interrupted run waits for the current request
 KILL_POINT_PAGE_STORED = f"{__name__}:Spool.put"  # for tests/faults
 
 

@@ -120,7 +120,7 @@ class TableHints:
         }
 
     def empty_format(self) -> Any:
-        """Returns the format of files without rows: Parquet, unless ADBC loads Parquet, as it refuses such files."""
+        """Returns the format of files without rows: Parquet, unless ADBC, which refuses such files, loads Parquet."""
         if self.extraction.pipeline is None:
             return "parquet"
         capabilities = capabilities_of(self.extraction.pipeline)

@@ -1,6 +1,6 @@
-"""Finds rows with characters that the encoding of a PostgreSQL database (LATIN1, say) lacks, by asking the server.
+"""Finds rows with characters that the encoding of a PostgreSQL database, such as LATIN1, lacks, by asking the server.
 
-There may be many such rows, and finding each by separate loads would take minutes.
+There may be many such rows, and finding them with separate loads would take minutes.
 """
 
 import re
@@ -40,7 +40,7 @@ def lacks_characters(error: str) -> bool:
 
 
 def lacking_of(dataset: Dataset, parts: Iterable[Collection[str]]) -> Lacking | None:
-    """Returns what a PostgreSQL database lacks for some texts, which are given in parts; None if it cannot tell."""
+    """Returns which characters of texts, given in `parts`, a PostgreSQL database lacks; None if it cannot be asked."""
     units: set[str] = set()
     for texts in parts:
         joined = "\n".join(texts)

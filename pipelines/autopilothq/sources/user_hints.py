@@ -1,4 +1,4 @@
-"""Checks the hints that users give dlt for a resource: they are followed, or refused before anything is written."""
+"""Checks the hints that users give dlt for a resource: those that cannot be followed are refused."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -104,7 +104,7 @@ def _check_merge(resource: DltResource, disposition: Mapping[str, Any]) -> None:
     more = _table_hints(resource)
     formats = (resource.table_format,) if resource.table_format else _WAREHOUSE_FORMATS
     if more.get("table_format") in formats:
-        del more["table_format"]  # databricks_adapter always sets it
+        del more["table_format"]  # databricks_adapter always sets this
     given = [hint for hint, value in disposition.items() if value and hint not in ("disposition", "strategy")]
     given += [
         hint
@@ -211,7 +211,7 @@ def check_step(name: str, table_of: Callable[[Any], str], returned: set[Any], it
 
 
 def _check_audit(rows: Any) -> None:
-    """Raises NotSupported if rows of `_audit` no longer say how much of a file is loaded: null would mean all of it."""
+    """Raises NotSupported if rows of `_audit` no longer record which part of a file is loaded: null would mean all."""
     names = rows.keys() if isinstance(rows, dict) else rows.schema.names
     if missing := next((name for name in ("load_id", "tables") if name not in names), None):
         raise NotSupported(
@@ -224,7 +224,7 @@ def _check_audit(rows: Any) -> None:
 def _not_returned(rows: Any, table: str, returned: set[Any]) -> Any:
     """Returns the rows whose ids were not `returned` for a table before, the first of each id, and adds these ids.
 
-    So a message is stored once. Returns None for a dict that is left out.
+    So each message is stored only once. Returns None for a dict that is left out.
     """
     if isinstance(rows, dict):
         is_new = (table, rows["id"]) not in returned

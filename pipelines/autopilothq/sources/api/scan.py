@@ -1,8 +1,7 @@
-"""Scans an account: turns pages, by way of the spool, into messages and records.
+"""Scans an account: stores pages in the spool, and turns them into messages and records.
 
-See docs/contract/autopilot-api.md#paging.
-
-An interrupted scan ends with the reason; its pages stay in the spool, and the next load continues after them.
+(docs/contract/autopilot-api.md#paging) An interrupted scan ends with the reason; its pages stay in the spool, and the
+next load continues after them.
 """
 
 from collections import deque

@@ -18,7 +18,7 @@ EVENT_RESOURCES = (*EVENT_TABLES, TRACKS)
 SINGLE_RESPONSES = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
 """The tables that the API returns in a single response, with the requests for them."""
 _CURSORS = "scans"  # the key of the cursors in dlt's state of the source
-_MAX_SCAN_AGE = timedelta(days=7)  # an older scan, of which nothing is loaded, no longer shows the account's state
+_MAX_SCAN_AGE = timedelta(days=7)  # a scan that is older, and not loaded at all, no longer shows the account's state
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ScanPlan:
 
     `account` is a digest that identifies the account. `folder` has the spools of earlier loads. `now` is when the load
     began (RFC 3339). `complete_loads` are the ids of the loads whose cursors count. The tables `lost` were dropped or
-    emptied since the last load, or dlt will do that before it loads the rows. In the tables `replaced`, dlt will
-    replace all rows. `dropped` is what `dropped_before` returns: no scan from before a drop is continued.
+    emptied since the last load, or dlt will drop or empty them before it loads the rows. In the tables `replaced`, dlt
+    will replace all rows. `dropped` is what `dropped_before` returns: no scan from before a drop is continued.
     """
 
     account: str
@@ -69,7 +69,7 @@ class ScanPlan:
         return read_cursor(_CURSORS, name, self.complete_loads, now, account=self.account, **self._dropped_of(name))
 
     def _dropped_of(self, name: str) -> dict[str, Any]:
-        """Returns the part of the cursor of contacts that says which tables were dropped; empty for other scans."""
+        """Returns the part of the cursor of contacts that lists the dropped tables; empty for other scans."""
         dropped = {table: self.dropped[table] for table in self.tables_of_contacts() & self.dropped.keys()}
         return {"dropped": dropped or None} if name == CONTACTS.name else {}
 
@@ -120,7 +120,8 @@ class ScanPlan:
         spool = Spool.open(folder / "index")
         if spool is not None:
             is_loaded = bool(cursor) and cursor["started_at"] >= spool.start.started_at
-            is_loaded |= bool({of.table.name, of.members.name} & {*self.lost})  # perhaps: the cursor is lost as well
+            # Perhaps not, but the cursor that would show it is lost as well.
+            is_loaded |= bool({of.table.name, of.members.name} & {*self.lost})
             if spool.start.account != self.account or is_loaded or self._is_old(spool):
                 shutil.rmtree(folder)
                 spool = None
@@ -128,7 +129,7 @@ class ScanPlan:
         return Scan(name, self._url(name), spool.start.started_at, spool=spool)
 
     def write_cursor(self, scan: Scan, load_id: str) -> None:
-        """Stores how far a scan is once the load `load_id` is complete."""
+        """Stores how far a scan got; the cursor counts once the load `load_id` is complete."""
         cursor: dict[str, Any] = {"account": self.account, "started_at": scan.started_at, "load_id": load_id}
         if scan.name == CONTACTS.name and scan.spool:
             bookmark = None if scan.lost else scan.spool.bookmark

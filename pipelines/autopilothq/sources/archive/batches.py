@@ -36,8 +36,8 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yields the files' lines in order, in batches of at most about `batch_bytes`, and rejects for what is unreadable.
 
-    Gzip, zstd and plain text are recognised by their bytes. Each line ends with `\\n`, even if the last line of a file
-    does not; a `\\r` before it stays. Blank lines (of BLANKS) are counted, but may be left out.
+    Gzip, zstd and plain text are recognised by their first bytes. Each line ends with `\\n`, even if the last line of a
+    file does not; a `\\r` before it stays. Blank lines (of BLANKS) are counted, but may be left out.
 
     A damaged file ends with a `truncated` reject. So does a file that could not be read to its end, for which
     `Batch.ended` has the reason. A line of more than `max_line` bytes, not counting a byte-order mark at its start,
@@ -61,7 +61,7 @@ def read_batches(
 
 
 class _Stopped(Exception):
-    """The consumer takes no more lines."""
+    """The consumer has stopped taking batches."""
 
 
 class _Run(NamedTuple):

@@ -62,7 +62,7 @@ ONE_LEFT_OUT = {
 }
 """What a single such entry is, where the words differ."""
 
-EXPORTED = (".parquet", ".csv", ".tsv", ".avro")  # suffixes of tables, which are no archive
+EXPORTED = (".parquet", ".csv", ".tsv", ".avro")  # suffixes of exported tables, which are not an archive
 _DAY = re.compile(r"[0-9]{12,14}")  # the day's first millisecond
 
 

@@ -1,6 +1,6 @@
 """Turns contacts from Autopilot's hooks into rows of `contacts` (docs/contract/autopilot-hooks.md#contacts).
 
-A hook may have only a part of a contact, or come late. So its values replace those of the stored row only if they are
+A hook may hold only a part of a contact, or come late. So its values replace those of the stored row only if they are
 newer.
 """
 

@@ -94,7 +94,8 @@ def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: fl
     """Calls a method of a file system and returns its result.
 
     An asynchronous file system (an object store) gets at most `timeout` seconds, its retries included; then
-    StoreTimeout is raised. A local disk has no such limit. FileNotFoundError is only raised if the store says so.
+    StoreTimeout is raised. A local disk has no such limit. FileNotFoundError is only raised if the store itself reports
+    that a file is missing.
     """
     try:
         if not fs.async_impl:

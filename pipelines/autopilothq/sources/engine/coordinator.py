@@ -67,7 +67,7 @@ class EngineProjector:
 
 
 def _owner(load: PlannedLoad) -> str:
-    """Returns a name for a pipeline and its target, by which a load finds the work folders of killed loads."""
+    """Returns a name for a pipeline and its target, under which a load finds the work folders of killed loads."""
     pipeline = load.extraction.pipeline
     if pipeline is None:
         return secrets.token_hex(8)

@@ -18,7 +18,7 @@ from ...warehouses.dlt_internals import logger
 TRIES = 3
 _INSTALL = "Install the same versions on all machines."
 EngineFactory = Callable[[], Executor]
-"""Makes an executor at the beginning of a load, and another one if its workers died."""
+"""A function that makes an executor when a load begins, and another one if its workers died."""
 
 
 # ---- engines by name -------------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def engine_of(name: str) -> EngineFactory:
 
 
 def processes(workers: int) -> Executor:
-    """Returns an executor of that many processes on this machine, which do not inherit open files or connections."""
+    """Returns an executor with `workers` processes on this machine, which inherit no open files or connections."""
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -93,7 +93,7 @@ class RayExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Submits a call."""
 
-        def call(*args: Any, **kwargs: Any) -> Any:  # Ray takes no C function, and pickles this one by value
+        def call(*args: Any, **kwargs: Any) -> Any:  # Ray accepts no C function, and pickles this one by value
             return fn(*args, **kwargs)
 
         remote = self._ray.remote(call).options(max_retries=0, name=run_task.__name__)

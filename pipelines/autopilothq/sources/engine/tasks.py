@@ -34,7 +34,7 @@ class CannotBecomeRows(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all tasks of a load share: the work folder, the load, and the messages and rows that are left out.
+    """What all tasks of a load share: the work folder, the load, and the ids of what is left out.
 
     `suppressed` is the name of the file with the suppression list; None if the list is empty.
     """

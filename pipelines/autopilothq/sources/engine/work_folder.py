@@ -169,7 +169,7 @@ def work_folder(work_url: str, owner: str) -> Iterator[WorkFolder]:
     try:
         yield folder
     finally:
-        with suppress(Exception):  # the next load tries again
+        with suppress(Exception):  # the next load tries to delete it again
             folder.delete()
 
 

@@ -1,4 +1,4 @@
-"""What the coordinator works with on its own machine."""
+"""The coordinator's own engine and folders."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -154,7 +154,7 @@ class ActivityScan:
             self.stopped = OUT_OF_TIME
 
     def finish(self) -> Iterator[TableRows]:
-        """Yields the rows of `_profiles`, and stores how far the run is once this load is complete."""
+        """Yields the rows of `_profiles`, and stores how far the run got, which counts once this load is complete."""
         report, load_id = self.load.context.report, self.load.context.required_pipeline().load_id
         retention = self.feed.retention_days if self.feed else None
         _warn_of_gap(self.load, self.run, retention or self.run.retention_days)

@@ -39,7 +39,7 @@ class FeedScope(NamedTuple):
     suppressed: HashedIds = NOBODY
 
     def has(self, activity: Any) -> bool:
-        """Returns whether an activity's time is in the scope. One without a readable time is in it, too."""
+        """Returns whether an activity's time is in the scope. One without a readable time counts as in it."""
         if self.since is None or not isinstance(activity, JsonObject):
             return True
         time = activity_time(activity.value("created_at"))

@@ -25,7 +25,7 @@ class Lookup:
         self._run, self._scanner, self._warn = run, scanner, warn
 
     def found(self, values: Values) -> Iterator[list[Found]]:
-        """Yields the people of the list; warns of the number of those whom the account does not have.
+        """Yields the people of the list, and warns how many of them the account does not have.
 
         If the account accepts no filter by email, everyone is read and compared. Raises OutOfTime and ApiErrors.
         """

@@ -1,4 +1,4 @@
-"""Reads pages of people by way of a spool; begins again if the account no longer accepts the cursor of a page."""
+"""Reads pages of people into a spool; begins again if the account no longer accepts the cursor of a page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def person_fields(contact: Any) -> JsonObject:
 
 
 class Scanner:
-    """Reads pages of an account's people by way of spools, within a budget of time.
+    """Reads pages of an account's people into spools, within a budget of time.
 
     `restarted` is called with a warning when a scan begins again. `seen` is called after each page, except for members
     of audiences, with the number of people in the scan so far, including those in the spool, and the total.

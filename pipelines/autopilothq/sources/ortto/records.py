@@ -108,7 +108,7 @@ def _is_old(spool: Spool, now: str) -> bool:
 
 
 def note_loaded(account: str, scan: Scan, load_id: str) -> None:
-    """Stores that a scan is loaded once the load `load_id` is complete."""
+    """Stores that a scan is loaded, which counts once the load `load_id` is complete."""
     write_cursor(_CURSORS, f"{account} {scan.name}", {"started_at": scan.started_at, "load_id": load_id})
 
 

@@ -93,6 +93,6 @@ def _timeframe(report: JsonObject) -> str | None:
 
 
 def _time(value: object) -> str | None:
-    """Returns a time as it came; None for a time in the year 1, which means none, and for other values."""
+    """Returns a time as it came. Returns None for a time in the year 1, which stands for none, and for other values."""
     is_time = isinstance(value, str) and not isinstance(value, JsonNumber) and not value.startswith("0001-")
     return str(value) if is_time and value else None

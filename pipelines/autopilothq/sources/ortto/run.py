@@ -1,4 +1,4 @@
-"""A run over the people of an account of Ortto, and its state, with which another load can continue it.
+"""A run over the people of an account of Ortto, and its state, from which another load can continue it.
 
 A run begins with the search for people, and ends when the activities of everybody who was found were requested. It may
 take many loads, in many processes. On this machine, its folder has the people who were found and the responses that are
@@ -95,7 +95,7 @@ class Run:
         return Spool.open_or_begin(folder, ScanStart(self.start.account, self.start.begun))
 
     def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
-        """Stores how far the run is once the load `load_id` is complete."""
+        """Stores how far the run got; the cursor counts once the load `load_id` is complete."""
         cursor = self.start._asdict() | {
             "complete": complete,
             "segment": segment,
@@ -133,8 +133,8 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: Collection
 def _is_under_way(start: RunStart, cursor: dict[str, Any], last: str | None, now: datetime) -> bool:
     """Returns whether the run in a folder is under way: not complete, not too old, not overtaken by another one.
 
-    A run that only finds people who were active since an earlier run is not under way if that one is unknown here, as
-    in a dataset that was dropped or in another one. `last` is when the last complete run began.
+    A run that only looks for people who were active since an earlier run is not under way if this dataset does not have
+    that earlier run, because it was dropped or is another one. `last` is when the last complete run began.
     """
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
     has_gap = (start.since or "") > (last or "")

@@ -1,6 +1,6 @@
 """Finds the people whose activities to request: those who were active since a time, or everyone.
 
-Which form of a filter an account accepts is not documented, so it is tried once, for one person. What the account
+Which form of a filter an account accepts is not documented, so it is tried once, for one person. A filter that it
 refuses is not tried again: after fifteen malformed requests in fifteen seconds, Ortto bans the client's address. There
 are three ways to find those who were active, the best first: let the account filter them; fetch the times of everyone's
 last activities and compare them here; take everyone.

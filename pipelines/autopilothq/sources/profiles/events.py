@@ -25,7 +25,7 @@ class EventScope(NamedTuple):
     since: datetime | None = None
 
     def has(self, event: JsonObject) -> bool:
-        """Returns whether an event is in the scope. One without a name is in it, so that the load rejects it."""
+        """Returns whether an event is in the scope. One without a name is, so that the load rejects it."""
         kind, name, source_id = (nonblank_text(event.value(key)) for key in ("type", "event", "source_id"))
         return (
             kind in (None, "track")

@@ -180,7 +180,7 @@ class Space(Origin[Scan]):
             )
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
-        """Yields the rows of `_profiles`, and stores how far the run is once this load is complete."""
+        """Yields the rows of `_profiles`, and stores how far the run got, which counts once this load is complete."""
         run, pipeline, report = planned(self._run), context.required_pipeline(), context.report
         stopped = run.pull is None or run.pull.stopped is not None
         complete = not stopped and report.people >= (report.people_total or 0)

@@ -1,4 +1,4 @@
-"""Reads whose events to request from the Profile API: the people of a file, or those among Autopilot's contacts."""
+"""Reads the people whose events to request from the Profile API: those of a file, or Autopilot's contacts."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
