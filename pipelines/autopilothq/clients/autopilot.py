@@ -145,7 +145,8 @@ class Autopilot(HttpClient):
     def trigger(self, trigger_id: str, who: str) -> None:
         """Sends a contact into a trigger's journey. Raises NotFound if there is no such contact or trigger.
 
-        The request is never repeated: OutcomeUnknown means that the contact may be in the journey.
+        The request is not repeated once it may have been carried out: OutcomeUnknown means that the contact may be in
+        the journey.
         """
         self.request("POST", ["trigger", trigger_id, "contact", who], idempotent=False, wants_json=False)
 

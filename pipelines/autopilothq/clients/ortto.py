@@ -159,8 +159,8 @@ class Ortto(OrttoRequests):
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
         """Creates 1 to 100 activities, each `{"activity_id","attributes","fields","merge_by",…}`.
 
-        Returns the outcome of each, in their order. The request is never repeated: OutcomeUnknown means that the
-        activities may have been created.
+        Returns the outcome of each, in their order. The request is not repeated once it may have been carried out:
+        OutcomeUnknown means that the activities may have been created.
         """
         _check_number(activities, "activities")
         answer = self.object("activities/create", {"activities": list(activities), "async": False}, idempotent=False)

@@ -15,7 +15,7 @@ class Addresses(NamedTuple):
     - `named`: `own`, otherwise the email of the item's user id.
     - `current`: the present address of the contact that `named` names. It differs from `named` if an earlier run has
       sent a change of that address, and the items have not reached the message of the change yet.
-    - `changed_to`: if the item itself is such a change, and the items reach it now: its contact's present address.
+    - `changed_to`: the contact's present address, if the item itself is such a change and the items reach it now.
 
     Example: an earlier run has changed `old@b.c` to `new@b.c` by the message `m2`. For `m1`, which comes before `m2`
     and has `old@b.c`, `named` is `old@b.c` and `current` is `new@b.c`. For `m2` itself, `named` is `old@b.c` and

@@ -75,7 +75,7 @@ class OrttoAccount:
         return iter(())
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
-        """Creates 1 to 100 activities with one request, which is never repeated."""
+        """Creates 1 to 100 activities with one request, which is not repeated once it may have been carried out."""
         return self._client.create_activities(activities)
 
     def trigger(self, trigger_id: str, who: str) -> None:

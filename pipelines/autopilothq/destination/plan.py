@@ -61,7 +61,7 @@ class Planner:
         3. Finds the addresses of its contact; `Addresses` lists which one is used for what.
         4. Notes the addresses that matter to other items.
         5. Leaves out a delivered item, unless an older one of its person was sent after it, or is sent now.
-        6. Makes the contact from the item, with the right one of its addresses.
+        6. Makes the contact from the item, with the address that applies.
         """
         own = email_of(self._to.fields, item)
         row = Delivery(item.message_id, item.kind, item.event, item.audience, item.user_id, own, content=item.content)

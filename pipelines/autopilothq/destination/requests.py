@@ -40,9 +40,9 @@ class RunStopped(ApiError):
 class CircuitBreaker:
     """Sends the requests of all threads of a run to an account, and returns their outcomes.
 
-    It blocks all further requests at once after a wrong key, otherwise after `FAILURES_IN_A_ROW` failures in a row.
-    `cause` is the error that opened it, None while it is closed or if the run ended by itself. `answers` is how many
-    requests the service has carried out or refused so far.
+    It blocks all further requests at once if the key is wrong, the account is full or the server asks for a long wait,
+    otherwise after `FAILURES_IN_A_ROW` failures in a row. `cause` is the error that opened it, None while it is closed
+    or if the run ended by itself. `answers` is how many requests the service has carried out or refused so far.
     """
 
     def __init__(self, account: WritableAccount) -> None:

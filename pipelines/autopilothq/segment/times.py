@@ -1,6 +1,6 @@
-"""Converts times that an API sends as numbers to the notation of messages, whose units depend on the number of digits.
+"""Converts times that an API sends as numbers to the notation of messages.
 
-(docs/contract/warehouse.md#timestamps)
+In a message, the unit of a number depends on how many digits it has (docs/contract/warehouse.md#timestamps).
 """
 
 from contextlib import suppress
