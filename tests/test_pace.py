@@ -94,3 +94,11 @@ def test_a_slower_answer_may_mean_that_the_request_arrived_late(time: Time) -> N
         place.answered()
         place.done()
     assert gone == [0, 1.005, 2.04, 3.095]
+
+
+def test_a_request_without_an_answer_may_arrive_late(time: Time) -> None:
+    pace = Pace(time.clock, time.sleep)
+    for sent in (0, 1.055, 2.11):  # the first one, when no answer has come yet, and later ones
+        slot = pace.wait(1)
+        assert round(time.now - 100, 3) == sent
+        slot.trace("http11.send_request_headers.started", {})

@@ -87,7 +87,10 @@ class PaceSlot:
         """When another request may take the slot, in the seconds of `Pace.now`."""
         if self._sent == inf:
             return inf
-        late = min(Pace.LATE, max(0.0, self._answered - self._sent - self._pace.fastest))
+        if self._answered == inf:
+            late = Pace.LATE
+        else:
+            late = min(Pace.LATE, max(0.0, self._answered - self._sent - self._pace.fastest))
         return self._sent + self._seconds + late + Pace.SLACK
 
 
