@@ -96,10 +96,14 @@ CREATE PUBLICATION deletes FOR TABLE published.deleted WITH (publish = 'delete')
 CREATE PUBLICATION additions FOR TABLE published.added, odd.plain WITH (publish = 'insert, truncate');
 CREATE SCHEMA named;
 CREATE SCHEMA texts; CREATE TYPE texts.mood AS ENUM ('sad'); CREATE DOMAIN texts.word AS varchar(9);
+CREATE DOMAIN texts.email AS texts.word; CREATE DOMAIN texts.code AS uuid; CREATE DOMAIN texts.key AS texts.code;
+CREATE DOMAIN texts.count AS int; CREATE DOMAIN texts.number AS texts.count;
 CREATE TABLE texts.plain (
     a text, b varchar(9), c char(3), d texts.word, e text COLLATE "C", f boolean, g smallint, h int, i bigint,
-    j numeric(9, 2), k float8, l date, m timestamp, n timestamptz);
-CREATE TABLE texts.odd (id uuid, "Mood" texts.mood, name name, sums real[], bytes bytea, at inet, span int4range);
+    j numeric(9, 2), k float8, l date, m timestamp, n timestamptz, o texts.email, p texts.count);
+CREATE TABLE texts.odd (
+    id uuid, "Mood" texts.mood, name name, sums real[], bytes bytea, at inet, key texts.key, words texts.word[],
+    number texts.number, span int4range);
 ALTER TABLE texts.odd DROP COLUMN span;
 CREATE TABLE named.opened (id text, received_at timestamptz);
 CREATE TABLE named.opened_earlier (received_at timestamp, id varchar(9)) PARTITION BY LIST (id);
@@ -145,7 +149,9 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
         ["texts"],
         [
             ("odd", "Mood", "texts.mood", False), ("odd", "at", "inet", False), ("odd", "bytes", "bytea", False),
-            ("odd", "id", "uuid", False), ("odd", "name", "name", True), ("odd", "sums", "real[]", False),
+            ("odd", "id", "uuid", False), ("odd", "key", "texts.key", False), ("odd", "name", "name", True),
+            ("odd", "number", "texts.number", False), ("odd", "sums", "real[]", False),
+            ("odd", "words", "texts.word[]", False),
         ],
     ),
     "primary_keys_postgres.sql": (["odd"], [("keyed", "id"), ("keyed", "n"), ("staged", "id"), ("waits", "id")]),
