@@ -34,7 +34,7 @@ from autopilothq import archive, runner
 from autopilothq.catalog import TABLES
 from autopilothq.projection import projection
 from autopilothq.sources import project
-from autopilothq.warehouses.dataset import connected, open_dataset
+from autopilothq.warehouses.dataset import connected, open_dataset, unknown_types
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres_adbc import SharedConnection
@@ -150,6 +150,16 @@ def test_a_dataset_is_asked_once_whether_it_exists_while_connected(postgres: str
         ask(postgres, "DROP SCHEMA autopilothq")
         assert dataset.lacks("_suppressions")
         assert execute.call_count == 5
+
+
+def test_a_dataset_is_asked_once_for_types_that_dlt_does_not_know_until_it_makes_a_table(postgres: str) -> None:
+    ask(postgres, "CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id uuid)")
+    dataset = open_dataset(runner.pipeline("postgres", postgres))
+    assert unknown_types(dataset) == {("tracks", "id"): ("uuid", False)}
+    ask(postgres, "ALTER TABLE autopilothq.tracks ALTER id TYPE text")
+    assert unknown_types(dataset)
+    dataset.create(TABLES["_suppressions"])
+    assert not unknown_types(dataset)
 
 
 def test_tables_that_are_copied_at_one_time_read_the_types_of_the_server_once(postgres: str) -> None:

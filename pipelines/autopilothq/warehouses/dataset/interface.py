@@ -44,6 +44,17 @@ class NativeType(NamedTuple):
 Columns = dict[str, NativeType]
 
 
+class UnknownType(NamedTuple):
+    """A type that dlt reports as text, but that differs from plain text: unknown to dlt, or with an inexact collation.
+
+    `is_text` tells whether the database classes the type as a string type.
+    Example: `UnknownType("uuid", False)`, `UnknownType("citext", True)`.
+    """
+
+    name: str
+    is_text: bool
+
+
 class Dataset(ABC):
     """The tables of one dataset in a destination. Names of tables and columns are in lower case.
 

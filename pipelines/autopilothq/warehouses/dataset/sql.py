@@ -28,7 +28,7 @@ from ..dlt_internals.information_schema import columns_of_table
 from ..merging import keys_of
 from ..sql_files import sql_file
 from .creation import create_missing, native_type
-from .interface import Columns, Dataset, Row, cast_to_text, placeholders
+from .interface import Columns, Dataset, Row, UnknownType, cast_to_text, placeholders
 from .sql_arrow import contract_types, is_zoned, read_table, selected
 from .sql_schema import (
     comments,
@@ -67,6 +67,8 @@ class SqlDataset(Dataset):
         self.client = client
         self.sql = Statements(client, connect, is_staging, literals)
         self._columns: dict[str, Columns] | None = None
+        self.unknown_types: Mapping[tuple[str, str], UnknownType] | None = None
+        """What `text_columns.unknown_types` has found."""
         self._known: dict[str, dict[str, Type]] = {}
         self.kind = client.config.destination_type.rpartition(".")[2]
         self.dialect = client.capabilities.sqlglot_dialect
@@ -165,7 +167,7 @@ class SqlDataset(Dataset):
         """Creates a table of the catalogue, and the dataset, if they are missing."""
         create_missing(self.sql, table, self.kind, self.transaction)
         let_rows_change(self, [table.name])
-        self._columns = None
+        self._columns = self.unknown_types = None
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """Inserts rows, with a cell for each column of the catalogue's table."""

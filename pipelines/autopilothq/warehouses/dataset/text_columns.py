@@ -1,33 +1,23 @@
 """Checks that key columns are text that is compared exactly as it is spelt, because loads find rows by their keys."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from ...display import shortened
 from ...errors import NotSupported
 from ...projection import ExistingTables
 from ..sql_files import sql_file
-from .interface import Dataset
+from .interface import Dataset, UnknownType
 from .sql import SqlDataset
-
-
-class UnknownType(NamedTuple):
-    """A type that dlt reports as text, but that differs from plain text: unknown to dlt, or with an inexact collation.
-
-    `is_text` tells whether the database classes the type as a string type.
-    Example: `UnknownType("uuid", False)`, `UnknownType("citext", True)`.
-    """
-
-    name: str
-    is_text: bool
 
 
 def unknown_types(dataset: Dataset) -> Mapping[tuple[str, str], UnknownType]:
     """Returns the types of those PostgreSQL columns, by table and name, that dlt wrongly reports as plain text."""
     if not isinstance(dataset, SqlDataset) or dataset.kind != "postgres":
         return {}
-    found = dataset.sql.by_schema(sql_file("unknown_types_postgres.sql"))
-    return {(table, column): UnknownType(*of) for table, column, *of in found}
+    if dataset.unknown_types is None:
+        found = dataset.sql.by_schema(sql_file("unknown_types_postgres.sql"))
+        dataset.unknown_types = {(table, column): UnknownType(*of) for table, column, *of in found}
+    return dataset.unknown_types
 
 
 def check_text_columns(dataset: Dataset, existing: ExistingTables, columns: Mapping[str, Sequence[str]]) -> None:
