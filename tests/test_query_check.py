@@ -1,7 +1,11 @@
 """Of users' SQL, anything but a query is refused before it is sent, and a query cannot write."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dlt
 import duckdb
@@ -224,3 +228,40 @@ def test_an_answer_of_postgresql_comes_whole(postgres: str) -> None:
     names, rows = answer("SELECT n, '50%' AS t FROM generate_series(1, 25000) n;", dlt.destinations.postgres(postgres))
     assert (names, len(rows), rows[0], rows[-1]) == (["n", "t"], 25_000, (1, "50%"), (25_000, "50%"))
     assert answer("SELECT 1 AS n WHERE false", dlt.destinations.postgres(postgres)) == (["n"], [])
+
+
+AS_THEY_ARE: list[tuple[str, Any]] = [
+    ("'infinity'::timestamptz", "infinity"),
+    ("'-infinity'::timestamp", "-infinity"),
+    ("'infinity'::date", "infinity"),
+    ("'9999-12-31'::date", date.max),
+    ("'0044-03-15 BC'::date", "0044-03-15 BC"),
+    ("'12000-01-01 10:00'::timestamp", "12000-01-01 10:00:00"),
+    ("'24:00'::time", "24:00:00"),
+    ("'23:59:59'::time", time(23, 59, 59)),
+    ("'24:00+02'::timetz", "24:00:00+02"),
+    ("'1 year 2 mons 04:05'::interval", "1 year 2 mons 04:05:00"),
+    ("int4range(1, 5)", "[1,5)"),
+    ("daterange('2020-01-01', 'infinity')", "[2020-01-01,infinity)"),
+    ("ARRAY['infinity', '2020-01-01', NULL]::date[]", ["infinity", date(2020, 1, 1), None]),
+    ("ARRAY[ARRAY['24:00']]::time[]", [["24:00:00"]]),
+    ("ARRAY['1 mon']::interval[]", ["1 mon"]),
+    ("ARRAY[daterange(NULL, 'infinity')]", ["(,infinity)"]),
+    (
+        "'{\"a\": [1.10, 12345678901234567890.123]}'::json",
+        {"a": [Decimal("1.10"), Decimal("12345678901234567890.123")]},
+    ),
+    ("ARRAY['1.10']::jsonb[]", [Decimal("1.10")]),
+    ("ROW('x', 'infinity'::date)", "(x,infinity)"),
+    ("NULL::date", None),
+    ("NULL::interval", None),
+]
+
+
+def test_an_answer_of_postgresql_has_no_value_that_the_driver_made(postgres: str) -> None:
+    expressions, expected = zip(*AS_THEY_ARE, strict=True)
+    query = f"SELECT {', '.join(f'{each} AS c{number}' for number, each in enumerate(expressions))}"
+    assert answer(query, dlt.destinations.postgres(postgres))[1] == [expected]
+    with closing(psycopg2.connect(postgres)) as con, con.cursor() as cursor:  # other connections read as before
+        cursor.execute("SELECT 'infinity'::date")
+        assert cursor.fetchone() == (date.max,)

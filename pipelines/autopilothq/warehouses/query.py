@@ -81,11 +81,14 @@ def _opened(client: SqlClientBase[Any]) -> Iterator[None]:
 def _read_only_cursor(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Iterator[DBApiCursor]:
     """Yields a cursor over the result, on a connection that cannot write if the destination supports that."""
     if dialect in ("postgres", "redshift"):
+        from .postgres_values import keep_values  # needs the driver, which not everyone has
+
         with client.begin_transaction():
             client.native_connection.readonly = True
             # The server keeps the result of a named cursor; without a name the driver would hold all of it in memory.
             named = ["autopilothq_query"] if dialect == "postgres" else []
             with client.native_connection.cursor(*named) as cursor:
+                keep_values(cursor)
                 cursor.execute(sql)
                 yield cursor
         return
