@@ -230,6 +230,12 @@ def test_an_answer_of_postgresql_comes_whole(postgres: str) -> None:
     assert answer("SELECT 1 AS n WHERE false", dlt.destinations.postgres(postgres)) == (["n"], [])
 
 
+def test_postgresql_does_not_end_a_query_whose_rows_are_worked_on(postgres: str) -> None:
+    setting = "idle_in_transaction_session_timeout"
+    destination = dlt.destinations.postgres(f"{postgres}?options=-c{setting}%3D1h")
+    assert answer(f"SELECT current_setting('{setting}') AS n", destination)[1] == [("0",)]
+
+
 AS_THEY_ARE: list[tuple[str, Any]] = [
     ("'infinity'::timestamptz", "infinity"),
     ("'-infinity'::timestamp", "-infinity"),

@@ -36,7 +36,7 @@ from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.duckdb import DirectClient, direct
 from autopilothq.warehouses.hints import SOURCE
-from autopilothq.warehouses.postgres import postgres
+from autopilothq.warehouses.postgres import postgres as postgres_destination
 from autopilothq.warehouses.repair import repair_tables
 from autopilothq.warehouses.selection import ALL_MESSAGES
 from servers import ask
@@ -175,7 +175,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         return
     url: str = request.getfixturevalue("postgres")
     ask(url, "CREATE SCHEMA data")
-    with opened(tmp_path, postgres(url)) as dataset:
+    with opened(tmp_path, postgres_destination(url)) as dataset:
         yield dataset, partial(ask, url)
 
 
@@ -310,6 +310,15 @@ def test_the_staging_dataset_has_tables_of_its_own(place: Place) -> None:
     assert [batch.to_pydict() for batch in staged.read("a", ["id"])] == [{"id": ["x"]}]
     staged.delete("a", "1 = 1", [])
     assert run("SELECT * FROM data_staging.a") == []
+
+
+def test_postgresql_does_not_end_a_transaction_whose_rows_are_worked_on(postgres: str, tmp_path: Path) -> None:
+    setting = "idle_in_transaction_session_timeout"
+    ask(postgres, f"CREATE SCHEMA data; CREATE VIEW data.a AS SELECT current_setting('{setting}') AS id")
+    with opened(tmp_path, postgres_destination(f"{postgres}?options=-c{setting}%3D1h")) as dataset:
+        dataset.tables(["a"])
+        assert list(dataset.stream("SELECT id FROM", "a")) == [("1h",)]
+        assert [batch.to_pydict() for batch in dataset.read("a", ["id"])] == [{"id": ["0"]}]
 
 
 def test_a_table_that_cannot_be_read_is_not_one_that_lacks_columns(

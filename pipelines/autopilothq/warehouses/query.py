@@ -21,6 +21,7 @@ import dlt
 from ..errors import AutopilothqError, InvalidQuery
 from ..masking import masked
 from .dataset.delta import DeltaDataset, QueryRows
+from .dataset.sql_statements import UNTIMED
 from .dlt_internals import (
     DBApiCursor,
     DestinationConnectionError,
@@ -87,6 +88,8 @@ def _read_only_cursor(client: SqlClientBase[Any], dialect: str | None, sql: str)
             client.native_connection.readonly = True
             # The server keeps the result of a named cursor; without a name the driver would hold all of it in memory.
             named = ["autopilothq_query"] if dialect == "postgres" else []
+            if named:
+                client.execute_sql(UNTIMED)
             with client.native_connection.cursor(*named) as cursor:
                 keep_values(cursor)
                 cursor.execute(sql)

@@ -39,7 +39,7 @@ from .sql_schema import (
     text_lengths,
     unreadable_tables,
 )
-from .sql_statements import Connect, Statements
+from .sql_statements import UNTIMED, Connect, Statements
 
 ROWS_PER_INSERT = 100
 IDS_PER_QUERY = 1_000
@@ -283,12 +283,11 @@ def _locked(dataset: SqlDataset, table: str) -> Iterator[bool]:
     client: Any = dataset.client
     number = int.from_bytes(hashlib.sha256(dataset.sql.table(table).encode()).digest()[:8], signed=True)
     # A separate connection, because dlt resets one whose statement failed. It is a transaction's lock, as a pooler
-    # may run each transaction on another connection. It may be idle for as long as the run takes: no timeout ends it.
-    timeouts = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name ~ '^(idle_in_)?transaction_.*timeout$'"
+    # may run each transaction on another connection.
     with type(client)(client.schema, client.config, client.capabilities) as holder:
         run = holder.sql_client.execute_sql
         try:
-            run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {timeouts}")  # other levels keep a snapshot meanwhile
+            run(f"BEGIN ISOLATION LEVEL READ COMMITTED; {UNTIMED}")  # other levels keep a snapshot meanwhile
             [[taken]] = run(f"SELECT pg_try_advisory_xact_lock({number})")
             yield taken
         finally:

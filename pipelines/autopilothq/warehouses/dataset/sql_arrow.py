@@ -14,6 +14,7 @@ from ...projection.engine import lacks_memory
 from ...projection.types import ARROW
 from ..dlt_internals import DatabaseException, SqlClientBase, TTableSchemaColumns
 from ..duckdb_parts import LONG, MOST_ROWS, VECTOR, has_rowid, longest_texts, rowid_range, stored_column_names
+from .sql_statements import UNTIMED
 from .unfit import CALENDAR, EXPECTED, INFINITE, cell_text, unfit_error
 
 CELLS_PER_READ = 40_000
@@ -116,7 +117,7 @@ def _read_postgres(
     is_checked = False
     with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
         # The driver reads no time that is not within the years 1 to 9999 in the session's zone; dlt sets none.
-        client.execute_sql("SET LOCAL TimeZone = 'UTC'")
+        client.execute_sql(f"SET LOCAL TimeZone = 'UTC'; {UNTIMED}")
         cursor.execute(sql)
         while rows := _fetched(client, sql, table, schema, cursor, rows_at_once):
             codes = [column.type_code for column in cursor.description]

@@ -11,6 +11,8 @@ from ..dlt_internals.information_schema import information_schema, schema_compon
 from .interface import NativeType, Row
 
 ROWS_PER_FETCH = 10_000
+UNTIMED = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name ~ '^(idle_in_)?transaction_.*timeout$'"
+"""Keeps PostgreSQL's transaction open for as long as it takes, even if it is idle while its rows are worked on."""
 _VALUE = re.compile(r"%[s%]")
 Connect = Callable[[], Any]
 """Returns a context manager whose value is dlt's client with an open connection."""
