@@ -425,3 +425,22 @@ def test_models_need_the_types_of_the_columns_that_they_read() -> None:
             f"Expected the column {column} of tracks in the dataset, to be text, but somebody made it {type_}.\n"
         )
         check_types_of_models(dataset_with(kind, tracks={column: type_}), ["pages"])
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize(
+    ("column", "command"),
+    [
+        ("_dlt_loads.inserted_at", "status"),
+        ("_audit.loaded_at", "report"),
+        ("_dlt_version.inserted_at", "schema --live"),
+        ("_rejects.rejected_at", "status"),
+    ],
+)
+def test_a_time_of_the_books_that_is_text_is_named(call: Call, column: str, command: str) -> None:
+    table, _, name = column.partition(".")
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(f"ALTER TABLE autopilothq.{table} ALTER {name} TYPE VARCHAR")
+    said = call(*command.split())
+    assert (said.status, said.err.startswith(f"Error: Expected the column {name} of {table} in ")) == (1, True)
+    assert ", to be timestamp, but somebody made it VARCHAR.\n" in said.err

@@ -1,6 +1,6 @@
 """Inspects schemas and destinations: tables and columns, how two schemas differ, and whether the data is fresh."""
 
-from .changed_types import check_types_of_models
+from .changed_types import check_types_of_books, check_types_of_models
 from .completeness import CampaignCounts
 from .diff import (
     CATALOGUE,
@@ -56,6 +56,7 @@ __all__ = [
     "applied_models",
     "as_table",
     "catalogue",
+    "check_types_of_books",
     "check_types_of_models",
     "ddl",
     "described_tables",

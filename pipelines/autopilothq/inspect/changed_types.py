@@ -2,17 +2,26 @@
 
 from collections.abc import Collection
 
-from ..catalog import COMMON, DISCARDS, EVENT, EVENT_TABLES, MESSAGE_TABLES, REJECTS
+from ..catalog import AUDIT, COMMON, DISCARDS, EVENT, EVENT_TABLES, MESSAGE_TABLES, REJECTS
 from ..display import shortened
 from ..errors import RunError
-from ..warehouses.dataset import Columns, Dataset, tables_of, unknown_types
+from ..warehouses.dataset import Columns, Dataset, unknown_types
+from ..warehouses.dlt_internals import LOADS_TABLE_NAME, VERSION_TABLE_NAME
 
-_EXPECTED = {column.name: column.type for column in COMMON + EVENT + REJECTS.columns + DISCARDS.columns}
+_TIMES_OF_BOOKS = {
+    AUDIT.name: "loaded_at",
+    REJECTS.name: "rejected_at",
+    DISCARDS.name: "discarded_at",
+    LOADS_TABLE_NAME: "inserted_at",
+    VERSION_TABLE_NAME: "inserted_at",
+}
+_EXPECTED = {column.name: column.type for column in COMMON + EVENT} | dict.fromkeys(
+    _TIMES_OF_BOOKS.values(), "timestamp"
+)
 # DuckDB cannot compare its types of other units, such as `TIMESTAMP_NS`, with times that have a zone.
 _TIMES = ("timestamp", "timestamp with time zone", "timestamp without time zone")
 _TABLES = tuple(table.name for table in (*EVENT_TABLES, *MESSAGE_TABLES))
 TIMES = ("received_at", "uuid_ts")
-TIMES_OF_BOOKS = ("rejected_at", "discarded_at")
 _OF_MODELS = ("anonymous_id", "user_id", "timestamp", *TIMES)
 _UNITED = ("id", "event")
 """Columns that models only combine (UNION ALL) and count. PostgreSQL does not combine text with another type."""
@@ -21,7 +30,7 @@ _UNITED = ("id", "event")
 def check_types(dataset: Dataset, tables: Collection[str], columns: Collection[str]) -> None:
     """Raises RunError if one of these columns of the contract has a type from which its values cannot be read."""
     unknown = {of: found.name for of, found in unknown_types(dataset).items() if not found.is_text}
-    for table, existing in tables_of(dataset).items():
+    for table, existing in dataset.columns().items():
         for column in columns if table in tables else ():
             if is_changed(dataset, existing, column) or (table, column) in unknown:
                 made = unknown.get((table, column), existing[column].name)
@@ -32,6 +41,12 @@ def check_types(dataset: Dataset, tables: Collection[str], columns: Collection[s
                     " text made of JSON keeps its quotes. If values were lost, drop the table and load its messages"
                     " again. If it is another program's table, rename it."
                 )
+
+
+def check_types_of_books(dataset: Dataset) -> None:
+    """Raises RunError if somebody changed the type of the times of a bookkeeping table, or of one of dlt's."""
+    for table, column in _TIMES_OF_BOOKS.items():
+        check_types(dataset, (table,), (column,))
 
 
 def check_types_of_models(dataset: Dataset, tables: Collection[str] = _TABLES) -> None:

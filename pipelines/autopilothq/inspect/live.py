@@ -23,6 +23,7 @@ from ..warehouses.dlt_internals import (
 )
 from ..warehouses.resolve import make_destination, resolve_target
 from ..warehouses.settings import TargetOptions
+from .changed_types import check_types_of_books
 from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
 
@@ -144,6 +145,7 @@ def _described(
 
 def _first_seen(dataset: Dataset) -> dict[tuple[str, str], datetime]:
     """Returns when each column was created, by table and column: dlt stores every version of the schema."""
+    check_types_of_books(dataset)
     first_seen: dict[tuple[str, str], datetime] = {}
     for at, text in dataset.rows("{inserted_at}, {schema}", VERSION_TABLE_NAME, "ORDER BY {inserted_at}"):
         for table, hints in json.loads(_unpacked(text)).get("tables", {}).items():

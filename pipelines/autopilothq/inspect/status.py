@@ -16,7 +16,7 @@ from ..display import plural, shortened
 from ..warehouses.dataset import AUDIT_COUNTS, MAX_SKEW, Columns, Dataset, audit_sums, last_load, newest, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, package_folders, pipeline_name, pipelines_dir
-from .changed_types import TIMES, TIMES_OF_BOOKS, check_types, is_changed
+from .changed_types import TIMES, check_types, check_types_of_books, is_changed
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
@@ -102,7 +102,7 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
     """Returns the status of a dataset, from its destination and from what runs left on this machine."""
     known = [name for name, columns in tables_of(dataset).items() if name in catalog.TABLES and "uuid_ts" in columns]
     check_types(dataset, known, TIMES)
-    check_types(dataset, (catalog.REJECTS.name, catalog.DISCARDS.name), TIMES_OF_BOOKS)
+    check_types_of_books(dataset)
     tables = read_freshness(dataset, now)
     load = _last_load(dataset, now)
     loads = [fresh.loaded_at for fresh in tables.values() if fresh.loaded_at]

@@ -10,7 +10,7 @@ import duckdb
 from ..catalog import EVENT_TABLE_NAMES
 from ..display import gist, shortened
 from ..errors import RunError
-from ..inspect import Freshness, check_types_of_models, read_freshness, read_last_run
+from ..inspect import Freshness, check_types_of_books, check_types_of_models, read_freshness, read_last_run
 from ..models.render import time_literal
 from ..utc import DAY_SECONDS
 from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
@@ -87,6 +87,7 @@ def read_report(
     `journeys` are names or ids; if empty, all journeys count. Raises RunError if the dataset lacks one of them.
     """
     check_types_of_models(dataset, EVENT_TABLE_NAMES)
+    check_types_of_books(dataset)
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
     queries = _Queries(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
     if journeys:
