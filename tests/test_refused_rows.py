@@ -351,7 +351,13 @@ def in_latin1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unfit, "lacking_characters", lacking)
 
 
-LACKS = 'character with byte sequence 0xe2 in encoding "UTF8" has no equivalent in encoding "LATIN1"'
+LACKS = "Zeichen mit Bytefolge 0xe2 in Kodierung »UTF8« hat keine Entsprechung in Kodierung »LATIN1«"
+
+
+class Untranslatable(Exception):
+    """PostgreSQL's error for a character that its encoding lacks, in the server's language."""
+
+    sqlstate = "22P05"
 
 
 def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
@@ -365,7 +371,7 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     for number, table in ((0, "tracks"), (1, "users"), (3, "identifies")):
         pq.write_table(pa.table(cells | {"user_id": ["u"] * 4}), waiting / f"rows-{number}-{table}", row_group_size=2)
     pq.write_table(pa.table({"id": ["r"], "raw": ["→"], "message": ["→"]}), waiting / "rows-4-_rejects")
-    assert search.found(failed("_rejects", RuntimeError(LACKS)))
+    assert search.found(failed("_rejects", Untranslatable(LACKS)))
     assert search.done == ["given up"]
     assert sorted(search.warnings) == [
         f"The destination refuses 2 rows of {table}: LATIN1, its encoding, lacks characters."
@@ -382,8 +388,8 @@ def test_rows_that_an_encoding_cannot_hold_are_found_without_a_load(
     assert sorted(deleted) == [("tracks", ["d"]), ("users", ["u", "u"])]
     search.into.abort_packages = lambda: None
     # The rest is searched in parts.
-    assert not search.found(failed("identifies", RuntimeError(LACKS)))
-    assert search.done[1] == [("identifies", 0, 4)]
+    assert not search.found(failed("identifies", Untranslatable(LACKS)))
+    assert search.done[1] == [("identifies", 0, 2)]
 
 
 def test_an_encoding_that_lacks_only_characters_of_rejected_lines_costs_no_row(
@@ -393,7 +399,7 @@ def test_an_encoding_that_lacks_only_characters_of_rejected_lines_costs_no_row(
     search = Search(tmp_path, monkeypatch, {}, [])
     waiting = tmp_path / "autopilothq" / "1-x" / "waiting"
     pq.write_table(pa.table({"id": ["r"], "raw": ["→"], "message": ["→"]}), waiting / "rows-4-_rejects")
-    assert search.found(failed("_rejects", RuntimeError(LACKS)))
+    assert search.found(failed("_rejects", Untranslatable(LACKS)))
     assert (search.done, search.warnings) == (["given up"], [])
     expected = RefusedMessages("duckdb d, dataset set", [NOON.isoformat()], encoding="LATIN1")
     assert RefusedMessages.read(search.into) == expected
@@ -410,7 +416,7 @@ def test_a_row_is_unfit_for_the_first_character_that_an_encoding_lacks() -> None
 def test_a_database_that_cannot_tell_what_it_lacks_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unfit, "lacking_characters", lambda *_: None)
     search = Search(tmp_path, monkeypatch, {"tracks 2": LACKS}, [])
-    assert search.found(failed("tracks", RuntimeError(LACKS)))
+    assert search.found(failed("tracks", Untranslatable(LACKS)))
     assert search.warnings == [f"{SEARCHED.format('tracks')} {LACKS}"]
     why = f"its row of tracks is refused by the destination: {LACKS}"
     expected = RefusedMessages("duckdb d, dataset set", [NOON.isoformat()], {"tracks 2": why})

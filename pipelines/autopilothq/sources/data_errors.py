@@ -38,12 +38,21 @@ _OF_DELTA_TABLES = {"CommitFailedError", "DeltaProtocolError", "SchemaMismatchEr
 _OF_A_DELTA_TABLE = re.compile(
     "(External error: |Generic DeltaTable error: |Parquet error: )*(Failed to fetch metadata|Schema error|Kernel error)"
 )
+_UNTRANSLATABLE = "22P05"
 _NO_PARTITION = "no partition of relation"
 
 
 def sqlstate(error: BaseException) -> str:
     """Returns the SQLSTATE of a driver's error, or an empty text if it has none."""
     return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
+
+
+def lacks_characters(chain: Collection[BaseException]) -> bool:
+    """Returns whether an error, given with its causes, is PostgreSQL's for a character that an encoding lacks.
+
+    The server's texts do not show it, as they may be in any language.
+    """
+    return any(sqlstate(error) == _UNTRANSLATABLE for error in chain)
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:

@@ -33,11 +33,11 @@ from ..warehouses.dlt_internals import NULL_COLLECTOR, FilesystemClient, LoadCli
 from ..warehouses.dlt_internals.runtime import jobs_tried_once
 from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT, holds_messages
-from .data_errors import is_data, sqlstate
+from .data_errors import is_data, lacks_characters, sqlstate
 from .file_rows import FileRows
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
-from .unfit import find_unfit, lacking_of, lacks_characters, texts_of
+from .unfit import find_unfit, lacking_of, texts_of
 
 SAMPLE = 5  # rows that are tried alone if the error does not show whether rows cause it
 MAX_ALL_REFUSED = 3  # up to this many rows may all be refused although the error does not show that rows cause it
@@ -52,12 +52,16 @@ _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa
 
 
 class Cause(NamedTuple):
-    """Why a load failed: the table, the error in one line, and whether rows cause it (None if that is unknown)."""
+    """Why a load failed: the table, the error in one line, and whether rows cause it (None if that is unknown).
+
+    `lacks_characters` is whether the encoding of the database lacks a character of theirs.
+    """
 
     load_id: str
     table: str
     message: str
     is_data: bool | None
+    lacks_characters: bool = False
 
 
 class _Part(NamedTuple):
@@ -243,7 +247,7 @@ def _cause(into: dlt.Pipeline, error: PipelineStepFailed) -> Cause | None:
     table, caused_by_rows = job.job_id.partition(".")[0], is_data(chain)
     if any(sqlstate(found) == _DUPLICATE for found in chain) and table in tables_that_hide_rows(open_dataset(into)):
         caused_by_rows = False  # no merge can replace a row that the database's user cannot see
-    return Cause(job.load_id, table, message, caused_by_rows)
+    return Cause(job.load_id, table, message, caused_by_rows, lacks_characters(chain))
 
 
 def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
@@ -282,7 +286,7 @@ def _refuse_unfit(
     Returns the cause if rows are still to be looked for, otherwise None. Rows of users and accounts are not noted: they
     get their texts from such messages, and are made again without them. Texts of the books are loaded with escapes.
     """
-    if not lacks_characters(cause.message):
+    if not cause.lacks_characters:
         return cause
     known = len(refused)
     tables = {table: rows for table, rows in rest.items() if table not in (USERS.name, ACCOUNTS.name)}

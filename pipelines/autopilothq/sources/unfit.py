@@ -34,11 +34,6 @@ class Lacking(NamedTuple):
         return next((character for unit in unfit for character in unit if character in self.units), None)
 
 
-def lacks_characters(error: str) -> bool:
-    """Returns whether an error of PostgreSQL says that the encoding of the database lacks a character."""
-    return "has no equivalent in encoding" in error
-
-
 def lacking_of(dataset: Dataset, parts: Iterable[Collection[str]]) -> Lacking | None:
     """Returns which characters of texts, given in `parts`, a PostgreSQL database lacks; None if it cannot be asked."""
     units: set[str] = set()
