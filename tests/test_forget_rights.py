@@ -52,6 +52,13 @@ def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: C
     )
     assert (said.status, "\n".join(errors(said))) == (1, words)
     assert ask(postgres, stored) == [("ada",), ("eve",)]
+    said = call("export", "out", *asked[-4:])
+    words = (
+        "Error: Expected the right to see all rows of the dataset, but policies may hide some of autopilothq.notes,"
+        " autopilothq.tracks from this role (row-level security): an export would lack them.\n"
+        "Use the role that owns the tables, or one with BYPASSRLS."
+    )
+    assert (said.status, "\n".join(errors(said))) == (1, words)
 
     keeps = "CREATE RULE keep AS ON DELETE TO autopilothq.tracks WHERE old.user_id = 'ada' DO INSTEAD NOTHING"
     ask(postgres, f"{secured.format('DISABLE')}; {keeps}")

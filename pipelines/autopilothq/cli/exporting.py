@@ -12,7 +12,7 @@ from ..explain import explained
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
 from ..sources.file_systems import check_not_empty, is_remote, open_bucket
 from ..warehouses.books import is_lock
-from ..warehouses.dataset import Dataset
+from ..warehouses.dataset import Dataset, tables_that_hide_rows
 from ..warehouses.settings import TargetOptions
 from . import log, out
 
@@ -41,11 +41,17 @@ def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions,
 
 
 def _check_rights(dataset: Dataset) -> None:
-    """Raises RunError if there is a table that the user may not read, except those of locks."""
+    """Raises RunError if there is a table that the user may not read as a whole, except those of locks."""
     if hidden := [f"{dataset.name}.{table}" for table in dataset.unreadable() if not is_lock(table)]:
         raise RunError(
             f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read: an export"
             " would lack them.\nGrant SELECT on them, or use the role that owns them."
+        )
+    if partly := [f"{dataset.name}.{table}" for table in tables_that_hide_rows(dataset) if not is_lock(table)]:
+        raise RunError(
+            f"Expected the right to see all rows of the dataset, but policies may hide some of {', '.join(partly)} from"
+            " this role (row-level security): an export would lack them.\n"
+            "Use the role that owns the tables, or one with BYPASSRLS."
         )
 
 
