@@ -277,6 +277,12 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
     assert call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--verify").status == 0
     again = report(call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json"))
     assert (again["files"], again["lines"]) == (0, 0)
+    ask(postgres, "ALTER TABLE autopilothq.pages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    ask(postgres, "GRANT USAGE ON SCHEMA autopilothq TO pg_monitor; GRANT SELECT ON autopilothq.pages TO pg_monitor")
+    tenant = f"{postgres}?options=-crole%3Dpg_monitor"
+    said = call("adopt", "--from", tenant, "--credentials", "back.duckdb")
+    assert said.status == 1
+    assert 'query would be affected by row-level security policy for table "pages"\n' in said.err
 
 
 # ---- a bucket --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from ...disk import local_path
 from ...errors import NotSupported, RunError
 from ...extras import install
 from ...projection import engine
+from ...warehouses.dataset import UNTIMED
 from ...warehouses.duckdb_parts import split_table
 from ...warehouses.sql_files import sql_file
 from .buffer import ANY_ORDER, BufferedRows, Source, buffer_file, buffer_rows
@@ -40,7 +41,8 @@ _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
 _AS_TEXT: tuple[Form, str] = ("text", "{}::text")
 _WITHIN_YEARS = "({}) BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999999+00'"
 """SQL for whether ADBC can hand over a time: infinity, and times beyond these years, would become other times."""
-# Settings of a database or a role would change values: ADBC expects UTF-8, and the others change how text looks.
+# Settings of a database or a role would change values: ADBC expects UTF-8, and the others change how text looks. With
+# `row_security` off, a query of a table whose policies hide rows is an error.
 _SETTINGS = (
     "client_encoding TO 'UTF8'",
     "timezone TO 'UTC'",
@@ -48,6 +50,7 @@ _SETTINGS = (
     "intervalstyle TO 'postgres'",
     "bytea_output TO 'hex'",
     "extra_float_digits TO 1",
+    "row_security TO off",
 )
 _NEWEST = ("received_at", "uuid_ts")  # their maximums and the number of rows are the version of a table
 
@@ -134,6 +137,7 @@ class PostgresSource(Database):
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 for setting in _SETTINGS:
                     cursor.execute(f"SET LOCAL {setting}")
+                cursor.execute(UNTIMED)
         except Error as error:
             raise RunError(
                 f"Expected a database at {self.url}, but it cannot be opened: {engine.error_line(error)}"

@@ -41,7 +41,7 @@ from .sql import (
     writes_text,
 )
 from .sql_schema import partition_names
-from .sql_statements import Connections
+from .sql_statements import UNTIMED, Connections
 from .table_names import TableNames, table_names
 from .text_columns import check_exact_keys, check_text_columns, unknown_types
 from .unfit import CALENDAR, cell_text, unfit_error
@@ -50,6 +50,7 @@ __all__ = [
     "AUDIT_COUNTS",
     "CALENDAR",
     "MAX_SKEW",
+    "UNTIMED",
     "Columns",
     "Connections",
     "Dataset",
