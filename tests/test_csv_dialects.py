@@ -54,7 +54,7 @@ def read(
 
 def made(random_: random.Random, quote: str, escape: str, newline: str) -> Made:
     """Makes a CSV file in a random dialect with this quote, with all signs among its values."""
-    delimiter, null = random_.choice(",;|\t"), random_.choice(["", "\\N"] if escape != "\\" else [""])
+    delimiter, null = random_.choice(",;|\t"), random_.choice(["", "\\N"])
     every = random_.random() < 0.3
     values = [f"{escape}{quote}\n{quote}{delimiter}", *("".join(random_.choices(BITS, k=3)) for _ in range(150))]
     cells = [random_.choice([value, value, "", None]) for value in values]
@@ -133,19 +133,34 @@ RAGGED = {
     "id,x,y\n2\n" + ROWS: "row 2 has 1 value, but the header in row 1 has 3",
     ROWS + '2,"a\nb",c,d\n': "row 42 has 4 values, but the header in row 1 has 3",
     "id,x\n" + "1,a\n" * 30_000 + "1,a,b\n": r"CSV Error on Line: \d+ Expected Number of Columns: 2 Found: 3",
+    ROWS + ROWS: "row 42 is a header like row 1; take the files apart that were put into this one",
+    "My export\n\n" + ROWS + '\ufeff"id","y","z"\n1,a,b\n': "row 44 is a header like row 3",
+    ROWS + "y,id,x\n1,a,b\n": "row 42 is a header like row 1",
+    "id\n1\nid\n2\n": "row 3 is a header like row 1",
     ROWS + "2,\udcff,b\n": "Invalid unicode",
     ROWS + "2," + "a" * 2_000_000 + ",b\n": "Maximum line size of 2000000 bytes exceeded",
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_rows_that_differ_in_their_number_of_values_are_an_error(
+def test_rows_that_differ_in_their_number_of_values_and_a_second_header_are_an_error(
     con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """Otherwise the engine would take a later row for the header, and lose all rows before it."""
+    """Otherwise the engine would take a later row for the header, and lose all rows before it.
+
+    The rows below a second header may have their values in other columns.
+    """
     for text, why in RAGGED.items():
         with pytest.raises(ArchiveError, match=why):
             read(con, tmp_path, monkeypatch, text.encode(errors="surrogateescape"), way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_id_may_be_the_name_of_a_column(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    text = b"id,x,,y\nid,1,,2\nx,,,\n"
+    assert read(con, tmp_path, monkeypatch, text, way) == [("id", "1", None, "2"), ("x", None, None, None)]
 
 
 @pytest.mark.parametrize("name", ["shop.csv.gz", "shop.json.gz", "shop.csv", "shop.json"])

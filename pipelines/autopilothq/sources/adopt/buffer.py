@@ -23,7 +23,7 @@ from ...projection import LINES_PER_FILE, engine
 from .avro import AvroTable, opened_avro
 from .column_names import csv_names, json_names, own_names, parquet_names
 from .columns import CELL_PREFIX, LOST_PREFIX, BufferedTable, Form, LostColumn, RowGroup, as_plain_text, form_of
-from .csv_dialect import csv_in_parts, dialect_of
+from .csv_dialect import check_for_headers, csv_in_parts, dialect_of, has_names_as_ids
 from .csv_rows import has_null_marks
 from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 from .in_parts import (
@@ -224,7 +224,12 @@ def buffer_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, sc
         with raising_archive_error(file, local):
             if file.format == "avro":
                 return _buffer_avro(con, local, file, number, scratch)
-            return buffer_rows(con, local_source(con, local, file, Path(copies)), number, file.table, scratch)
+            source = local_source(con, local, file, Path(copies))
+            rows = buffer_rows(con, source, number, file.table, scratch)
+            if file.format == "csv" and has_names_as_ids(con, rows.path, source.columns):
+                path = engine.glob_literal(str(local))
+                check_for_headers(con, path, partial(_contents, local), Path(copies, "few.csv"))
+            return rows
 
 
 def _local_path(file: TableFile, copies: Path) -> Path:
@@ -341,7 +346,7 @@ def _csv_source(con: duckdb.DuckDBPyConnection, local: Path, scratch: Path) -> S
     null = "\\N" if has_null_marks(contents(), to_end=local.suffix in COMPRESSIONS) else ""
     dialect, at_once = dialect_of(con, path, contents, piece)
     names = own_names(dialect.columns, partial(csv_names, con, dialect.read(path, null, header=False)))
-    columns = _columns(dict.fromkeys(dialect.columns, ("loose", "{}")), names)
+    columns = _columns(dict.fromkeys(dialect.columns, ("loose", dialect.template(null))), names)
     in_parts = partial(csv_in_parts, contents, dialect, null, piece)
     return Source(dialect.read(path, null) if at_once else "", ANY_ORDER, columns, {}, in_parts)
 

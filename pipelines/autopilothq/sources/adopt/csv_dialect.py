@@ -54,13 +54,14 @@ class Dialect(NamedTuple):
         By default, that is the number of rows before the header of the file whose dialect this is.
         """
         names = ", ".join(f"{engine.literal(name)}: 'VARCHAR'" for name in self.columns)
+        no_value = self.signs.row_end.decode()  # no value has it without quotes
         signs = {
             "delim": self.signs.delimiters,
             "quote": self.signs.quote,
             "escape": self.signs.escape or self.signs.quote,
             "new_line": self.signs.newline,
             "comment": "",
-            "nullstr": null,
+            "nullstr": no_value if self._escapes(null) else null,
         }
         options = ", ".join(f"{name} = {engine.literal(sign)}" for name, sign in signs.items())
         skipped = self.skip if skip is None else skip
@@ -68,6 +69,14 @@ class Dialect(NamedTuple):
             f"read_csv({path}, auto_detect = false, columns = {{{names}}}, {options}, header = {header},"
             f" skip = {skipped}, allow_quoted_nulls = false, hive_partitioning = false)"
         )
+
+    def template(self, null: str) -> str:
+        """Returns a template of the SQL for a value of a file that is read with this null."""
+        return f"nullif({{}}, {engine.literal(null)})" if self._escapes(null) else "{}"
+
+    def _escapes(self, null: str) -> bool:
+        """Returns whether a null begins with the sign that escapes quotes; the engine refuses such a null."""
+        return bool(self.signs.escape) and null.startswith(self.signs.escape)
 
 
 def dialect_of(con: duckdb.DuckDBPyConnection, path: str, contents: Contents, piece: Path) -> tuple[Dialect, bool]:
@@ -191,24 +200,41 @@ def csv_in_parts(contents: Contents, dialect: Dialect, null: str, piece: Path) -
         piece.unlink(missing_ok=True)
 
 
-def _check_header(dialect: Dialect, contents: Contents) -> None:
-    """Raises UnreadableLine if rows differ in their number of values.
+def has_names_as_ids(con: duckdb.DuckDBPyConnection, rows: str, names: Iterable[str]) -> bool:
+    """Returns whether the id of a row is the name of a column; `rows` is the path of the buffered rows."""
+    bare = """trim("c:id", chr(65279) || '"')"""  # a file that was put behind another one may have a byte-order mark
+    return bool(engine.count(con, f"(FROM {engine.literal(rows)} WHERE {engine.is_one_of(bare, names)})"))
 
-    In such a file, the engine takes a later row for the header and skips all rows before it, or takes each row for a
-    single value.
+
+def check_for_headers(con: duckdb.DuckDBPyConnection, path: str, contents: Contents, piece: Path) -> None:
+    """Raises UnreadableLine if a row below the header is one, too; the arguments are those of `dialect_of`."""
+    dialect, _ = dialect_of(con, path, contents, piece)
+    _check_header(dialect, contents, sys.maxsize)
+
+
+def _check_header(dialect: Dialect, contents: Contents, least: int = 0) -> None:
+    """Raises UnreadableLine if rows differ in their number of values, or if a row below the header is one, too.
+
+    If they differ, the engine takes a later row for the header and skips all rows before it, or takes each row for a
+    single value. Otherwise only `least` rows are looked at.
     """
-    signs, most = dialect.signs, dialect.skip + 1 if dialect.skip else 0
+    signs, most = dialect.signs, max(least, dialect.skip + 1 if dialect.skip else 0)
     if len(dialect.columns) == 1 and (delimiter := _DELIMITER.search(dialect.columns[0])):
         signs, most = signs._replace(delimiters=delimiter[0]), sys.maxsize
     header = width = 0
+    names: set[str] = set()
     for number, row in enumerate(islice(_rows(contents(), signs), most), 1):
         values = split_row(row, signs)
         if width and row.strip(b"\r\n") and len(values) != width:
             raise UnreadableLine(
                 f"row {number} has {plural(len(values), 'value')}, but the header in row {header} has {width:,}"
             )
+        if 2 * sum(value in names for value in values) > width > 0:
+            raise UnreadableLine(
+                f"row {number} is a header like row {header}; take the files apart that were put into this one"
+            )
         if not width and "id" in map(folded_name, values):
-            header, width = number, len(values)
+            header, width, names = number, len(values), {*filter(None, values)}
     if header and header <= dialect.skip:
         raise UnreadableLine(f"row {dialect.skip + 1} has another number of values than the header in row {header}")
 
