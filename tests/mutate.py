@@ -23,6 +23,7 @@ HOME = ROOT / "build" / "mutate"
 # Modules that the sources share and that can be tested without a load; tests in contract/ cover the others.
 SHARED = ("data_errors", "event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 ADOPT = ("buffer", "column_names", "columns", "first_rows", "kept", "row_width", "rows", "verify")
+TASKS = ("coordinator", "parse_task", "partition_tasks", "row_tasks", "rows", "stored", "tasks")
 LIMITS = "tests/contract/test_limits.py"
 MEMORY = "tests/faults/test_memory.py"
 FILES = "tests/faults/test_memory_files.py"
@@ -291,6 +292,20 @@ TARGETS = {
         [f"sources/engine/{name}.py" for name in ("executors", "shares", "work_folder", "workspace")],
         ["tests/test_shares.py", *(f"tests/faults/test_engine_{name}.py" for name in ("faults", "folder", "workers"))],
         ["worker_is_killed", "cannot_become", "coordinator", "deleted_persons", "in_buckets", "cannot_ask_for_it"],
+    ),
+    "tasks": Target(
+        [f"sources/engine/{name}.py" for name in TASKS],
+        [
+            "tests/test_engine.py",
+            "tests/test_shares.py",
+            "tests/faults/test_engine_refused.py",
+            "tests/faults/test_engine_faults.py",
+        ],
+        ["worker_is_killed", "coordinator_is_killed", "in_buckets"],
+    ),
+    "csv": Target(
+        [f"sources/adopt/csv_{name}.py" for name in ("dialect", "rows")],
+        ["tests/test_csv_dialects.py", "tests/test_csv_quotes.py"],
     ),
     "counted": Target(
         ["inspect/changed_types.py", "inspect/completeness.py"],

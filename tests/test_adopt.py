@@ -763,11 +763,38 @@ def test_an_archive_is_left_out_and_told() -> None:
     warnings: list[str] = []
     context: Any = SimpleNamespace(report=LoadReport(), warn=warnings.append, new=list)
     assert AdoptedTables(("logs",)).plan(context) == []
-    assert warnings == ["Nothing to adopt was found at logs: it is an archive. Load it: autopilothq load archive URL."]
     assert context.report.skipped == {"archived": 1}
+    for name in "adcb":
+        Path(f"logs/{name}.log").write_text("x")
+    with duckdb.connect("stock.duckdb") as con:
+        con.execute("CREATE SCHEMA shop; CREATE TABLE shop.sold (n INT)")
+    assert AdoptedTables(database="duckdb:///stock.duckdb", schema="shop").plan(context) == []
+    assert AdoptedTables(("logs/a.log", "logs/b.log")).plan(context) == []
+    begin = "Nothing to adopt was found at"
+    assert warnings == [
+        f"{begin} logs: it is an archive. Load it: autopilothq load archive URL.",
+        f"{begin} shop: no table of messages.",
+        f"{begin} logs/a.log, logs/b.log: no table of messages.",
+    ]
     Path("logs/users.csv").write_text("id\n1\n")
     assert [work.table for work in AdoptedTables(("logs",)).plan(context)] == ["users"]
-    assert len(warnings) == 1
+    assert len(warnings) == 3
+    assert context.report.skipped == {"archived": 1, "no_table": 4}
+    logs = [str(Path(f"logs/{name}.log").absolute()) for name in "abc"]
+    assert context.report.skipped_examples == {"archived": [str(archived.absolute())], "no_table": logs}
+
+
+def test_tables_that_have_no_messages_of_their_own_are_left_out_and_versions_name_the_table() -> None:
+    adopted = ("email_opened", "groups", "sold", "shop_view", "users")
+    others = ("_audit", "contacts", "_dlt_loads", "_locks", "rudder_discards", "sold_view", "email_opened_view")
+    Path("unload").mkdir()
+    for name in (*adopted, *others):
+        Path(f"unload/{name}.csv").write_text("x")
+    works, left_out = AdoptedTables(("unload",)).works()
+    assert [(work.table, work.version) for work in works] == [
+        (name, f"adopted {name} 1-{Path(f'unload/{name}.csv').stat().st_mtime_ns}") for name in sorted(adopted)
+    ]
+    assert left_out == {str(Path(f"unload/{name}.csv").absolute()): "no_table" for name in others}
 
 
 def test_a_full_disk_is_not_said_of_the_file_that_is_adopted(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
