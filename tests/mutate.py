@@ -286,7 +286,10 @@ TARGETS = {
     ),
     "adopting": Target(
         [f"sources/adopt/{name}.py" for name in ("databases", "files", "origin", "project", "schema", "source")],
-        [f"tests/test_adopt{name}.py" for name in ("", "_rudderstack", "_schema")],
+        [
+            *(f"tests/test_adopt{name}.py" for name in ("", "_rudderstack", "_schema")),
+            f"{HABITS}::test_books_of_some_adopted_tables",
+        ],
     ),
     "engine": Target(
         [f"sources/engine/{name}.py" for name in ("executors", "shares", "work_folder", "workspace")],

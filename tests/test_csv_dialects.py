@@ -156,11 +156,19 @@ def test_rows_that_differ_in_their_number_of_values_and_a_second_header_are_an_e
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_quote_within_a_value_may_come_behind_the_rows_that_show_the_signs(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    text = b"id,x\n" + b'1,"a"\n' * 400 + b'2,"b ""c"" d"\n'
+    assert read(con, tmp_path, monkeypatch, text, way) == [*[("1", "a")] * 400, ("2", 'b "c" d')]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_id_may_be_the_name_of_a_column(
     con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    text = b"id,x,,y\nid,1,,2\nx,,,\n"
-    assert read(con, tmp_path, monkeypatch, text, way) == [("id", "1", None, "2"), ("x", None, None, None)]
+    text = b'id,x,,y\nid,1,"",2\nx,y,,\n'
+    assert read(con, tmp_path, monkeypatch, text, way) == [("id", "1", "", "2"), ("x", "y", None, None)]
 
 
 @pytest.mark.parametrize("name", ["shop.csv.gz", "shop.json.gz", "shop.csv", "shop.json"])
@@ -192,3 +200,23 @@ def test_rows_end_outside_of_quotes(signs: Signs, text: bytes, rows: Sequence[by
     ends = list(csv_rows.row_ends(text, signs))
     assert [text[start:end] for start, end in zip([0, *ends], ends, strict=False)] == rows
     assert csv_rows.last_row_end(text, signs) == (ends[-1] if ends else 0)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "are_long"),
+    [
+        ([b"a" * 99], False),  # short files have room
+        ([b"a" * 98 + b"\n"] * 2, False),
+        ([b"a" * 99 + b"\n"] * 2, True),
+        ([b"a" * 98 + b"\r"] * 2, False),
+        ([b"a" * 99 + b"\r"] * 2, True),
+        ([b'"' + b"\n" * 197 + b'"\n'], True),
+        ([b"a" * 50, b"a" * 49 + b"\n", b"b\n" * 99], True),  # what follows is not looked at
+    ],
+)
+def test_rows_are_long_if_the_first_ones_are(
+    chunks: Sequence[bytes], are_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in {"BYTES_AT_ONCE": 100, "VECTOR": 10, "LONG": 1_000}.items():
+        monkeypatch.setattr(csv_rows, name, number)
+    assert csv_rows.has_long_rows(lambda: chunks) is are_long

@@ -120,6 +120,7 @@ def test_the_tables_are_those_of_one_process(loaded: Loaded) -> None:
     same(folder)
     assert two.tasks == two.tasks_done > 8
     assert {name: getattr(two, name) for name in COUNTED} == {name: getattr(one, name) for name in COUNTED}
+    assert [*two.rejects.items(), *two.reject_causes.items()] == [*one.rejects.items(), *one.reject_causes.items()]
 
 
 def test_later_loads_find_what_is_stored(loaded: Loaded) -> None:
