@@ -8,6 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from adopted import Row, at, exported, rows, tables
 from autopilothq.catalog import OTHER_LIMITS
 from autopilothq.errors import ArchiveError
 from autopilothq.projection import context
-from autopilothq.sources.adopt import buffer
+from autopilothq.sources.adopt import buffer, files
 from autopilothq.sources.adopt.buffer import column_names, lost_columns
 from autopilothq.sources.adopt.csv_rows import has_null_marks
 from autopilothq.sources.adopt.files import folded_name, table_files
@@ -302,6 +303,35 @@ def test_files_of_a_bucket_are_adopted_once(
     assert "it is a number of Segment's own loader; read `id` instead" in said.err
     assert (first["files"], first["stored"], second["files"], second["files_known"]) == (2, 3, 0, 2)
     assert [row["id"] for row in rows(Path("autopilot.duckdb"), "tracks")] == ["o1", "o2", "o3"]
+
+
+def test_an_object_has_the_version_that_its_cloud_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = datetime(2019, 3, 1, tzinfo=UTC)
+    listed: list[dict[str, Any]] = [
+        {"size": 0, "ETag": '"a"', "LastModified": changed}, {"size": 1, "etag": "b"}, {"size": 2, "md5Hash": "c=="},
+        {"size": 3, "LastModified": changed}, {"size": 4, "last_modified": changed},
+        {"size": 5, "etag": None, "updated": "2019"}, {"size": 6, "mtime": 1.5}, {"size": 7},
+    ]  # fmt: skip
+    objects = {f"data/unload/users/{info['size']}.parquet": info for info in listed}
+    opened = []
+
+    def find(root: str, *, detail: bool) -> dict[str, dict[str, Any]]:
+        return {path: info for path, info in objects.items() if detail and path.startswith(root)}
+
+    def open_bucket(*given: object) -> Any:
+        opened.append(given)
+        return SimpleNamespace(_strip_protocol=lambda url: url.removeprefix("s3://"), find=find)
+
+    monkeypatch.setattr(files, "open_bucket", open_bucket)
+    works, left_out = AdoptedTables(("s3://data/unload/",), credentials="a key").works()
+    versions = ("a", "b", "c==", "3-2019-03-01T00:00:00+00:00", "4-2019-03-01T00:00:00+00:00", "5-2019", "6-1.5", "7-")
+    assert [work[:6] for work in works] == [
+        (f"s3://{path}", f"adopted users {version}", info["size"], "users", "parquet", path)
+        for (path, info), version in zip(objects.items(), versions, strict=True)
+    ]
+    [alone], _ = table_files(["s3://data/unload/users/7.parquet"], {"sold": ["7.*"]})
+    assert (alone.table, alone.version, left_out) == ("sold", "7-", {})
+    assert opened == [("s3://data/unload/", "a key"), ("s3://data/unload/users/7.parquet", None)]
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
