@@ -209,7 +209,9 @@ TARGETS = {
         ],
     ),
     "opened": Target(["warehouses/duckdb_open.py"], ["tests/test_duckdb_pool.py"]),
-    "copies": Target(["warehouses/postgres_copies.py"], ["tests/test_indexes_last.py"]),
+    "copies": Target(
+        ["warehouses/postgres_copies.py"], ["tests/test_postgres_copies.py", "tests/test_indexes_last.py"]
+    ),
     "names": Target(
         ["warehouses/dataset/table_names.py"],
         [
@@ -227,7 +229,10 @@ TARGETS = {
         ["postgres"],
     ),
     "datasets": Target(
-        [f"warehouses/dataset/{name}.py" for name in ("sql", "sql_statements", "sql_schema")],
+        [
+            f"warehouses/dataset/{name}.py"
+            for name in ("creation", "sql", "sql_schema", "sql_statements", "text_columns")
+        ],
         [
             "tests/test_sql_dataset.py",
             "tests/test_delivery_log.py",
@@ -252,7 +257,7 @@ TARGETS = {
     ),
     "privacy": Target(["privacy/identity_graph.py"], ["tests/test_closure.py"]),
     "export": Target(
-        ["export/*.py"],
+        ["export/*.py", "warehouses/dataset/unfit.py"],
         [f"tests/test_export{name}.py" for name in ("", "_rows", "_tables", "_targets")],
         ["exported_and_loaded", "names_of_mixed_case", "same_tables_again"],
     ),
@@ -320,7 +325,7 @@ TARGETS = {
         ["the_status_shows"],
     ),
     "profiles": Target(
-        [f"sources/profiles/{name}.py" for name in ("events", "people", "pull")],
+        ["sources/due_people.py", *(f"sources/profiles/{name}.py" for name in ("events", "people", "pull"))],
         ["tests/test_pull.py", "tests/test_segment.py"],
         ["pace_is_reached"],
     ),

@@ -17,11 +17,12 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import pytest
@@ -33,11 +34,12 @@ sys.setrecursionlimit(10_000)  # each call of a function that can be changed goe
 
 
 class Run(NamedTuple):
-    """The result of a test: the functions that it called, whether it passed, and its seconds of processor time."""
+    """The result of a test: the functions that it called, whether it passed, its seconds of processor time, and all."""
 
     called: frozenset[str]
     passed: bool
     seconds: float
+    elapsed: float
 
 
 class Trials:
@@ -62,6 +64,11 @@ class Trials:
         called = import_module("mutmut.state").state()._stats
         self.at_import = frozenset(called)
         called.clear()
+        with shared_postgres(session):
+            self._try_all(session)
+        return True
+
+    def _try_all(self, session: pytest.Session) -> None:
         runs: list[Run] = forked(lambda: watch(session.items))
         failed = [item.nodeid for item, run in zip(session.items, runs or (), strict=True) if not run.passed]
         if failed:
@@ -72,7 +79,6 @@ class Trials:
             if not noticed:
                 self.survivors.append(mutant)
             say("." if noticed else "\n".join(["", mutant, *lines, ""]))
-        return True
 
     def _is_noticed(self, mutant: str, items: Sequence[pytest.Item], runs: Sequence[Run]) -> bool:
         function = function_of(mutant)
@@ -81,10 +87,11 @@ class Trials:
         # At least the first one. A change for which there is no test at all survives.
         order = [number for number, spent in zip(order, times, strict=True) if spent <= self._within] or order[:1]
         limit = int(10 * sum(runs[number].seconds for number in order)) + SPARE_SECONDS
+        patience = int(10 * sum(runs[number].elapsed for number in order)) + 10 * SPARE_SECONDS
 
         def attempt() -> int | None:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-            signal.alarm(10 * limit)
+            signal.alarm(patience)
             activate(mutant)
             empty_caches()
             tests = zip(order, run_all([items[number] for number in order]), strict=True)
@@ -140,9 +147,9 @@ def watch(items: Sequence[pytest.Item]) -> list[Run]:
 def run_all(items: Sequence[pytest.Item]) -> Iterator[Run]:
     """Runs tests one after the other, and yields their results, without the functions that they called."""
     for item, following in itertools.zip_longest(items, items[1:]):
-        begun = time.process_time()
-        reports = runtestprotocol(item, log=False, nextitem=following)
-        yield Run(frozenset(), not any(report.failed for report in reports), time.process_time() - begun)
+        begun, since = time.process_time(), time.monotonic()
+        passed = not any(report.failed for report in runtestprotocol(item, log=False, nextitem=following))
+        yield Run(frozenset(), passed, time.process_time() - begun, time.monotonic() - since)
 
 
 def activate(mutant: str) -> None:
@@ -159,22 +166,41 @@ def empty_caches() -> None:
                     value.cache_clear()
 
 
+@contextmanager
+def shared_postgres(session: pytest.Session) -> Iterator[None]:
+    """Starts PostgreSQL once for all trials, if a test needs it. Each test has a database of its own there."""
+    if not any("postgresql" in getattr(item, "fixturenames", ()) for item in session.items):
+        yield
+        return
+    [conftest] = [module for module in session.config.pluginmanager.get_plugins() if hasattr(module, "postgres_server")]
+    with conftest.postgres_server() as server:
+        conftest.postgres_server = lambda: nullcontext(server)
+        yield
+
+
 def forked(made: Callable[[], Any]) -> Any:
-    """Returns what a function returns in a process of its own. Raises ChildProcessError if that process fails."""
-    with NamedTemporaryFile() as result:
+    """Returns what a function returns in a process of its own. Raises ChildProcessError if that process fails.
+
+    The result's file has no name, because a changed function may delete or write files that it should not.
+    """
+    with TemporaryFile() as result:
         if not (child := os.fork()):
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(1, 2)
             status = 1
             try:
-                Path(result.name).write_bytes(pickle.dumps(made()))
+                result.write(pickle.dumps(made()))
+                result.flush()
                 status = 0
             finally:
                 os._exit(status)
-        if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        result.seek(0)
+        found = result.read()
+        if status or not found:
             raise ChildProcessError(status)
-        return pickle.loads(result.read())  # noqa: S301 - which this program wrote
+        return pickle.loads(found)  # noqa: S301 - which this program wrote
 
 
 def fails_alone(mutant: str, tests: Sequence[str]) -> bool:

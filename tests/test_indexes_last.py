@@ -5,20 +5,17 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from functools import partial, partialmethod
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from dlt import Schema
 from dlt.sources import DltSource
 
 import autopilothq
 from autopilothq.warehouses import postgres_copies
-from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from autopilothq.warehouses.postgres_adbc import SharedConnection
 from contract.loading import message, write
@@ -214,23 +211,6 @@ def test_without_an_obstacle_the_indexes_are_away_until_the_end(postgres: str) -
             assert cursor.fetchall() == []
         connection.commit()
     assert described(postgres, "public") == before
-
-
-def test_a_copy_that_meets_stored_rows_keeps_the_others_of_all_batches(
-    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", partialmethod(pq.ParquetFile.iter_batches, 2))
-    query(postgres, "CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.t (id char(4) PRIMARY KEY)")
-    query(postgres, "INSERT INTO autopilothq.t VALUES ('b')")
-    whole, rest = tmp_path / "t.1.0.parquet", tmp_path / "rest.parquet"
-    pq.write_table(pa.table({"id": [*"aabcab"], "n": range(6)}), whole)
-    table: Any = {"name": "t", "columns": {"id": {"name": "id", "data_type": "text", "primary_key": True}}}
-    with client_for(pipeline(tmp_path / "state", segment_postgres(postgres)), Schema("s")) as client:
-        job: Any = postgres_copies.CopyNew(str(whole))
-        job.set_run_vars("1", Schema("s"), table)
-        job._job_client = client
-        assert job._write_new_rows(str(rest)) == 2
-    assert pq.read_table(rest).to_pydict() == {"id": ["a", "c"], "n": [0, 3]}
 
 
 def test_the_destination_of_a_load_can_be_copied(postgres: str) -> None:
