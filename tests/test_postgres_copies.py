@@ -12,7 +12,7 @@ import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from adbc_driver_manager import IntegrityError, ProgrammingError
+from adbc_driver_manager import IntegrityError, OperationalError, ProgrammingError
 from dlt import Schema
 from dlt.destinations.exceptions import DatabaseTerminalException, DatabaseTransientException
 
@@ -51,6 +51,11 @@ def stored(url: str) -> list[tuple[object, ...]]:
     return ask(url, "SELECT id, n FROM autopilothq.t ORDER BY id")
 
 
+TRIGGER = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON autopilothq.t FOR EACH ROW EXECUTE FUNCTION refuse()"""
+
+
 class Ended(NamedTuple):
     """The error that a copy ends with, a part of its text, and what is logged."""
 
@@ -63,6 +68,7 @@ ENDS = {
     "a value that the column cannot hold": Ended(DatabaseTerminalException, "incorrect binary data format"),
     "a row that is there": Ended(IntegrityError, "duplicate key"),
     "no table": Ended(ProgrammingError, "does not exist"),
+    "a trigger that raises an error": Ended(OperationalError, "not today"),
     "a lock": Ended(BusyError, "Waited for the table autopilothq.t of ", "Waiting for the table autopilothq.t of "),
     "a connection that breaks": Ended(DatabaseTransientException, "[libpq]"),
 }
@@ -88,6 +94,8 @@ def test_what_ends_a_copy(
             pq.write_table(pa.table({**rows, "n": [1]}), copy._file_path)
         elif what == "no table":
             ask(postgres, "ALTER TABLE autopilothq.t RENAME TO u")
+        elif what == "a trigger that raises an error":
+            ask(postgres, TRIGGER)
         elif what == "a lock":
             other.cursor().execute("LOCK TABLE autopilothq.t IN SHARE MODE")
         elif what == "a connection that breaks":
