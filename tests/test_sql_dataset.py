@@ -1,7 +1,7 @@
 """The tables of a dataset in DuckDB or PostgreSQL, as another program may have left them, are read and written."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,9 @@ import dlt
 import duckdb
 import pytest
 from dlt import Schema
+from dlt.common.schema.utils import new_table
 
-from autopilothq.catalog import AUDIT
+from autopilothq.catalog import AUDIT, Column, Table
 from autopilothq.errors import NotSupported
 from autopilothq.warehouses.dataset import (
     SqlDataset,
@@ -26,12 +27,14 @@ from autopilothq.warehouses.dataset import (
     loaded_files,
     newest,
     open_dataset,
+    sql,
     sql_schema,
     table_names,
     table_path,
 )
 from autopilothq.warehouses.dataset.loads import Loaded
 from autopilothq.warehouses.dataset.sql_statements import _lowered
+from autopilothq.warehouses.dataset.text_columns import UnknownType, check_text_columns, unknown_types
 from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.duckdb import DirectClient, direct
@@ -319,6 +322,107 @@ def test_postgresql_does_not_end_a_transaction_whose_rows_are_worked_on(postgres
         dataset.tables(["a"])
         assert list(dataset.stream("SELECT id FROM", "a")) == [("1h",)]
         assert [batch.to_pydict() for batch in dataset.read("a", ["id"])] == [{"id": ["0"]}]
+
+
+# What is written ----------------------------------------------------------------------------------------------------
+
+ROWS = Table("rows", "", (Column("id", "text", ""), Column("n", "bigint", ""), Column("at", "timestamp", "")))
+
+
+def test_rows_are_inserted_in_pieces_and_all_or_none_of_a_transaction(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, run = place
+    monkeypatch.setattr(sql, "ROWS_PER_INSERT", 2)
+    run("DROP SCHEMA data CASCADE")
+    dataset.create(ROWS)
+    dataset.create(ROWS)
+    rows = [("a", 1, NOW), ("%s", None, None), (None, -1, NOW), ("d", 4, NOW), ("e", 5, None)]
+    dataset.insert(ROWS, rows)
+    assert dataset.rows("{id}, {n}, {at}", "rows", "ORDER BY coalesce({n}, 2)") == [
+        rows[2],
+        rows[0],
+        rows[1],
+        *rows[3:],
+    ]
+    with suppress(KeyError), dataset.transaction():
+        dataset.insert(ROWS, rows[:1])
+        dataset.update("rows", {"n": 7, "id": None}, dataset.template("rows", "{id} = %s"), ["d"])
+        raise KeyError
+    assert len(dataset.rows("{id}", "rows")) == 5
+    dataset.update("rows", {"n": 7, "id": None}, dataset.template("rows", "{id} = %s AND {n} = %s"), ["d", 4])
+    assert sorted(dataset.rows("{n}", "rows", "WHERE {id} IS NULL")) == [(-1,), (7,)]
+
+
+def test_of_rows_with_one_key_the_copies_go(place: Place) -> None:
+    dataset, run = place
+    rows = [("x", 1, 1), ("x", 2, 2), ("y", 1, 3), ("y", 1, 4)]
+    run("CREATE TABLE data.t (a TEXT, b BIGINT, n BIGINT); CREATE TABLE data._copies (id TEXT)")
+    run(f"INSERT INTO data.t VALUES {', '.join(map(str, [*rows[:2], *rows]))}, (NULL, 1, 5)")
+    with dataset.sql.open_in_dataset() as client:
+        sql._keep_one_of_each(client.sql_client, "t", ['"a"', '"b"'])
+        assert sorted(map(str, run("SELECT * FROM data.t"))) == sorted(map(str, [*rows, (None, 1, 5)]))
+        assert dataset.tables(["_copies"]) == {}
+        run("CREATE TABLE data._copies (id TEXT)")
+        sql._keep_one_of_each(client.sql_client, "t", ['"n"', '"a"', '"b"'])
+    assert dataset.tables(["_copies"]) == {"_copies": {"id": "text"}}  # nothing is written where nothing came twice
+
+
+def test_copies_go_from_the_tables_that_the_stored_schema_has_a_key_of(
+    tmp_path: Path, con: duckdb.DuckDBPyConnection
+) -> None:
+    schema = Schema(SOURCE)
+    for name, key in (("keyed", True), ("keyless", False), ("missing", True)):
+        columns: Any = [{"name": "id", "data_type": "text", "primary_key": key}]
+        schema.update_table(new_table(name, columns=columns))
+    schema._bump_version()
+    con.execute("CREATE TABLE data.keyed AS FROM (VALUES ('a'), ('a'), ('b')) AS t(id)")
+    con.execute("CREATE TABLE data.keyless AS FROM data.keyed; CREATE TABLE data.other AS FROM data.keyed")
+    with opened(tmp_path, direct(con)) as dataset:
+        dataset.drop_copies()  # there is no schema yet
+        with client_for(dlt.pipeline("p", str(tmp_path), destination=direct(con), dataset_name="data"), schema) as own:
+            own.update_stored_schema()
+        con.execute("DROP TABLE data.missing")
+        dataset.drop_copies()
+    counts = [con.table(f"data.{name}").shape[0] for name in ("keyed", "keyless", "other")]
+    assert counts == [2, 3, 3]
+
+
+def test_a_lock_is_that_of_one_table_and_ends_with_its_block(place: Place) -> None:
+    dataset, run = place
+    is_held = dataset.kind == "postgres"
+    with dataset.locked("t") as first, dataset.locked("t") as second, dataset.locked("u") as other:
+        assert (first, second, other) == (True, not is_held, True)
+        if is_held:  # versions of this program that run beside each other need the same number
+            number = "(classid::bigint << 32) | objid::bigint"
+            locks = f"SELECT {number} FROM pg_locks WHERE locktype = 'advisory' ORDER BY 1"
+            assert run(locks) == [(-232233861519409740,), (8078627281177034956,)]
+    with suppress(KeyError), dataset.locked("t"):
+        raise KeyError
+    with dataset.locked("t") as last:
+        assert last
+
+
+def test_columns_by_which_loads_find_rows_are_plain_text(place: Place) -> None:
+    dataset, run = place
+    run("CREATE TABLE data.t (id TEXT, n BIGINT, u UUID)")
+    existing, is_told = dataset.tables(["t"]), dataset.kind == "postgres"
+    assert unknown_types(dataset) == ({("t", "u"): UnknownType("uuid", False)} if is_told else {})
+    check_text_columns(dataset, existing, {"t": ["id"] if is_told else ["id", "u"]})
+    check_text_columns(dataset, {}, {})
+    for column, found in {
+        "n": "it has the type bigint",
+        "none": "there is no such column",
+        **({"u": "it has the type uuid"} if is_told else {}),
+    }.items():
+        with pytest.raises(NotSupported) as raised:
+            check_text_columns(dataset, existing, {"t": ["id", column]})
+        assert str(raised.value) == (
+            f"Expected t in the dataset data to have a text column {column}, by which loads find its rows, but {found}."
+            "\nIf it is somebody else's table, rename it (ALTER TABLE ... RENAME TO ...), or load into another dataset"
+            " (--dataset, dataset_name). If the column was changed, change it back, or drop the table: the load makes"
+            " it again."
+        )
 
 
 def test_a_table_that_cannot_be_read_is_not_one_that_lacks_columns(

@@ -357,7 +357,7 @@ def writes_text(client: SqlJobClientBase) -> bool:
 
 
 def _keep_one_of_each(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one of the rows with the same key; `keys` are the quoted names of the key's columns."""
+    """Keeps one copy of each row whose key comes again; `keys` are the quoted names of the key's columns."""
     table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
     repeated = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
     if not client.execute_sql(f"SELECT count(*) FROM ({repeated}) t")[0][0]:  # type: ignore[index]
