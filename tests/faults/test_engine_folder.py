@@ -1,5 +1,7 @@
 """If workers do not see the work folder, may not change it or lose it, an error says so and nothing is left."""
 
+import errno
+import fcntl
 import os
 import re
 import socket
@@ -218,6 +220,24 @@ def test_only_what_killed_tasks_of_this_machine_left_is_deleted(
     assert sorted(path.name for path in home.iterdir()) == sorted(kept[:-1])
 
 
+def test_what_another_user_or_a_disk_without_locks_has_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "scratch" / f"autopilothq-worker-{socket.gethostname()}-a"
+    left.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+        with WorkFolder(str(tmp_path)).scratch() as own:
+            assert left.exists()
+        assert not Path(own).exists()
+
+    def unlocked(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unlocked)
+    (left / "held").touch()
+    with WorkFolder(str(tmp_path)).scratch() as own:
+        assert sorted(path.name for path in left.parent.iterdir()) == sorted([left.name, Path(own).name])
+
+
 KILLED = """
 from autopilothq.sources.engine.work_folder import WorkFolder, os
 task = WorkFolder(os.getcwd()).scratch()
@@ -235,18 +255,94 @@ def test_what_a_task_of_a_killed_process_left_is_deleted(tmp_path: Path, monkeyp
         assert not left.exists()
 
 
-def test_a_folder_that_a_worker_may_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: object, *_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+@pytest.mark.parametrize(
+    ("error", "is_explained"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (OSError(errno.EROFS, "Read-only file system"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+    ],
+)
+def test_a_folder_that_a_worker_may_not_change(
+    error: OSError, is_explained: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
 
     (tmp_path / "found").write_text("personal")
     with work_folder(str(tmp_path / "work"), "owner") as folder, monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
         patch.setattr("shutil.copyfile", refuse)
-        with pytest.raises(EngineError) as raised:
+        with pytest.raises(EngineError if is_explained else OSError) as raised:
             folder.put(str(tmp_path / "found"), "rows")
 
+    explained = f"Expected to read and write {folder.url} on {socket.gethostname()}, but got {type(error).__name__}:"
+    assert str(raised.value) == (f"{explained} {error}{NAME_ONE}" if is_explained else str(error))
+
+
+def test_files_of_another_disk_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, found = os.replace, [tmp_path / "found.0", tmp_path / "found.1"]
+
+    def across(path: str, target: object) -> None:
+        if Path(path).parent == tmp_path:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(path, str(target))
+
+    for path in found:
+        path.write_text(path.suffix)
+    monkeypatch.setattr(os, "replace", across)
+    folder = WorkFolder(f"file://{tmp_path}/work")
+    names = ["rows/1-0.parquet", "rows/1-1.parquet"]
+    assert folder.put_all(list(map(str, found)), "rows/1") == names
+    assert folder.get_all(names, "nowhere") == [f"{tmp_path}/work/{name}" for name in names]
+    assert sorted(files_in(tmp_path)) == [tmp_path / "work" / name for name in names]
+    assert [(tmp_path / "work" / name).read_text() for name in names] == [".0", ".1"]
+
+
+def test_a_file_in_a_bucket_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, found, fetched = WorkFolder("memory://fetched"), tmp_path / "found", list[str]()
+    get_file = MemoryFileSystem.get_file
+
+    def noted(self: MemoryFileSystem, url: str, path: str) -> None:
+        fetched.append(url)
+        get_file(self, url, path)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", noted)
+    found.write_text("personal")
+    folder.put(str(found), "rows/1")
+    assert not found.exists()
+    copies = [folder.get("rows/1", str(tmp_path / "scratch")) for _ in range(2)]
+    assert copies == [f"{tmp_path}/scratch/fetched/rows/1"] * 2
+    assert Path(copies[0]).read_text() == "personal"
+    assert len(fetched) == 1
+    folder.take("rows/1", found)
+    assert found.read_text() == "personal"
+    folder.delete()
+    folder.delete()
+    assert not [name for name in MemoryFileSystem.store if name.startswith("/fetched")]
+
+
+@pytest.mark.parametrize(("given", "home"), [("work//", "{}/work"), ("memory://work//", "memory://work")])
+def test_a_work_folder_is_an_owners_only_one(given: str, home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = f"{home.format(Path.cwd())}/autopilothq-work"
+    left = [WorkFolder(f"{home}/{name}") for name in ("owner/1", "owner2/1")]
+    for folder in left:
+        folder.begin()
+    with work_folder(given, "owner") as own:
+        assert re.fullmatch(f"{re.escape(home)}/owner/[0-9a-f]{{16}}", own.url)
+        assert [folder.is_there() for folder in (*left, own)] == [False, True, True]
+    assert [folder.is_there() for folder in (*left, own)] == [False, True, False]
+    left[1].delete()
+
+    def refuse(_: WorkFolder) -> None:
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        with work_folder(given, "owner"):
+            patch.setattr(WorkFolder, "delete", refuse)  # then the next load tries again
+        with pytest.raises(EngineError) as raised, work_folder(given, "owner"):
+            pass
     assert str(raised.value) == (
-        f"Expected to read and write {folder.url} on {socket.gethostname()}, but got PermissionError:"
-        f" [Errno 13] Permission denied: '{tmp_path / 'found'}'{NAME_ONE}"
+        f"Expected to list, write and delete below {home}/owner, but got ValueError: no{NAME_ONE}"
     )
+    WorkFolder(f"{home}/owner").delete()
