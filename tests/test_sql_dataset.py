@@ -32,9 +32,10 @@ from autopilothq.warehouses.dataset import (
     table_names,
     table_path,
 )
+from autopilothq.warehouses.dataset.interface import UnknownType
 from autopilothq.warehouses.dataset.loads import Loaded
 from autopilothq.warehouses.dataset.sql_statements import _lowered
-from autopilothq.warehouses.dataset.text_columns import UnknownType, check_text_columns, unknown_types
+from autopilothq.warehouses.dataset.text_columns import check_text_columns, unknown_types
 from autopilothq.warehouses.dlt_internals import DatabaseException
 from autopilothq.warehouses.dlt_internals.clients import client_for
 from autopilothq.warehouses.duckdb import DirectClient, direct
