@@ -224,6 +224,23 @@ def test_each_library_is_used_in_its_layer_alone() -> None:
     ] == []
 
 
+ENCODING_POSITIONS = {"read_text": 0, "write_text": 1}
+"""Where methods of a path take the encoding, if it is not named."""
+
+
+def test_files_of_text_have_a_given_encoding() -> None:
+    """The locale's encoding, which cron sets to ASCII on some machines, cannot read the state that dlt stores."""
+    assert [
+        f"{module.file}:{call.lineno}"
+        for module in modules()
+        for call in ast.walk(module.tree)
+        if isinstance(call, ast.Call)
+        if isinstance(call.func, ast.Attribute) and call.func.attr in ENCODING_POSITIONS
+        if len(call.args) <= ENCODING_POSITIONS[call.func.attr]
+        if "encoding" not in {keyword.arg for keyword in call.keywords}
+    ] == []
+
+
 def test_the_segment_rules_and_the_projection_know_no_files_and_no_network() -> None:
     assert [
         f"{module.name} -> {imported}"

@@ -221,7 +221,7 @@ def _local_state(target: str) -> tuple[PipelineTrace | None, int]:
     """
     folder = pipelines_dir() / pipeline_name(target)
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None, 0
     if state.get("_local", {}).get(UNFINISHED_TARGET) != target:

@@ -53,7 +53,7 @@ def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetim
         shutil.rmtree(old, ignore_errors=True)
     waiting = folder / _WAITING
     waiting.mkdir()
-    (waiting / _BEGUN).write_text(loaded_at.isoformat())
+    (waiting / _BEGUN).write_text(loaded_at.isoformat(), encoding="utf-8")
     weakref.finalize(keeper, shutil.rmtree, waiting, ignore_errors=True)
     return LoadFolder(waiting, new_machine or any(not old.name.startswith(whole) for old in left))
 
@@ -115,4 +115,4 @@ def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
 def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
     """Returns when the pipeline's last load began, which is the `uuid_ts` of its rows."""
     [path] = Path(pipeline.working_dir, LOADS_FOLDER).glob(f"*/{_WAITING}/{_BEGUN}")
-    return datetime.fromisoformat(path.read_text())
+    return datetime.fromisoformat(path.read_text(encoding="utf-8"))

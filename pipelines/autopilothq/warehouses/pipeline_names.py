@@ -121,7 +121,7 @@ def _note(folder: Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     """Returns the content of a JSON file, or an empty dict if it is missing or cannot be read."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

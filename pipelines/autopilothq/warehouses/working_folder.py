@@ -117,7 +117,8 @@ def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
     schemas = sorted(folder.glob("schemas/*.schema.json"))
     if state.exists():
         yield state, _state
-        named = (folder / "schemas" / f"{name}.schema.json" for name in _state(state.read_text())["schema_names"])
+        names = _state(state.read_text(encoding="utf-8"))["schema_names"]
+        named = (folder / "schemas" / f"{name}.schema.json" for name in names)
         schemas = sorted({*schemas, *named})
     for path in schemas:
         yield path, _schema
