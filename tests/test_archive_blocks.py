@@ -272,6 +272,8 @@ def test_the_first_bytes_tell_the_compression(head: bytes, kind: str | None) -> 
 
 
 TEXT = b"".join(b"%d\n" % n for n in range(3_000))
+ZSTD_WITH_DICTIONARY = b"\x28\xb5\x2f\xfd\x21\x07\x02\x11\x00\x002\n"  # the one-block frame of a dictionary with id 7
+ZSTD_WITH_WINDOW = b"\x28\xb5\x2f\xfd\x00\xa0\x11\x00\x002\n"  # one of 2^30 bytes
 
 
 def unpacked(tmp_path: Path, data: bytes, piece: int) -> tuple[list[bytes], str | None]:
@@ -335,8 +337,21 @@ def test_content_comes_in_pieces_of_the_size_that_is_asked_for(tmp_path: Path, p
                 " descriptor)."
             ),
         ),
+        (
+            zstandard.compress(b"1\n") + ZSTD_WITH_DICTIONARY,
+            b"1\n",
+            "The zstd data near byte 17 need a dictionary: compress the file again without one.",
+        ),
+        (
+            ZSTD_WITH_WINDOW,
+            b"",
+            (
+                "The zstd data near byte 5 need a window of over 128 MiB: compress the file again without --long and"
+                " --ultra."
+            ),
+        ),
     ],
-    ids=["cut gzip", "garbage", "garbage behind zeros", "checksum", "cut zstd", "zstd garbage"],
+    ids=["cut gzip", "garbage", "garbage behind zeros", "checksum", "cut zstd", "zstd garbage", "dictionary", "window"],
 )
 def test_damage_is_reported_with_its_position(tmp_path: Path, data: bytes, content: bytes | None, message: str) -> None:
     pieces, trouble = unpacked(tmp_path, data, 1000)

@@ -11,6 +11,12 @@ from .blocks import BLOCK_BYTES, BlockReader, DamagedFile
 
 HEADER = 1024
 
+_INTACT_ZSTD = {
+    "Dictionary mismatch": "a dictionary: compress the file again without one",
+    "Frame requires too much memory": "a window of over 128 MiB: compress the file again without --long and --ultra",
+}
+"""What libzstd says of data that are not damaged, and what such data need."""
+
 
 def compression(head: bytes) -> Literal["gzip", "zstd"] | None:
     """Returns a file's compression by its first four bytes, or fewer if it has no more; None for plain text."""
@@ -172,9 +178,7 @@ def _zstd_frames(reader: BlockReader, good: int | None) -> Iterator[bytes]:
             reader.unread(data)
             if good is None:
                 raise
-            raise DamagedFile(
-                f"The file is damaged: its zstd data are wrong near byte {reader.position:,} ({error})."
-            ) from error
+            raise DamagedFile(_zstd_message(error, reader.position)) from error
         if inflated:
             yield inflated
         if frame.eof:
@@ -182,6 +186,13 @@ def _zstd_frames(reader: BlockReader, good: int | None) -> Iterator[bytes]:
             frame, fresh = zstandard.ZstdDecompressor().decompressobj(), True
     if not fresh:
         raise DamagedFile(f"The file was cut off: it ends at byte {reader.position:,}, in the middle of its zstd data.")
+
+
+def _zstd_message(error: zstandard.ZstdError, position: int) -> str:
+    for words, cause in _INTACT_ZSTD.items():
+        if words in str(error):
+            return f"The zstd data near byte {position:,} need {cause}."
+    return f"The file is damaged: its zstd data are wrong near byte {position:,} ({error})."
 
 
 def _skip(given: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
