@@ -97,6 +97,9 @@ _ADVICE = {
     r"(?i)\b(relation|table|view|column|schema)\b.* does not exist|does not have a column": "Run it again: that"
     " recreates what somebody dropped.",
     "Too many open files": "Let this program open more files (ulimit -n 1024), then run it again.",
+    "bad.alloc|^MemoryError|^(m|re)alloc of size|Cannot allocate memory|(start|create)( new)? thread": "The system"
+    " gives this program no more memory, or no more threads: allow more (ulimit -v, ulimit -u, the container's limits),"
+    " or let it take less: memory = 200 under [sources.autopilothq], workers = 1 under [load].",
     "Out of Memory Error|(allocate|pin) block of size": "Allow more: memory (MB, 400 unless set) under"
     " [sources.autopilothq], or for the load step memory_limit under [destination.duckdb.credentials.global_config].",
     "Unique file handle conflict": "That file is the target of this load, too: load into another one (--credentials).",

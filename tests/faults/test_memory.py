@@ -1,5 +1,6 @@
 """If threads need more memory than there is, fewer run at a time, and no message is lost or rejected."""
 
+import errno
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -244,6 +245,23 @@ def test_who_lacks_memory_learns_how_to_allow_more(where: str) -> None:
         f"{text}\n"
         "Allow more: memory (MB, 400 unless set) under [sources.autopilothq], or for the load step memory_limit under"
         " [destination.duckdb.credentials.global_config]."
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        duckdb.OutOfMemoryException("Out of Memory Error: Failed to allocate block of 262144 bytes (bad allocation)"),
+        MemoryError(),
+        pa.ArrowMemoryError("malloc of size 64 failed"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_who_lacks_memory_of_the_system_learns_that_no_setting_allows_more(error: Exception) -> None:
+    assert str(explain(error)).endswith(
+        "\nThe system gives this program no more memory, or no more threads: allow more (ulimit -v, ulimit -u, the"
+        " container's limits), or let it take less: memory = 200 under [sources.autopilothq], workers = 1 under [load]."
     )
 
 
