@@ -224,7 +224,8 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("autopilothq.cli.out.print_line", Mock(side_effect=no_room))
             told = (
-                f"Error: {no_room}\nMake room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), "
+                f"Error: {no_room}\nMake room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt, or"
+                " /var/dlt for root), "
             )
             assert (
                 command("export", "untold", *target).err

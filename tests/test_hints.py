@@ -320,8 +320,8 @@ def test_what_does_not_exist_has_its_own_advice(postgres: str, statement: str, a
 
 
 ROOM = (
-    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
-    " then run it again."
+    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt, or /var/dlt for root), or of"
+    " temporary files (TMPDIR), then run it again."
 )
 OF_POSTGRES = {
     "must be owner of table users": "Give the user of the credentials that right (GRANT, ALTER ... OWNER TO).",

@@ -23,6 +23,7 @@ from autopilothq.sources import event_filter, records, times
 from autopilothq.sources.event_filter import requested_messages
 from autopilothq.sources.report import LoadReport, limit_warning
 from autopilothq.sources.scans import Scan, ScanBatch
+from autopilothq.sources.settings import split_names
 from autopilothq.sources.spool import FetchedPage, ScanStart, Spool, fetch, fetch_ahead
 from autopilothq.utc import epoch_ms, format_time
 from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
@@ -346,6 +347,19 @@ def test_names_of_events_are_tables() -> None:
         with pytest.raises(NotSupported) as error:
             requested_messages(*names)
         assert str(error.value) == text
+
+
+@pytest.mark.parametrize("names", [5, [1, 2], {"a": 1}, b"a"])
+def test_names_that_are_no_texts_are_refused_with_their_setting(names: Any) -> None:
+    for call in (
+        lambda: autopilothq.archive(names),
+        lambda: autopilothq.archive("a", events=names),
+        lambda: autopilothq.archive("a", exclude=names),
+        lambda: autopilothq.adopt(names),
+        lambda: split_names(names, "activities"),
+    ):
+        with pytest.raises(InvalidSetting, match=r"^Expected a text or a list of texts as the setting \w+, but got "):
+            call()
 
 
 LINES = {

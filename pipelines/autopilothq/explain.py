@@ -43,8 +43,8 @@ _RETYPED = (
 _TIMED_OUT = "Allow more: statement_timeout (seconds) under [destination.{}]."
 # For errors in which Python does not name the file.
 _UNNAMED = (
-    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt), or of temporary files (TMPDIR),"
-    " then run it again."
+    "Make room on the disk of the output, of dlt's folder (DLT_DATA_DIR, else ~/.dlt, or /var/dlt for root), or of"
+    " temporary files (TMPDIR), then run it again."
 )
 # A disk with fewer free bytes counts as full. Some are free, because a run that fails removes some of its files.
 _FULL = 1 << 20

@@ -148,7 +148,7 @@ def archive_urls(urls: Sequence[str]) -> list[str]:
         raise click.UsageError(
             "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
         )
-    return split_names(found)
+    return split_names(found, "archive_url")
 
 
 def is_stream(paths: Sequence[str]) -> bool:

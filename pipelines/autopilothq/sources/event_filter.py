@@ -41,14 +41,14 @@ def requested_messages(
         raise NotSupported("Expected events or exclude, but got both: say which events you want, or which you do not.")
     if events is None and exclude is None:
         return ALL_MESSAGES
-    names = events if events is not None else exclude or ()
+    names = split_names(events, "events") if events is not None else split_names(exclude or (), "exclude")
     mapped = mappings or {}
     tables = (mapped[table].table if table in mapped else table for table in _tables(names))
     return MessageSelection(frozenset(tables), all_but=events is None)
 
 
-def _tables(names: str | Sequence[str]) -> Iterable[str]:
-    for name in split_names(names):
+def _tables(names: Sequence[str]) -> Iterable[str]:
+    for name in names:
         table = table_name(name)
         if not table:
             raise NotSupported(f"Expected the name of an event, like Email Opened or email_opened, but got {name!r}.")

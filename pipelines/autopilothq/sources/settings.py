@@ -9,7 +9,7 @@ checkers.
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import date
 from importlib import import_module
@@ -17,6 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ..errors import InvalidSetting
 from ..warehouses.hints import SOURCE
 from ..warehouses.settings import TIMEOUT_RANGE, Range, check_range, configured_names, is_misspelt, unknown_setting
 
@@ -117,9 +118,24 @@ class RequestSettings(NamedTuple):
         return ProfileApi(ProfileApiSettings(api_key=token, space=space, **self._asdict()))
 
 
-def split_names(names: str | Sequence[str]) -> list[str]:
-    """Returns a list of names without blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
-    return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+def listed_names(names: Any, setting: str) -> list[str]:
+    """Returns the one or several names of a setting as a list. Raises InvalidSetting if they are not texts.
+
+    Example: `listed_names("a", "archive_url") == ["a"]`.
+    """
+    several = isinstance(names, Iterable) and not isinstance(names, str | Mapping)
+    found = list(names) if several else [names]
+    if not all(isinstance(name, str) for name in found):
+        raise InvalidSetting(f"Expected a text or a list of texts as the setting {setting}, but got {names!r}.")
+    return found
+
+
+def split_names(names: Any, setting: str) -> list[str]:
+    """Returns the names of a setting as a list, without blanks around them. Raises InvalidSetting as `listed_names`.
+
+    Example: `split_names("a, b", "events") == ["a", "b"]`.
+    """
+    return [name.strip() for name in listed_names(names.split(",") if isinstance(names, str) else names, setting)]
 
 
 def short_digest(*parts: Any) -> str:

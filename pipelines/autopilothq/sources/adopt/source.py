@@ -11,7 +11,7 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Names, check_origin_settings
+from ..settings import Names, check_origin_settings, listed_names
 from .origin import AdoptedTables
 from .project import AdoptProjector
 
@@ -48,7 +48,7 @@ def adopt(
     Example: `pipeline.run(adopt("s3://bucket/unload/"))`.
     """
     check_origin_settings("adopt", memory=memory, max_event_tables=max_event_tables)
-    urls = () if tables_url is None else (tables_url,) if isinstance(tables_url, str) else tuple(tables_url)
+    urls = () if tables_url is None else tuple(listed_names(tables_url, "tables_url"))
     origin = AdoptedTables(urls, tables or {}, database, database_schema, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector(cut_texts))
     return resources(origin, settings)

@@ -25,7 +25,7 @@ from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Engine, EventMappings, Names, check_origin_settings
+from ..settings import Engine, EventMappings, Names, check_origin_settings, listed_names
 from . import batches
 from .discover import EXPORTED, LEFT_OUT, ONE_LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
@@ -83,7 +83,7 @@ def archive(
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
     check_origin_settings("archive", memory=memory, max_event_tables=max_event_tables, read_timeout=read_timeout)
-    urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
+    urls = tuple(listed_names(archive_url, "archive_url"))
     mappings = read_mappings(mapping)
     origin = Archive(
         urls,

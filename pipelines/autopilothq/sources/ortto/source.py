@@ -106,7 +106,7 @@ def ortto(
     )
     pull = PullSettings(
         people,
-        tuple(filter(None, split_names(activities or ()))),
+        tuple(filter(None, split_names(activities or (), "activities"))),
         read_setting_time(since or _setting("since")),
         personal,
         people_per_load,

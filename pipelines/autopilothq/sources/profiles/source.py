@@ -103,7 +103,7 @@ def _setting(name: str) -> Any:
 
 def _names(events: str | Sequence[str]) -> tuple[str, ...]:
     given = events or _setting("events") or ()
-    names = tuple(dict.fromkeys(filter(None, split_names(given))))
+    names = tuple(dict.fromkeys(filter(None, split_names(given, "events"))))
     for name in names:
         if "," in name:
             raise InvalidSetting(f"{SETTINGS}.events: the API cannot be asked for {name!r}, whose name has a comma")
