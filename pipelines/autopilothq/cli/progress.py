@@ -85,7 +85,8 @@ class ProgressDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich before 15 would write an empty line
+            self._bar.stop()
 
     def report(self, report: LoadReport) -> None:
         """Shows a report's counts, and the warnings that were not shown before."""
