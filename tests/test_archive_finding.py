@@ -175,7 +175,7 @@ def test_a_url_that_names_nothing_says_so(tmp_path: Path, url: str, message: str
 
 
 @pytest.mark.parametrize(
-    ("scheme", "extra"), [("s3", "s3"), ("s3a", "s3"), ("gs", "gcs"), ("gcs", "gcs"), ("abfss", "az")]
+    ("scheme", "extra"), [("s3", "s3"), ("s3a", "s3"), ("gs", "gcs"), ("gcs", "gcs"), ("abfss", "az"), ("sftp", "sftp")]
 )
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, scheme: str, extra: str) -> None:
     def missing(_: Any) -> None:
@@ -192,13 +192,13 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sche
 
 def test_a_missing_package_that_no_extra_has_is_named_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: Any, **__: Any) -> None:
-        raise ImportError("Install paramiko")
+        raise ImportError("Install huggingface_hub")
 
     monkeypatch.setattr(file_systems, "resolve_configuration", missing)
     with pytest.raises(ArchiveError) as error:
-        list_files(["sftp://bucket"])
+        list_files(["hf://bucket"])
     assert str(error.value) == (
-        "sftp://bucket needs a package that is missing: Install paramiko\nInstall the package named above."
+        "hf://bucket needs a package that is missing: Install huggingface_hub\nInstall the package named above."
     )
 
 

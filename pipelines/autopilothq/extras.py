@@ -6,7 +6,7 @@ from importlib.metadata import Distribution, distribution
 from urllib.parse import unquote, urlparse
 
 PACKAGE = "dlt-autopilothq"
-EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
+EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az", "sftp": "sftp"}
 """The extra that each scheme of a bucket needs."""
 SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 """Other schemes in URLs of the same stores, with the one that `EXTRAS` has."""
