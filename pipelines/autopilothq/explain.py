@@ -220,7 +220,7 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         (cause for cause in chain if isinstance(cause, DatabaseException | OSError)), [*causes(error, *_WRAPPED)][-1]
     )
     lost = next(filter(None, (_LOST_FILE.search(str(cause)) for cause in chain)), None)
-    text = gist(_PREAMBLE.sub("", str(root)))
+    text = _without_middle(gist(_PREAMBLE.sub("", str(root))))
     if lost:
         text = f"Expected the file {lost[1]} of a Delta table, but there is none."
     if isinstance(root, OSError) and (unusable := _unusable_data_folder(root)):
@@ -237,12 +237,18 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         advice = _full_folders() or advice
     if is_fault:
         advice = _REPORT
-    if len(text) > _LONGEST:  # ClickHouse repeats the statement with all its values, and ends with the kind of error
-        text = f"{text[: _LONGEST - _END]} … {text[-_END:]}"
     if not isinstance(error, PipelineStepFailed):
         return f"{text}\n{advice}".rstrip()
     nothing = "Nothing of it counts as loaded; run it again once that is fixed."
     return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
+
+
+def _without_middle(text: str) -> str:
+    """Returns a text without its middle if it is long: ClickHouse repeats a statement with all its values.
+
+    The patterns of `_ADVICE` would take minutes for it. Secrets are masked before, because half of one is not found.
+    """
+    return text if len(text) <= _LONGEST else f"{masked(text)[: _LONGEST - _END]} … {masked(text)[-_END:]}"
 
 
 def _full_folders() -> str:
