@@ -276,6 +276,7 @@ def test_rows_become_messages() -> None:
                        "day": "2026-11-01", "both": ["a", 1, None], "spaced": "[1, 2]", "_score": 1, "group_id": "g",
                        "raw": "/w==", "read": "/w=="},
     }  # fmt: skip
+    assert len(line_of({"user_id": "u", "large": Decimal("1e999999999"), "small": Decimal("-1E-999999999")})) < 300
     page = made(type="page", id="p", anonymous_id="a", timestamp="t", name="Home", title="T")
     assert page == {"type": "page", "messageId": "p", "anonymousId": "a", "timestamp": "t", "name": "Home",
                     "properties": {"title": "T"}}  # fmt: skip

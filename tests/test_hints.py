@@ -430,6 +430,10 @@ RIGHT = "Give this user the right to it (chmod, chown), or name another place."
             OSError(f"Code: 70. Cannot convert NULL: {'x' * 9_000} (CANNOT_CONVERT_TYPE)"),
             f"Code: 70. Cannot convert NULL: {'x' * 1_769} … {'x' * 178} (CANNOT_CONVERT_TYPE)",
         ),
+        (  # no pattern is slow for it, and no secret is cut before it is masked
+            OSError(f"Code: 70. {'/' * 1_770}postgresql://ada:s3cret@example.com/{'/x' * 9_000} (KIND)"),
+            f"Code: 70. {'/' * 1_770}postgresql://***@exa … x{'/x' * 96} (KIND)",
+        ),
         (
             ValueNotSecretException("config.toml", "destination.postgres.credentials"),
             "destination.postgres.credentials is secret, but it is in .dlt/config.toml.\nMove it to .dlt/secrets.toml.",

@@ -444,3 +444,10 @@ def test_a_time_of_the_books_that_is_text_is_named(call: Call, column: str, comm
     said = call(*command.split())
     assert (said.status, said.err.startswith(f"Error: Expected the column {name} of {table} in ")) == (1, True)
     assert ", to be timestamp, but somebody made it VARCHAR.\n" in said.err
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_time_of_the_books_stops_only_what_reads_it(call: Call) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("ALTER TABLE autopilothq._rejects ALTER rejected_at TYPE VARCHAR")
+    assert [call(*command.split()).status for command in ("schema --live", "report")] == [0, 0]

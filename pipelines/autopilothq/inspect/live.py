@@ -145,7 +145,7 @@ def _described(
 
 def _first_seen(dataset: Dataset) -> dict[tuple[str, str], datetime]:
     """Returns when each column was created, by table and column: dlt stores every version of the schema."""
-    check_types_of_books(dataset)
+    check_types_of_books(dataset, [VERSION_TABLE_NAME])
     first_seen: dict[tuple[str, str], datetime] = {}
     for at, text in dataset.rows("{inserted_at}, {schema}", VERSION_TABLE_NAME, "ORDER BY {inserted_at}"):
         for table, hints in json.loads(_unpacked(text)).get("tables", {}).items():

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
-from ..catalog import EVENT_TABLE_NAMES
+from ..catalog import AUDIT, EVENT_TABLE_NAMES
 from ..display import gist, shortened
 from ..errors import RunError
 from ..inspect import Freshness, check_types_of_books, check_types_of_models, read_freshness, read_last_run
 from ..models.render import time_literal
 from ..utc import DAY_SECONDS
 from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
-from ..warehouses.dlt_internals import DatabaseException
+from ..warehouses.dlt_internals import LOADS_TABLE_NAME, DatabaseException
 from . import assemble
 from .assemble import Cells, Pairs
 from .books import read_books
@@ -87,7 +87,7 @@ def read_report(
     `journeys` are names or ids; if empty, all journeys count. Raises RunError if the dataset lacks one of them.
     """
     check_types_of_models(dataset, EVENT_TABLE_NAMES)
-    check_types_of_books(dataset)
+    check_types_of_books(dataset, [AUDIT.name, LOADS_TABLE_NAME])
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
     queries = _Queries(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
     if journeys:

@@ -29,6 +29,7 @@ CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
 _KNOWN = COMMON_NAMES.union(MESSAGE_KEYS, ("type", "email"), *OWN_FIELDS.values())
 _IDS = {"userid": "user_id", "anonymousid": "anonymous_id"}  # databases return the alias `userId` in other cases
 _TIMES = ("timestamp", "received_at", "original_timestamp")
+_DIGITS = 400  # of a number that is written without an exponent
 RowFault = Literal["person", "own_id", "type"]
 _RESPELT = {
     spelt: key for key in (*MESSAGE_KEYS.values(), "sentAt") for spelt in {snake_case(key), key.lower()} - {key}
@@ -212,7 +213,8 @@ def _json(value: Any) -> str:
     if isinstance(value, date):
         return to_json(value.isoformat())
     if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else "null"
+        # A few bytes of JSON can be a number with more digits than fit in memory.
+        return format(value, "f" if abs(value.adjusted()) < _DIGITS else "E") if value.is_finite() else "null"
     if isinstance(value, float):
         return json.dumps(value) if isfinite(value) else "null"
     if isinstance(value, str):

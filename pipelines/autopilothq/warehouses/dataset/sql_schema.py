@@ -18,7 +18,7 @@ _NAMES = {
     "sqlite": "table_names_sqlite.sql",
 }
 _OTHER_NAMES = """
-    SELECT lower(table_name), CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
+    SELECT table_name, CASE WHEN table_type LIKE '%%VIEW' THEN 'view' ELSE 'messages' END
     FROM {tables} WHERE table_schema = %s"""
 
 # Each unit is tried alone, in a block that catches the error: an error names only one character, and the server would
@@ -76,7 +76,7 @@ def taken_names(sql: Statements, kind: str, dialect: str | None) -> dict[str, se
     found: dict[str, set[str]] = {"messages": set(), "view": set(), "other": set()}
     kind = "sqlite" if dialect == "sqlite" else kind  # one of the databases of the kind `sqlalchemy`
     for name, what in sql.by_schema(sql_file(_NAMES[kind]) if kind in _NAMES else _OTHER_NAMES):
-        found[what].add(name)
+        found[what].add(name if kind in _NAMES else name.lower())
     return found
 
 
