@@ -24,16 +24,21 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
         yield found
 
 
+def value(name: str) -> str:
+    """Returns the only value of a column."""
+    return f"of {name}"
+
+
 def parquet(path: Path, names: Sequence[str] = NAMES) -> None:
-    pq.write_table(pa.table([[name] for name in names], names=list(names)), path)
+    pq.write_table(pa.table([[value(name)] for name in names], names=list(names)), path)
 
 
 def csv(path: Path, names: Sequence[str] = NAMES) -> None:
-    path.write_text("\n".join([",".join(names)] * 2))
+    path.write_text("\n".join([",".join(names), ",".join(map(value, names))]))
 
 
 def json(path: Path, names: Sequence[str] = NAMES) -> None:
-    path.write_text(dumps({name: name for name in names}))
+    path.write_text(dumps({name: value(name) for name in names}))
 
 
 @pytest.mark.parametrize(("form", "write"), [("parquet", parquet), ("csv", csv), ("json", json)])
@@ -47,8 +52,8 @@ def test_the_column_that_is_spelt_like_its_name_is_adopted(
     assert set(found.forms) == set(cells)
     cells |= {lost.name: f'"l:{index}"' for index, lost in enumerate(found.lost) if lost.reason == "same_column"}
     row = con.execute(f"SELECT {', '.join(cells.values())} FROM '{found.path}'").fetchone()
-    values = [value.strip('"') for value in row or ()]
-    assert values == ["id", "foo", "id_1", "n_2", "{x}", "FOO", "Foo", "fOO"]
+    values = [cell.strip('"') for cell in row or ()]
+    assert values == list(map(value, ["id", "foo", "id_1", "n_2", "{x}", "FOO", "Foo", "fOO"]))
     assert list(cells)[5:] == ["FOO", "Foo", "fOO"]
 
 
@@ -79,5 +84,5 @@ def test_numbers_of_a_file_and_of_the_engine_are_told_apart_by_their_order(
     write(path, ("id", "Foo", "foo", "foo_1", "Foo_1", "n"))  # DuckDB calls these Foo, foo_1, foo_1_1, Foo_1_2
     found = buffer.buffer_file(con, TableFile(str(path), "", 0, "shop", form, str(path)), 0, tmp_path)
     row = con.execute(f"""SELECT "c:foo", "c:foo_1", "c:n", "l:0", "l:1" FROM '{found.path}'""").fetchone()
-    assert [value.strip('"') for value in row or ()] == ["foo", "foo_1", "n", "Foo", "Foo_1"]
+    assert [cell.strip('"') for cell in row or ()] == list(map(value, ["foo", "foo_1", "n", "Foo", "Foo_1"]))
     assert [lost.name for lost in found.lost if lost.reason == "same_column"] == ["Foo", "Foo_1"]

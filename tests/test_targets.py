@@ -182,7 +182,6 @@ def test_a_relative_lake_is_in_this_folder(
 
 
 @pytest.mark.usefixtures("folders")
-@pytest.mark.usefixtures("folders")
 def test_a_ducklake_is_attached_without_inlining() -> None:
     """Otherwise it refuses tables with a column `row_id`, such as `_discards`. `make check` loads into a real one."""
     assert resolve_target(TargetOptions("ducklake")).kind == "ducklake"
@@ -194,6 +193,7 @@ def test_a_ducklake_is_attached_without_inlining() -> None:
     )
 
 
+@pytest.mark.usefixtures("folders")
 def test_a_file_that_dlt_places_is_told_and_found(call: Call) -> None:
     place = ("--credentials", ":pipeline:")
     file = Path(dlt.current.run_context().data_dir, "pipelines/autopilot_events/autopilot_events.duckdb")

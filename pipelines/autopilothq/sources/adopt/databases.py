@@ -139,6 +139,7 @@ class PostgresSource(Database):
                     cursor.execute(f"SET LOCAL {setting}")
                 cursor.execute(UNTIMED)
         except Error as error:
+            self.close()
             raise RunError(
                 f"Expected a database at {self.url}, but it cannot be opened: {engine.error_line(error)}"
             ) from error
@@ -272,8 +273,24 @@ def open_database(url: str) -> Database:
     )
 
 
-def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
-    """Yields the tables of a schema that have a column `id`. Raises RunError if the schema has no tables."""
+def database_tables(url: str, schema: str) -> list[DatabaseTable]:
+    """Returns the tables of a schema that have a column `id`; their database is open if there are any.
+
+    Raises NotSupported for a database of another kind, RunError if it cannot be opened or the schema has no tables.
+    """
+    database = open_database(url)
+    found: list[DatabaseTable] = []
+    try:
+        found.extend(_tables_with_ids(database, schema))
+    except BaseException:
+        database.close()
+        raise
+    if not found:
+        database.close()
+    return found
+
+
+def _tables_with_ids(database: Database, schema: str) -> Iterator[DatabaseTable]:
     tables: dict[str, dict[str, str]] = {}
     for table, column, type_ in database.column_types(schema):
         tables.setdefault(table, {})[column] = type_

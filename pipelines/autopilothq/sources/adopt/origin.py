@@ -9,7 +9,7 @@ from ...segment.message import Batch
 from ..adopted_rows import adopted_version
 from ..origin import LoadContext, Origin
 from .buffer import OTHER_TABLES
-from .databases import AdoptedWork, close_databases, database_tables, open_database
+from .databases import AdoptedWork, close_databases, database_tables
 from .files import ARCHIVED, NOT_A_TABLE, table_files
 
 _OF_MESSAGES = OTHER_TABLES.union(EVENT_TABLE_NAMES)
@@ -38,7 +38,7 @@ class AdoptedTables(Origin[AdoptedWork]):
         left_out: dict[str, str] = {}
         found: list[AdoptedWork]
         if self.database is not None:
-            found = list(database_tables(open_database(self.database), self.schema))
+            found = [*database_tables(self.database, self.schema)]
         else:
             files, left_out = table_files(self.urls, self.named, self.credentials)
             found = list(files)
