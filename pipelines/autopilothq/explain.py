@@ -248,7 +248,10 @@ def _without_middle(text: str) -> str:
 
     The patterns of `_ADVICE` would take minutes for it. Secrets are masked before, because half of one is not found.
     """
-    return text if len(text) <= _LONGEST else f"{masked(text)[: _LONGEST - _END]} … {masked(text)[-_END:]}"
+    if len(text) <= _LONGEST:
+        return text
+    text = masked(text)
+    return f"{text[: _LONGEST - _END]} … {text[-_END:]}"
 
 
 def _full_folders() -> str:
